@@ -1,0 +1,5 @@
+"""Classic convolutional networks in JAX/Flax and the degradation study.
+
+Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
+``analysis`` looks at trained networks. The commands are in ``experiments``.
+"""

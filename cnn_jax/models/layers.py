@@ -1,0 +1,139 @@
+"""Layers that more than one network uses: convolution, batch norm, ReLU.
+
+Images are NHWC, kernels HWIO. Parameters, batch-norm statistics and batch-norm
+arithmetic are float32; ``dtype`` is the type of the rest of the computation.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+ModuleDef = Callable[..., Any]
+
+# He et al. (2015), "Delving deep into rectifiers", section 2.2: a normal
+# distribution of variance 2 / fan_in (as the paper, by fan_in, not truncated).
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Rectified linear unit, max(x, 0); its derivative at 0 is 0."""
+    return nn.relu(x)
+
+
+class Conv(nn.Conv):
+    """`flax.linen.Conv` with He initialisation and explicit padding.
+
+    ``padding`` is pixels a side (an int), or linen's own forms. An odd kernel k
+    keeps the size with padding (k - 1) / 2, also in front of a stride, where
+    linen's 'SAME' would pad unevenly.
+    """
+
+    kernel_init: Any = he_normal
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015) over groups of images.
+
+    ``y = (x - mean) / sqrt(var + epsilon) * scale + bias`` with the statistics
+    of the images that share a group: the whole batch (``groups=1``), one of
+    ``groups`` equal parts of it, or, with ``axis_name``, the batches of several
+    devices together. The running averages are means over all groups; their
+    variance is the unbiased one, as in torch.
+
+    Attributes:
+      momentum: weight of the old running average (torch's 0.1 is 0.9 here).
+      epsilon: added to the variance.
+      groups: number of parts a batch is split into, each with statistics of
+        its own; it must divide the batch.
+      axis_name: mapped axis over which statistics are shared; '' for none.
+      axis_index_groups: parts of that axis that share statistics; () for all.
+      scale_init: initialiser of the scale; zeros make a branch start as nothing.
+      dtype: type of the output; arithmetic is float32.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    groups: int = 1
+    axis_name: str = ""
+    axis_index_groups: Sequence[Sequence[int]] = ()
+    scale_init: Any = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *space channels"], train: bool
+    ) -> Float[Array, "batch *space channels"]:
+        """Normalise; in training also update the running statistics.
+
+        Args:
+          x: activations, channels last.
+          train: use (and record) the batch's statistics, or the running ones.
+
+        Returns:
+          Array of the shape of ``x`` and type ``dtype``.
+
+        Raises:
+          ValueError: the batch does not divide into ``groups``.
+        """
+        channels = x.shape[-1]
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        if not train:
+            factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
+            shift = bias - running_mean.value * factor
+            y = x.astype(jnp.float32) * _to_rank(factor, x.ndim) + _to_rank(
+                shift, x.ndim
+            )
+            return y.astype(self.dtype)
+
+        if x.shape[0] % self.groups:
+            raise ValueError(
+                f"batch norm: a batch of {x.shape[0]} does not divide into "
+                f"{self.groups} groups"
+            )
+        split = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        split = split.astype(jnp.float32)
+        axes = tuple(range(1, split.ndim - 1))
+        count = split.size // (self.groups * channels)
+        mean = split.mean(axes)
+        if self.axis_name and not self.is_initializing():
+            parts = [list(part) for part in self.axis_index_groups] or None
+            mean = jax.lax.pmean(mean, self.axis_name, axis_index_groups=parts)
+            square = jnp.square(split - _between(mean, split.ndim)).mean(axes)
+            var = jax.lax.pmean(square, self.axis_name, axis_index_groups=parts)
+            devices = jax.lax.psum(1, self.axis_name, axis_index_groups=parts)
+            count = count * devices
+        else:
+            var = jnp.square(split - _between(mean, split.ndim)).mean(axes)
+        if not self.is_initializing():
+            unbiased = var * (count / max(count - 1, 1))
+            keep = self.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(0)
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased.mean(0)
+        factor = _to_rank(scale, 2) * jax.lax.rsqrt(var + self.epsilon)
+        shift = _to_rank(bias, 2) - mean * factor
+        y = split * _between(factor, split.ndim) + _between(shift, split.ndim)
+        return y.reshape(x.shape).astype(self.dtype)
+
+
+def global_average_pool(
+    x: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch channels"]:
+    """Mean over the map, in float32 (Lin et al. 2013, section 3.2)."""
+    return x.astype(jnp.float32).mean((1, 2))
+
+
+def _to_rank(vector: Array, rank: int) -> Array:
+    """A vector as the last axis of an array of ``rank`` axes."""
+    return vector.reshape((1,) * (rank - 1) + vector.shape)
+
+
+def _between(table: Array, rank: int) -> Array:
+    """A (groups, channels) table with axes of one in between."""
+    return table.reshape(table.shape[0], *(1,) * (rank - 2), table.shape[1])

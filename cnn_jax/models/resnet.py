@@ -1,0 +1,376 @@
+"""Residual networks and their plain twins.
+
+He, Zhang, Ren and Sun (2015), "Deep residual learning for image recognition",
+table 1 (ImageNet) and section 4.2 (CIFAR-10), and (2016), "Identity mappings in
+deep residual networks" (pre-activation). A plain net is the same module with
+``shortcut='none'``: it has exactly the parameters of option A, and only the
+addition differs.
+
+CIFAR layout, n blocks a stage (depth 6n+2, bottlenecks 9n+2):
+
+    stage      map       width    layers
+    stem       32 x 32   16       3x3
+    stage 1    32 x 32   16       n blocks
+    stage 2    16 x 16   32       n blocks, the first of stride 2
+    stage 3     8 x  8   64       n blocks, the first of stride 2
+    head        1 x  1            global average pool, dense, softmax
+
+ImageNet layout (widths 64, 128, 256, 512; bottlenecks put out four times that):
+
+    depth   block        blocks a stage     stem
+    18      basic        2,  2,  2,  2      7x7 stride 2, 3x3 max-pool stride 2
+    34      basic        3,  4,  6,  3
+    50      bottleneck   3,  4,  6,  3
+    101     bottleneck   3,  4, 23,  3
+    152     bottleneck   3,  8, 36,  3
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax import names
+from cnn_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    ModuleDef,
+    global_average_pool,
+    relu,
+)
+
+Shortcut = Literal["none", "A", "B", "C"]
+Images = Float[Array, "batch height width channels"]
+
+IMAGENET_STAGES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+def option_a(x: Images, channels: int, stride: int) -> Images:
+    """The parameter-free shortcut: every ``stride``-th pixel, zero channels after.
+
+    He et al. (2015), section 3.3, option A: the fixed matrix that keeps the
+    input's channels and appends ``channels - x.shape[-1]`` channels of zeros.
+    """
+    x = x[:, ::stride, ::stride]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
+
+
+class Block(nn.Module):
+    """A residual block: a branch of weight layers beside a shortcut.
+
+    ``a[l+n] = g(z[l+n] + shortcut(a[l]))`` (He et al. 2015, section 3.2); with
+    ``preactivation``, ``a[l+n] = branch(g(BN(a[l]))) + shortcut(a[l])`` (2016).
+    To make a block of your own, subclass this, write `branch`, and name it in a
+    config: ``config.model.block = 'my_package.my_module:MyBlock'``.
+
+    Attributes:
+      width: channels of the branch's 3x3 layers.
+      stride: subsampling of the map by this block.
+      shortcut: 'none' (plain net); where shapes differ, 'A' (fixed matrix) or
+        'B' (1x1 convolution + BN); 'C' is that convolution in every block.
+      num_layers: weight layers that the shortcut skips.
+      preactivation: BN and ReLU before each convolution (v2).
+      bottleneck_stride: the layer of a bottleneck that has the stride, the
+        first '1x1' (v1, the paper) or the '3x3' (v1.5, torchvision).
+      zero_scale: start the branch's last BN scale at 0; never for plain nets,
+        which it would make constant.
+      conv: module of every convolution.
+      norm: module of every normalisation.
+      dtype: type of the computation.
+    """
+
+    width: int
+    stride: int = 1
+    shortcut: Shortcut = "A"
+    num_layers: int = 2
+    preactivation: bool = False
+    bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
+    zero_scale: bool = False
+    conv: ModuleDef = Conv
+    norm: ModuleDef = BatchNorm
+    dtype: str = "float32"
+
+    expansion: ClassVar[int] = 1
+    default_layers: ClassVar[int] = 2
+
+    @property
+    def channels(self) -> int:
+        """Channels that the block puts out."""
+        return self.width * self.expansion
+
+    def branch(self, x: Images, train: bool) -> Images:
+        """The weight layers: from the block's input to what is added."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Images:
+        """From (n, h, w, c) to (n, ceil(h / stride), ceil(w / stride), channels)."""
+        same_shape = self.stride == 1 and x.shape[-1] == self.channels
+        # v2 activates once for both paths where the shape changes (He et al.
+        # 2016, code of section 5); an identity shortcut takes the raw input.
+        entry = self.activate(x, train, "bn_pre") if self.preactivation else x
+        z = self.branch(entry, train)
+        if self.shortcut != "none":
+            source = x if same_shape and self.shortcut != "C" else entry
+            z = z + self.shortcut_of(source, same_shape, train)
+        return z if self.preactivation else relu(z)
+
+    def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Images:
+        """What is added to the branch: the input, or its image under A, B or C."""
+        if same_shape and self.shortcut != "C":
+            return x
+        if self.shortcut == "A":
+            return option_a(x, self.channels, self.stride)
+        x = self.conv(
+            self.channels,
+            (1, 1),
+            strides=self.stride,
+            padding=0,
+            use_bias=False,
+            dtype=self.dtype,
+            name="shortcut_conv",
+        )(x)
+        if self.preactivation:
+            return x
+        return self.norm(dtype=self.dtype, name="shortcut_bn")(x, train)
+
+    def convolve(
+        self, x: Images, index: int, width: int, kernel: int, stride: int
+    ) -> Images:
+        """The ``index``-th convolution of the branch, padded to keep the map."""
+        return self.conv(
+            width,
+            (kernel, kernel),
+            strides=stride,
+            padding=kernel // 2,
+            use_bias=False,  # BN follows and has one
+            dtype=self.dtype,
+            name=f"conv{index}",
+        )(x)
+
+    def normalize(self, x: Images, train: bool, name: str, last: bool) -> Images:
+        """Batch norm; the ``last`` of a branch obeys ``zero_scale``."""
+        fields: dict[str, Any] = {"dtype": self.dtype, "name": name}
+        if last and self.zero_scale:
+            fields["scale_init"] = nn.initializers.zeros
+        return self.norm(**fields)(x, train)
+
+    def activate(self, x: Images, train: bool, name: str) -> Images:
+        """BN, then ReLU: the entry of a pre-activation layer."""
+        return relu(self.normalize(x, train, name, last=False))
+
+    def layers(self, x: Images, plan: Sequence[tuple[int, int, int]], train: bool):
+        """Convolutions of (width, kernel, stride) with BN and ReLU in their order.
+
+        v1: conv-BN-ReLU ... conv-BN. v2, whose entry is activated already:
+        conv-BN-ReLU ... conv.
+        """
+        for index, (width, kernel, stride) in enumerate(plan, start=1):
+            x = self.convolve(x, index, width, kernel, stride)
+            last = index == len(plan)
+            if last and self.preactivation:
+                return x
+            x = self.normalize(x, train, f"bn{index}", last)
+            if not last:
+                x = relu(x)
+        return x
+
+
+class BasicBlock(Block):
+    """``num_layers`` 3x3 layers (two in the paper), the first with the stride."""
+
+    def branch(self, x: Images, train: bool) -> Images:
+        """3x3 / stride, then 3x3, all of the same width."""
+        rest = [(self.width, 3, 1)] * (self.num_layers - 1)
+        return self.layers(x, [(self.width, 3, self.stride), *rest], train)
+
+
+class BottleneckBlock(Block):
+    """1x1 to ``width``, 3x3, 1x1 to 4 ``width`` (section 4.1, figure 5 right)."""
+
+    expansion: ClassVar[int] = 4
+    default_layers: ClassVar[int] = 3
+
+    def branch(self, x: Images, train: bool) -> Images:
+        """1x1 shrinks, the 3x3 layers work, 1x1 expands."""
+        first, middle = (
+            (self.stride, 1) if self.bottleneck_stride == "1x1" else (1, self.stride)
+        )
+        rest = [(self.width, 3, 1)] * (self.num_layers - 3)
+        plan = [
+            (self.width, 1, first),
+            (self.width, 3, middle),
+            *rest,
+            (self.channels, 1, 1),
+        ]
+        return self.layers(x, plan, train)
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
+
+
+class ResNet(nn.Module):
+    """A residual net, or its plain twin with ``shortcut='none'``.
+
+    Attributes:
+      num_classes: size of the output.
+      depth: weight layers, projections not counted: 6n+2 in the CIFAR layout
+        (basic blocks), 9n+2 (bottlenecks), or a row of the ImageNet table.
+      layout: 'cifar' or 'imagenet': stem, widths and blocks a stage.
+      block: 'basic', 'bottleneck' or ``package.module:Class`` (see `Block`).
+      shortcut: 'none', 'A', 'B' or 'C' (see `Block`).
+      widths: channels of each stage's 3x3 layers; () for the layout's own.
+      stage_sizes: blocks of each stage; () to derive them from the depth.
+      layers_per_block: weight layers that a shortcut skips; 0 for the block's
+        own number (2 basic, 3 bottleneck).
+      preactivation: v2.
+      bottleneck_stride: '1x1' (v1) or '3x3' (v1.5).
+      zero_scale: zero-initialised last BN scale of each branch.
+      conv: module of every convolution.
+      norm: module of every normalisation.
+      dtype: type of the computation ('float32', 'bfloat16'); parameters, BN and
+        logits are float32.
+
+    Raises:
+      ConfigError: on construction, a depth or field that makes no net.
+    """
+
+    num_classes: int
+    depth: int = 20
+    layout: Literal["cifar", "imagenet"] = "cifar"
+    block: str = "basic"
+    shortcut: Shortcut = "A"
+    widths: Sequence[int] = ()
+    stage_sizes: Sequence[int] = ()
+    layers_per_block: int = 0
+    preactivation: bool = False
+    bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
+    zero_scale: bool = False
+    conv: ModuleDef = Conv
+    norm: ModuleDef = BatchNorm
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.blocks_per_stage()
+
+    def block_class(self) -> Any:
+        """The class that ``block`` names."""
+        return names.resolve("block", self.block, BLOCKS)
+
+    def skipped_layers(self) -> int:
+        """Weight layers of a block."""
+        block = self.block_class()
+        least = getattr(block, "default_layers", 2)
+        if self.layers_per_block and self.layers_per_block < least:
+            raise names.ConfigError(
+                f"layers_per_block {self.layers_per_block}: a {self.block} block "
+                f"has at least {least} layers (0 for its default)"
+            )
+        return self.layers_per_block or least
+
+    def stage_widths(self) -> tuple[int, ...]:
+        """Width of each stage."""
+        own = (16, 32, 64) if self.layout == "cifar" else (64, 128, 256, 512)
+        widths = tuple(self.widths) or own
+        if min(widths) < 1:
+            raise names.ConfigError(f"widths must be positive, got {widths}")
+        return widths
+
+    def blocks_per_stage(self) -> tuple[int, ...]:
+        """Blocks of each stage, by ``stage_sizes`` or by the depth."""
+        if self.layout not in ("cifar", "imagenet"):
+            raise names.choices("layout", self.layout, ("cifar", "imagenet"))
+        if self.shortcut not in ("none", "A", "B", "C"):
+            raise names.choices("shortcut", self.shortcut, ("none", "A", "B", "C"))
+        layers, widths = self.skipped_layers(), self.stage_widths()
+        if self.stage_sizes:
+            sizes = tuple(self.stage_sizes)
+            if len(sizes) != len(widths):
+                raise names.ConfigError(
+                    f"stage_sizes {sizes} and widths {widths} differ in length"
+                )
+            if min(sizes) < 1:
+                raise names.ConfigError(f"stage_sizes must be positive, got {sizes}")
+        elif self.layout == "imagenet":
+            if self.depth not in IMAGENET_STAGES:
+                raise names.choices("depth", self.depth, list(IMAGENET_STAGES))
+            sizes = IMAGENET_STAGES[self.depth]
+        else:
+            step = layers * len(widths)
+            blocks, left = divmod(self.depth - 2, step)
+            if left or blocks < 1:
+                near = [step * n + 2 for n in range(max(blocks, 1), max(blocks, 1) + 2)]
+                raise names.ConfigError(
+                    f"depth {self.depth} is not {step}n+2 (n = 1, 2, ...), as the "
+                    f"CIFAR layout with {self.block} blocks needs; nearest: "
+                    f"{near[0]}, {near[1]}"
+                )
+            sizes = (blocks,) * len(widths)
+        if 2 + layers * sum(sizes) != self.depth:
+            raise names.ConfigError(
+                f"depth {self.depth}: {sum(sizes)} {self.block} blocks of {layers} "
+                f"layers have {2 + layers * sum(sizes)} weight layers"
+            )
+        return sizes
+
+    @nn.compact
+    def __call__(
+        self, x: Images, train: bool
+    ) -> Float[Array, "batch {self.num_classes}"]:
+        """Logits of a batch of images.
+
+        Args:
+          x: normalised images (n, height, width, channels).
+          train: batch statistics (and their update) or running ones.
+
+        Returns:
+          Logits (n, num_classes), float32.
+        """
+        x = self.stem(x.astype(self.dtype), train)
+        block = self.block_class()
+        stages = zip(self.blocks_per_stage(), self.stage_widths(), strict=True)
+        for stage, (size, width) in enumerate(stages, start=1):
+            for index in range(1, size + 1):
+                x = block(
+                    width=width,
+                    stride=2 if index == 1 and stage > 1 else 1,
+                    shortcut=self.shortcut,
+                    num_layers=self.skipped_layers(),
+                    preactivation=self.preactivation,
+                    bottleneck_stride=self.bottleneck_stride,
+                    zero_scale=self.zero_scale,
+                    conv=self.conv,
+                    norm=self.norm,
+                    dtype=self.dtype,
+                    name=f"stage{stage}_block{index}",
+                )(x, train)
+        if self.preactivation:
+            x = relu(self.norm(dtype=self.dtype, name="bn_final")(x, train))
+        return nn.Dense(self.num_classes, name="head")(global_average_pool(x))
+
+    def stem(self, x: Images, train: bool) -> Images:
+        """The first layer: 3x3 (CIFAR), or 7x7 / 2 and max-pool 3x3 / 2 (ImageNet)."""
+        large = self.layout == "imagenet"
+        x = self.conv(
+            self.stage_widths()[0],
+            (7, 7) if large else (3, 3),
+            strides=2 if large else 1,
+            padding=3 if large else 1,
+            use_bias=False,
+            dtype=self.dtype,
+            name="stem_conv",
+        )(x)
+        if large or not self.preactivation:
+            x = relu(self.norm(dtype=self.dtype, name="stem_bn")(x, train))
+        if large:
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return x

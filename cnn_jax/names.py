@@ -1,0 +1,209 @@
+"""Names in a config become objects: tables, plugins and checked fields.
+
+A config section such as ``{'name': 'sgd', 'momentum': 0.9}`` describes a call:
+``name`` is looked up in a table, or imported when it reads
+``package.module:attribute``; every other key is a keyword argument. The
+signature of what is called is the schema, so a misspelt key or a value of the
+wrong type is refused here, with the choices, before anything compiles.
+"""
+
+import dataclasses
+import difflib
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A config (or command line) that cannot be run; the message is one line."""
+
+
+def choices(kind: str, value: Any, allowed: Sequence[Any]) -> ConfigError:
+    """The error for a ``value`` that is not among ``allowed``.
+
+    Args:
+      kind: what the value names, as the reader knows it ('model', 'key').
+      value: what was found.
+      allowed: what would have been accepted.
+
+    Returns:
+      A `ConfigError` that names the value, the choices and the nearest one.
+    """
+    names = [str(option) for option in allowed]
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    listed = ", ".join(names) if names else "none"
+    return ConfigError(f"unknown {kind} {value!r}{hint}; choices: {listed}")
+
+
+def resolve(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The object that ``name`` stands for.
+
+    Args:
+      kind: what is looked up, for the error message ('model', 'optimizer').
+      name: a key of ``table``, or ``package.module:attribute``.
+      table: the names that come with this package.
+
+    Returns:
+      The object itself.
+
+    Raises:
+      ConfigError: neither a known name nor an importable attribute.
+    """
+    if not isinstance(name, str):
+        raise ConfigError(f"{kind} must be a name (str), got {name!r}")
+    if ":" not in name:
+        if name not in table:
+            raise choices(kind, name, [*table, "package.module:attribute"])
+        return table[name]
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{kind} {name!r}: cannot import module {module_name!r}: {error}"
+        ) from error
+    try:
+        return functools.reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise choices(f"attribute of {module_name!r}", attribute, public) from None
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword arguments ``target`` accepts, by name.
+
+    Linen's own ``parent`` and ``name`` are left out. The arguments that a
+    `functools.partial` presets keep their place, with the preset as default.
+    """
+    found = inspect.signature(target).parameters
+    return {
+        name: parameter
+        for name, parameter in found.items()
+        if name not in ("parent", "name", "self")
+        and parameter.kind
+        in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    }
+
+
+def has_type(value: Any, annotation: Any) -> bool:
+    """Whether ``value`` is of the plain type that ``annotation`` names.
+
+    Checks bool, int, float, str, tuples and unions of them; an annotation that
+    a config cannot express (a callable, a module) accepts anything.
+    An int is a float; a bool is not an int.
+    """
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return any(has_type(value, option) for option in typing.get_args(annotation))
+    if origin is typing.Literal:
+        return value in typing.get_args(annotation)
+    if origin is tuple or annotation is tuple or origin is Sequence:
+        inner = [kind for kind in typing.get_args(annotation) if kind is not Ellipsis]
+        return isinstance(value, tuple | list) and (
+            len(inner) != 1 or all(has_type(item, inner[0]) for item in value)
+        )
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if annotation is type(None):
+        return value is None
+    return True
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in the words of an error message."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def check_fields(
+    kind: str,
+    target: Callable[..., Any],
+    fields: Mapping[str, Any],
+    given: Sequence[str] = (),
+) -> None:
+    """Refuse fields that ``target`` does not take, or of the wrong type.
+
+    Args:
+      kind: what the fields belong to, for the message ("model 'alexnet'").
+      target: the callable they are meant for.
+      fields: keyword arguments from a config.
+      given: arguments that the program supplies itself, so a config must not.
+
+    Raises:
+      ConfigError: unknown field, wrong type, or a required field is missing.
+    """
+    accepted = {
+        name: parameter
+        for name, parameter in parameters(target).items()
+        if name not in given
+    }
+    hints = _hints(target)
+    for name, value in fields.items():
+        if name not in accepted:
+            raise choices(f"field of {kind}", name, sorted(accepted))
+        annotation = hints.get(name, accepted[name].annotation)
+        if annotation is not inspect.Parameter.empty and not has_type(
+            value, annotation
+        ):
+            raise ConfigError(
+                f"{kind}: {name} must be {describe(annotation)}, "
+                f"got {value!r} ({type(value).__name__})"
+            )
+    for name, parameter in accepted.items():
+        if parameter.default is inspect.Parameter.empty and name not in fields:
+            raise ConfigError(f"{kind} needs the field {name!r}")
+
+
+def build(
+    kind: str,
+    section: Mapping[str, Any],
+    table: Mapping[str, Callable[..., Any]],
+    **supplied: Any,
+) -> Any:
+    """Call what a config section describes.
+
+    Args:
+      kind: the section's meaning, for messages ('optimizer').
+      section: ``name`` and keyword arguments.
+      table: the names that come with this package.
+      **supplied: arguments that the program adds; those that the target does
+        not take are dropped.
+
+    Returns:
+      What the target returns.
+
+    Raises:
+      ConfigError: unknown name, unknown field, wrong type, missing field.
+    """
+    if "name" not in section:
+        raise ConfigError(f"{kind} needs a 'name'; choices: {', '.join(table)}")
+    name = section["name"]
+    target = resolve(kind, name, table)
+    fields = {key: value for key, value in section.items() if key != "name"}
+    check_fields(f"{kind} {name!r}", target, fields, given=tuple(supplied))
+    accepted = parameters(target)
+    extra = {key: value for key, value in supplied.items() if key in accepted}
+    return target(**fields, **extra)
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Resolved annotations of a class's fields or a function's arguments."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    subject = target
+    if inspect.isclass(target) and not dataclasses.is_dataclass(target):
+        subject = target.__init__
+    try:
+        return typing.get_type_hints(subject)
+    except (NameError, TypeError):
+        return {}

@@ -1,0 +1,1 @@
+"""Commands: train, degradation and their companions."""
