@@ -5,6 +5,7 @@ arithmetic are float32; ``dtype`` is the type of the rest of the computation.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,11 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-ModuleDef = Callable[..., Any]
+from cnn_jax.models.initializers import he_normal
 
-# He et al. (2015), "Delving deep into rectifiers", section 2.2: a normal
-# distribution of variance 2 / fan_in (as the paper, by fan_in, not truncated).
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+ModuleDef = Callable[..., Any]
 
 
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -24,15 +23,9 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return nn.relu(x)
 
 
-class Conv(nn.Conv):
-    """`flax.linen.Conv` with He initialisation and explicit padding.
-
-    ``padding`` is pixels a side (an int), or linen's own forms. An odd kernel k
-    keeps the size with padding (k - 1) / 2, also in front of a stride, where
-    linen's 'SAME' would pad unevenly.
-    """
-
-    kernel_init: Any = he_normal
+# Padding is pixels a side (an int): an odd kernel k keeps the size with
+# (k - 1) / 2, also in front of a stride, where linen's 'SAME' pads unevenly.
+Conv: ModuleDef = partial(nn.Conv, kernel_init=he_normal)
 
 
 class BatchNorm(nn.Module):
