@@ -31,4 +31,27 @@ def softmax_cross_entropy(
     return optax.softmax_cross_entropy(logits, target)
 
 
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy}
+def map_loss(
+    outputs: Float[Array, "batch classes"], batch: Mapping[str, Any], j: float
+) -> Float[Array, " batch"]:
+    """LeNet-5's discriminative criterion (LeCun et al. 1998, equation 9).
+
+    ``E = y[label] + log(exp(-j) + sum_i exp(-y_i))`` pulls the penalty of the
+    label down and pushes the others up, but not those far beyond ``j``, the
+    penalty of a "rubbish" class.
+
+    Args:
+      outputs: negated penalties ``-y_i``, as LeNet-5's RBF output gives them.
+      batch: its 'label' holds class indices, int32 (batch,).
+      j: the constant, positive; the paper does not give its value.
+
+    Returns:
+      Loss of each example in nats, float32.
+    """
+    outputs = outputs.astype(jnp.float32)
+    total = jnp.logaddexp(jax.nn.logsumexp(outputs, axis=-1), jnp.float32(-j))
+    label = jnp.take_along_axis(outputs, batch["label"][:, None], axis=-1)
+    return total - label[:, 0]
+
+
+LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "map": map_loss}
