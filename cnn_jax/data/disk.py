@@ -17,6 +17,8 @@ from cnn_jax import names
 from cnn_jax.data import cache, pictures
 from cnn_jax.data.dataset import Arrays, Dataset, held_out
 
+Numbers = Int[np.ndarray, " n"] | Sequence[int]
+
 CHUNK = 4096  # examples fetched at once
 # Splits of fewer examples are decoded in less time than a cache is worth.
 CACHE_FROM = 5_000
@@ -68,7 +70,7 @@ class Part:
     def __len__(self) -> int:
         return len(self.numbers) or self.reader.count(self.split)
 
-    def fetch(self, chosen: Sequence[int]) -> list[tuple[bytes, int]]:
+    def fetch(self, chosen: Numbers) -> list[tuple[bytes, int]]:
         """Encoded pictures and labels of examples of this part.
 
         Raises:
@@ -99,7 +101,7 @@ class Part:
             channels=self.reader.channels,
         )
 
-    def _numbers(self, chosen: Sequence[int]) -> list[int]:
+    def _numbers(self, chosen: Numbers) -> list[int]:
         numbers = np.asarray(chosen)
         if len(self.numbers):
             numbers = self.numbers[numbers]
