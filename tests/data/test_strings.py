@@ -110,7 +110,7 @@ def test_noise_has_the_standard_deviation_of_its_field():
     clean, noisy = (stream(noise=noise).batch(0, 50)["image"] for noise in (0.0, 0.1))
     change = noisy.astype(float) - clean
     assert abs(change[clean == 200].std() / 255 - 0.1) < 0.01
-    assert not change[clean == 200].mean().round()
+    assert abs(change[clean == 200].mean()) < 4
 
 
 def test_digits_are_scaled_to_the_height():
