@@ -1,23 +1,74 @@
-"""The table of networks, and `create`, which builds one by name."""
+"""The tables of networks, and `create`, which builds one by name."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from cnn_jax import names
+from cnn_jax.models.alexnet import AlexNet
+from cnn_jax.models.lenet import LeNet5
+from cnn_jax.models.nin import NIN
 from cnn_jax.models.resnet import ResNet
+from cnn_jax.models.vgg import VGG
 
-TABLE: dict[str, Callable[..., nn.Module]] = {
-    "cifar_resnet": partial(ResNet, layout="cifar", shortcut="A"),
-    "cifar_plain": partial(ResNet, layout="cifar", shortcut="none"),
+
+class Net(NamedTuple):
+    """A network and the images that its paper feeds it."""
+
+    module: Callable[..., nn.Module]
+    image_size: int
+    channels: int
+    num_classes: int
+
+
+NETS: dict[str, Net] = {
+    "lenet5": Net(LeNet5, 32, 1, 10),
+    "lenet5_modern": Net(
+        partial(
+            LeNet5, activation="relu", subsampling="max", c3="dense", output="linear"
+        ),
+        image_size=32,
+        channels=1,
+        num_classes=10,
+    ),
+    "alexnet": Net(AlexNet, 227, 3, 1000),
+    "alexnet_single": Net(partial(AlexNet, towers=1), 227, 3, 1000),
+    "alexnet_torchvision": Net(
+        partial(
+            AlexNet,
+            towers=1,
+            widths=(64, 192, 384, 256, 256),
+            image_size=224,
+            stem=(11, 4, 2),
+            lrn=False,
+            dropout_at="input",
+            initializer="he",
+        ),
+        image_size=224,
+        channels=3,
+        num_classes=1000,
+    ),
+    "vgg11": Net(partial(VGG, configuration="A"), 224, 3, 1000),
+    "vgg13": Net(partial(VGG, configuration="B"), 224, 3, 1000),
+    "vgg16_c": Net(partial(VGG, configuration="C"), 224, 3, 1000),
+    "vgg16": Net(partial(VGG, configuration="D"), 224, 3, 1000),
+    "vgg19": Net(partial(VGG, configuration="E"), 224, 3, 1000),
+    "nin_cifar": Net(partial(NIN, layout="cifar"), 32, 3, 10),
+    "nin_imagenet": Net(partial(NIN, layout="imagenet"), 224, 3, 1000),
+    "cifar_resnet": Net(partial(ResNet, layout="cifar", shortcut="A"), 32, 3, 10),
+    "cifar_plain": Net(partial(ResNet, layout="cifar", shortcut="none"), 32, 3, 10),
 }
 for _depth in (18, 34, 50, 101, 152):
     _block = "basic" if _depth < 50 else "bottleneck"
     _net = partial(ResNet, layout="imagenet", depth=_depth, block=_block)
-    TABLE[f"resnet{_depth}"] = partial(_net, shortcut="B")
-    TABLE[f"plain{_depth}"] = partial(_net, shortcut="none")
+    NETS[f"resnet{_depth}"] = Net(partial(_net, shortcut="B"), 224, 3, 1000)
+    NETS[f"plain{_depth}"] = Net(partial(_net, shortcut="none"), 224, 3, 1000)
+
+TABLE: dict[str, Callable[..., nn.Module]] = {
+    name: net.module for name, net in NETS.items()
+}
 
 
 def create(name: str, num_classes: int, **fields: Any) -> nn.Module:

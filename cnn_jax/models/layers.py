@@ -1,9 +1,10 @@
-"""Layers that more than one network uses: convolution, batch norm, ReLU.
+"""What more than one network uses: convolution, batch norm, ReLU, checks.
 
 Images are NHWC, kernels HWIO. Parameters, batch-norm statistics and batch-norm
 arithmetic are float32; ``dtype`` is the type of the rest of the computation.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from cnn_jax import names
+
 ModuleDef = Callable[..., Any]
+Images = Float[Array, "batch height width channels"]
+# What a layer makes of `Images`: another size, another number of channels.
+Maps = Float[Array, "batch rows columns maps"]
 
 # He et al. (2015), "Delving deep into rectifiers", section 2.2: a normal
 # distribution of variance 2 / fan_in (as the paper, by fan_in, not truncated).
@@ -33,6 +39,8 @@ class Conv(nn.Conv):
     """
 
     kernel_init: Any = he_normal
+    # linen's annotation is a Protocol that run-time type checkers refuse.
+    promote_dtype: Any = nn.dtypes.promote_dtype
 
 
 class BatchNorm(nn.Module):
@@ -127,6 +135,76 @@ def global_average_pool(
 ) -> Float[Array, "batch channels"]:
     """Mean over the map, in float32 (Lin et al. 2013, section 3.2)."""
     return x.astype(jnp.float32).mean((1, 2))
+
+
+def max_pool(x: Images, window: int, stride: int) -> Maps:
+    """Max-pooling without padding: windows that would leave the map are dropped."""
+    return nn.max_pool(x, (window, window), strides=(stride, stride))
+
+
+def check_fields(module: nn.Module) -> None:
+    """Refuse fields of the wrong type or outside their choices.
+
+    Args:
+      module: a network; its annotations are the schema.
+
+    Raises:
+      ConfigError: a field is not of its type; ``num_classes`` is not positive.
+    """
+    kind = type(module).__name__
+    fields = {
+        field.name: getattr(module, field.name)
+        for field in dataclasses.fields(module)
+        if field.name not in ("parent", "name")
+    }
+    names.check_fields(kind, type(module), fields)
+    if fields["num_classes"] < 1:
+        raise names.ConfigError(
+            f"{kind}: num_classes must be positive, got {fields['num_classes']}"
+        )
+
+
+def check_images(
+    module: nn.Module, x: Array, first: str, size: int = 0, least: int = 1
+) -> None:
+    """Refuse a batch that a network cannot take, in one line.
+
+    Args:
+      module: the network, bound to its variables.
+      x: what it was given.
+      first: path ('stem/conv') of its first convolution; once that has a
+        kernel, the number of channels is settled.
+      size: height and width that its dense layers ask for; 0 where any will do.
+      least: height and width below which a map would vanish.
+
+    Raises:
+      ValueError: not (n, height, width, channels), another size, or another
+        number of channels than the net was initialised with.
+    """
+    kind = type(module).__name__
+    if x.ndim != 4:
+        raise ValueError(
+            f"{kind} expects images (n, height, width, channels), "
+            f"got an array of shape {x.shape}"
+        )
+    if size and x.shape[1:3] != (size, size):
+        raise ValueError(
+            f"{kind} expects images of {size} x {size} pixels, "
+            f"got {x.shape[1]} x {x.shape[2]}"
+        )
+    if min(x.shape[1:3]) < least:
+        raise ValueError(
+            f"{kind} expects images of at least {least} x {least} pixels, "
+            f"got {x.shape[1]} x {x.shape[2]}"
+        )
+    layer = module.variables.get("params", {})
+    for part in first.split("/"):
+        layer = layer.get(part, {})
+    if "kernel" in layer and layer["kernel"].shape[2] != x.shape[3]:
+        raise ValueError(
+            f"{kind} was initialised for images of {layer['kernel'].shape[2]} "
+            f"channels, got {x.shape[3]}"
+        )
 
 
 def _to_rank(vector: Array, rank: int) -> Array:

@@ -36,14 +36,16 @@ from cnn_jax import names
 from cnn_jax.models.layers import (
     BatchNorm,
     Conv,
+    Images,
+    Maps,
     ModuleDef,
+    check_fields,
+    check_images,
     global_average_pool,
     relu,
 )
 
 Shortcut = Literal["none", "A", "B", "C"]
-Images = Float[Array, "batch height width channels"]
-
 IMAGENET_STAGES = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -53,7 +55,7 @@ IMAGENET_STAGES = {
 }
 
 
-def option_a(x: Images, channels: int, stride: int) -> Images:
+def option_a(x: Images, channels: int, stride: int) -> Maps:
     """The parameter-free shortcut: every ``stride``-th pixel, zero channels after.
 
     He et al. (2015), section 3.3, option A: the fixed matrix that keeps the
@@ -106,12 +108,12 @@ class Block(nn.Module):
         """Channels that the block puts out."""
         return self.width * self.expansion
 
-    def branch(self, x: Images, train: bool) -> Images:
+    def branch(self, x: Images, train: bool) -> Maps:
         """The weight layers: from the block's input to what is added."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Images:
+    def __call__(self, x: Images, train: bool) -> Maps:
         """From (n, h, w, c) to (n, ceil(h / stride), ceil(w / stride), channels)."""
         same_shape = self.stride == 1 and x.shape[-1] == self.channels
         # v2 activates once for both paths where the shape changes (He et al.
@@ -123,7 +125,7 @@ class Block(nn.Module):
             z = z + self.shortcut_of(source, same_shape, train)
         return z if self.preactivation else relu(z)
 
-    def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Images:
+    def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Maps:
         """What is added to the branch: the input, or its image under A, B or C."""
         if same_shape and self.shortcut != "C":
             return x
@@ -144,7 +146,7 @@ class Block(nn.Module):
 
     def convolve(
         self, x: Images, index: int, width: int, kernel: int, stride: int
-    ) -> Images:
+    ) -> Maps:
         """The ``index``-th convolution of the branch, padded to keep the map."""
         return self.conv(
             width,
@@ -156,14 +158,14 @@ class Block(nn.Module):
             name=f"conv{index}",
         )(x)
 
-    def normalize(self, x: Images, train: bool, name: str, last: bool) -> Images:
+    def normalize(self, x: Images, train: bool, name: str, last: bool) -> Maps:
         """Batch norm; the ``last`` of a branch obeys ``zero_scale``."""
         fields: dict[str, Any] = {"dtype": self.dtype, "name": name}
         if last and self.zero_scale:
             fields["scale_init"] = nn.initializers.zeros
         return self.norm(**fields)(x, train)
 
-    def activate(self, x: Images, train: bool, name: str) -> Images:
+    def activate(self, x: Images, train: bool, name: str) -> Maps:
         """BN, then ReLU: the entry of a pre-activation layer."""
         return relu(self.normalize(x, train, name, last=False))
 
@@ -187,7 +189,7 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """``num_layers`` 3x3 layers (two in the paper), the first with the stride."""
 
-    def branch(self, x: Images, train: bool) -> Images:
+    def branch(self, x: Images, train: bool) -> Maps:
         """3x3 / stride, then 3x3, all of the same width."""
         rest = [(self.width, 3, 1)] * (self.num_layers - 1)
         return self.layers(x, [(self.width, 3, self.stride), *rest], train)
@@ -199,7 +201,7 @@ class BottleneckBlock(Block):
     expansion: ClassVar[int] = 4
     default_layers: ClassVar[int] = 3
 
-    def branch(self, x: Images, train: bool) -> Images:
+    def branch(self, x: Images, train: bool) -> Maps:
         """1x1 shrinks, the 3x3 layers work, 1x1 expands."""
         first, middle = (
             (self.stride, 1) if self.bottleneck_stride == "1x1" else (1, self.stride)
@@ -260,6 +262,7 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
+        check_fields(self)
         self.blocks_per_stage()
 
     def block_class(self) -> Any:
@@ -334,7 +337,11 @@ class ResNet(nn.Module):
 
         Returns:
           Logits (n, num_classes), float32.
+
+        Raises:
+          ValueError: images of another rank or number of channels.
         """
+        check_images(self, x, first="stem_conv")
         x = self.stem(x.astype(self.dtype), train)
         block = self.block_class()
         stages = zip(self.blocks_per_stage(), self.stage_widths(), strict=True)
@@ -357,7 +364,7 @@ class ResNet(nn.Module):
             x = relu(self.norm(dtype=self.dtype, name="bn_final")(x, train))
         return nn.Dense(self.num_classes, name="head")(global_average_pool(x))
 
-    def stem(self, x: Images, train: bool) -> Images:
+    def stem(self, x: Images, train: bool) -> Maps:
         """The first layer: 3x3 (CIFAR), or 7x7 / 2 and max-pool 3x3 / 2 (ImageNet)."""
         large = self.layout == "imagenet"
         x = self.conv(

@@ -1,0 +1,145 @@
+"""Sizes of the networks: ``python -m cnn_jax.models [NAME [--field=value ...]]``.
+
+Without a name, every network of the table with its input, weight layers,
+trainable parameters and multiply-accumulates (MACs) for one image. With a name,
+that network's layers; ``--field=value`` sets a field of its module, and
+``--image_size``, ``--channels`` and ``--num_classes`` the task.
+"""
+
+import ast
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cnn_jax import models, names
+from cnn_jax.models.summary import Summary, summarize
+
+USAGE = "usage: python -m cnn_jax.models [NAME [--field=value ...]]"
+
+
+def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:
+    """``['--depth=56', '--shortcut=B']`` as ``{'depth': 56, 'shortcut': 'B'}``.
+
+    Args:
+      arguments: words of a command line.
+
+    Returns:
+      Values as Python literals, or as strings where they are not literals.
+
+    Raises:
+      ConfigError: a word is not of this form.
+    """
+    fields = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not key.startswith("--") or not equals:
+            raise names.ConfigError(
+                f"expected --field=value, got {argument!r}; {USAGE}"
+            )
+        try:
+            fields[key[2:]] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            fields[key[2:]] = text
+    return fields
+
+
+def summary_of(name: str, fields: dict[str, Any]) -> Summary:
+    """The summary of a network of the table, or of your own.
+
+    Args:
+      name: a key of the table, or ``package.module:Class``.
+      fields: of its module; and the task's image_size, channels, num_classes,
+        which default to the paper's.
+
+    Returns:
+      Layers and totals.
+
+    Raises:
+      ConfigError: unknown name or field, or a value that makes no net.
+    """
+    fields = dict(fields)
+    net = models.NETS.get(name, models.Net(None, 224, 3, 1000))
+    task = {
+        key: fields.pop(key, getattr(net, key))
+        for key in ("image_size", "channels", "num_classes")
+    }
+    for key, value in task.items():
+        if not isinstance(value, int) or value < 1:
+            raise names.ConfigError(f"{key} must be a positive int, got {value!r}")
+    target = names.resolve("model", name, models.TABLE)
+    if "image_size" in names.parameters(target):
+        fields["image_size"] = task["image_size"]
+    module = models.create(name, num_classes=task["num_classes"], **fields)
+    return summarize(module, (task["image_size"],) * 2 + (task["channels"],))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the table of networks, or the layers of one."""
+    if any(word in ("-h", "--help") for word in arguments):
+        print(__doc__.strip())
+    elif arguments:
+        name, *rest = arguments
+        if name.startswith("-"):
+            raise names.ConfigError(f"expected a network's name, got {name!r}; {USAGE}")
+        _print(_layers_table(summary_of(name, parse_fields(rest))))
+    else:
+        _print(_networks_table())
+
+
+def _networks_table() -> Table:
+    """One row a network, at its paper's size."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("network")
+    for column in ("input", "weight layers", "parameters", "MACs"):
+        table.add_column(column, justify="right")
+    for name in models.TABLE:
+        found = summary_of(name, {})
+        table.add_row(
+            name,
+            _by(found.input),
+            str(found.weight_layers),
+            f"{found.parameters:,}",
+            f"{found.macs:,}",
+        )
+    return table
+
+
+def _layers_table(found: Summary) -> Table:
+    """One row a layer, and the totals."""
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column("layer", footer=f"{found.weight_layers} weight layers")
+    table.add_column("kind")
+    table.add_column("output", footer=f"input {_by(found.input)}", justify="right")
+    table.add_column("parameters", footer=f"{found.parameters:,}", justify="right")
+    table.add_column("MACs", footer=f"{found.macs:,}", justify="right")
+    for layer in found.layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            _by(layer.output),
+            f"{layer.parameters:,}",
+            f"{layer.macs:,}",
+        )
+    return table
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    """(28, 28, 6) as '28 x 28 x 6'."""
+    return " x ".join(map(str, shape))
+
+
+def _print(table: Table) -> None:
+    """Print in the terminal's width; into a file or a pipe, never wrapped."""
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=200).print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,322 @@
+"""torchvision's weights as variables of these networks, and back.
+
+A ``state_dict`` is here a dict of NumPy arrays under torchvision's names; torch
+itself is not needed. Its convolutions are OIHW and its dense kernels (out, in),
+and it flattens maps channels first. Its VGG nets with batch norm keep the bias
+of their convolutions, which batch norm subtracts again: it is folded into the
+running mean on the way in, and is zero on the way out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import models, names
+from cnn_jax.models.alexnet import AlexNet
+from cnn_jax.models.resnet import ResNet
+from cnn_jax.models.vgg import STAGES, VGG
+
+State = Mapping[str, np.ndarray]
+
+# torchvision's name of a net: the name and the fields that make it here.
+NETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "alexnet": ("alexnet_torchvision", {}),
+    **{f"vgg{depth}": (f"vgg{depth}", {}) for depth in (11, 13, 16, 19)},
+    **{
+        f"vgg{depth}_bn": (f"vgg{depth}", {"batch_norm": True})
+        for depth in (11, 13, 16, 19)
+    },
+    **{
+        f"resnet{depth}": (f"resnet{depth}", {"bottleneck_stride": "3x3"})
+        for depth in (18, 34, 50, 101, 152)
+    },
+}
+
+
+class Link(NamedTuple):
+    """One layer under both names."""
+
+    ours: tuple[str, ...]
+    theirs: str
+    kind: Literal["conv", "dense", "norm"]
+    # The dense layer that reads a flattened map: the map's side, else 1.
+    side: int = 1
+    # A convolution's batch norm, where theirs has a bias and ours has not.
+    folded_into: str = ""
+
+
+def create(name: str, num_classes: int = 1000, **fields: Any) -> nn.Module:
+    """The network that torchvision calls ``name``.
+
+    Args:
+      name: a key of `NETS`.
+      num_classes: size of the output.
+      **fields: further fields of the module.
+
+    Returns:
+      A network whose variables `from_state_dict` fills.
+
+    Raises:
+      ConfigError: unknown name or field.
+    """
+    ours, preset = names.resolve("torchvision net", name, NETS)
+    return models.create(ours, num_classes=num_classes, **{**preset, **fields})
+
+
+def from_state_dict(module: nn.Module, state: State) -> dict[str, Any]:
+    """torchvision's tensors as the variables of a network.
+
+    Args:
+      module: an AlexNet, VGG or ResNet that torchvision has too.
+      state: its state_dict as arrays.
+
+    Returns:
+      ``{'params': ..., 'batch_stats': ...}`` (the latter if it has batch norm),
+      float32 NumPy arrays.
+
+    Raises:
+      ConfigError: torchvision has no such network.
+      ValueError: a tensor is missing, unknown, or of another shape.
+    """
+    plan = links(module)
+    _check_tensors(module, plan, state)
+    variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    shift: dict[str, np.ndarray] = {}
+    for link in plan:
+        get = {
+            part: np.asarray(state[f"{link.theirs}.{part}"], np.float32)
+            for part in _shapes_of(link)
+            if f"{link.theirs}.{part}" in state
+        }
+        if link.kind == "norm":
+            mean = get["running_mean"] - shift.get(link.theirs, np.float32(0))
+            params = {"scale": get["weight"], "bias": get["bias"]}
+            stats = {"mean": mean, "var": get["running_var"]}
+            _put(variables["batch_stats"], link.ours, stats)
+        elif link.kind == "conv":
+            params = {"kernel": get["weight"].transpose(2, 3, 1, 0)}
+            if link.folded_into:
+                shift[link.folded_into] = get["bias"]
+            elif "bias" in get:
+                params["bias"] = get["bias"]
+        else:
+            units, side = get["weight"].shape[0], link.side
+            kernel = get["weight"].reshape(units, -1, side, side)
+            kernel = kernel.transpose(2, 3, 1, 0).reshape(-1, units)
+            params = {"kernel": kernel, "bias": get["bias"]}
+        _put(variables["params"], link.ours, params)
+    if not variables["batch_stats"]:
+        del variables["batch_stats"]
+    return variables
+
+
+def to_state_dict(
+    module: nn.Module, variables: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """A network's variables as torchvision's tensors.
+
+    Args:
+      module: an AlexNet, VGG or ResNet that torchvision has too.
+      variables: its 'params' and, with batch norm, 'batch_stats'.
+
+    Returns:
+      Arrays under torchvision's names, as its ``load_state_dict`` takes them.
+
+    Raises:
+      ConfigError: torchvision has no such network.
+    """
+    state: dict[str, np.ndarray] = {}
+    for link in links(module):
+        params = _get(variables["params"], link.ours)
+        put = {}
+        if link.kind == "norm":
+            stats = _get(variables["batch_stats"], link.ours)
+            put = {
+                "weight": params["scale"],
+                "bias": params["bias"],
+                "running_mean": stats["mean"],
+                "running_var": stats["var"],
+                "num_batches_tracked": np.zeros((), np.int64),
+            }
+        elif link.kind == "conv":
+            put["weight"] = np.asarray(params["kernel"]).transpose(3, 2, 0, 1)
+            if link.folded_into:
+                put["bias"] = np.zeros(put["weight"].shape[0], np.float32)
+            elif "bias" in params:
+                put["bias"] = params["bias"]
+        else:
+            kernel, side = np.asarray(params["kernel"]), link.side
+            units = kernel.shape[1]
+            kernel = kernel.reshape(side, side, -1, units).transpose(3, 2, 0, 1)
+            put = {"weight": kernel.reshape(units, -1), "bias": params["bias"]}
+        for part, value in put.items():
+            state[f"{link.theirs}.{part}"] = np.ascontiguousarray(value)
+    return state
+
+
+def links(module: nn.Module) -> list[Link]:
+    """Every layer of a network with its name in torchvision.
+
+    Raises:
+      ConfigError: torchvision has no such network.
+    """
+    if isinstance(module, AlexNet):
+        return _alexnet(module)
+    if isinstance(module, VGG):
+        return _vgg(module)
+    if isinstance(module, ResNet):
+        return _resnet(module)
+    raise names.ConfigError(
+        f"torchvision has no {type(module).__name__}; choices: {', '.join(NETS)}"
+    )
+
+
+def _alexnet(module: AlexNet) -> list[Link]:
+    _require("AlexNet", module, towers=1, lrn=False, stem=(11, 4, 2), image_size=224)
+    _require_two_hidden(module)
+    positions = zip((1, 2, 3, 4, 5), (0, 3, 6, 8, 10), strict=True)
+    return [
+        *(Link((f"conv{n}",), f"features.{at}", "conv") for n, at in positions),
+        Link(("fc6",), "classifier.1", "dense", side=6),
+        Link(("fc7",), "classifier.4", "dense"),
+        Link(("fc8",), "classifier.6", "dense"),
+    ]
+
+
+def _vgg(module: VGG) -> list[Link]:
+    if module.configuration == "C":
+        raise names.ConfigError("torchvision has no VGG C; choices: A, B, D, E")
+    _require("VGG", module, image_size=224)
+    _require_two_hidden(module)
+    plan, at = [], 0
+    for stage, kernels in enumerate(STAGES[module.configuration], start=1):
+        for index in range(1, len(kernels) + 1):
+            norm = f"features.{at + 1}" if module.batch_norm else ""
+            conv = (f"conv{stage}_{index}",)
+            plan.append(Link(conv, f"features.{at}", "conv", folded_into=norm))
+            if norm:
+                plan.append(Link((f"bn{stage}_{index}",), norm, "norm"))
+            at += 3 if norm else 2  # a ReLU follows
+        at += 1  # the max-pool
+    return [
+        *plan,
+        Link(("fc6",), "classifier.0", "dense", side=7),
+        Link(("fc7",), "classifier.3", "dense"),
+        Link(("fc8",), "classifier.6", "dense"),
+    ]
+
+
+def _resnet(module: ResNet) -> list[Link]:
+    if module.block not in ("basic", "bottleneck"):
+        raise names.ConfigError(f"torchvision has no ResNet of {module.block} blocks")
+    _require(
+        "ResNet",
+        module,
+        layout="imagenet",
+        shortcut="B",
+        preactivation=False,
+        layers_per_block=0,
+    )
+    if module.block == "bottleneck":
+        _require("ResNet", module, bottleneck_stride="3x3")
+    plan = [Link(("stem_conv",), "conv1", "conv"), Link(("stem_bn",), "bn1", "norm")]
+    block, channels = module.block_class(), module.stage_widths()[0]
+    stages = zip(module.blocks_per_stage(), module.stage_widths(), strict=True)
+    for stage, (size, width) in enumerate(stages, start=1):
+        for index in range(size):
+            ours = f"stage{stage}_block{index + 1}"
+            theirs = f"layer{stage}.{index}"
+            for layer in range(1, module.skipped_layers() + 1):
+                plan += [
+                    Link((ours, f"conv{layer}"), f"{theirs}.conv{layer}", "conv"),
+                    Link((ours, f"bn{layer}"), f"{theirs}.bn{layer}", "norm"),
+                ]
+            put_out = width * block.expansion
+            if channels != put_out or (stage > 1 and index == 0):
+                down = f"{theirs}.downsample"
+                plan += [
+                    Link((ours, "shortcut_conv"), f"{down}.0", "conv"),
+                    Link((ours, "shortcut_bn"), f"{down}.1", "norm"),
+                ]
+            channels = put_out
+    return [*plan, Link(("head",), "fc", "dense")]
+
+
+def _require(kind: str, module: nn.Module, **fields: Any) -> None:
+    """Refuse a module whose field differs from torchvision's only one."""
+    for name, expected in fields.items():
+        found = getattr(module, name)
+        if (tuple(found) if isinstance(expected, tuple) else found) != expected:
+            raise names.ConfigError(
+                f"torchvision's {kind} has {name} {expected!r}, this net {found!r}"
+            )
+
+
+def _require_two_hidden(module: AlexNet | VGG) -> None:
+    """Refuse a module with another number of dense layers than torchvision."""
+    if len(module.hidden) != 2:
+        raise names.ConfigError(
+            f"torchvision's {type(module).__name__} has 2 hidden dense layers, "
+            f"this net {len(module.hidden)}"
+        )
+
+
+def _shapes_of(link: Link) -> tuple[str, ...]:
+    """The tensors that torch keeps for a layer."""
+    if link.kind == "norm":
+        return ("weight", "bias", "running_mean", "running_var")
+    return ("weight", "bias")
+
+
+def _check_tensors(module: nn.Module, plan: list[Link], state: State) -> None:
+    """Refuse a state_dict whose names or shapes are not those of the network."""
+    kind = type(module).__name__
+    first = f"{plan[0].theirs}.weight"
+    channels = state[first].shape[1] if np.ndim(state.get(first)) == 4 else 3
+    image = jnp.zeros((1, 224, 224, channels))
+    shapes = jax.eval_shape(
+        lambda key: module.init(key, image, train=False), jax.random.key(0)
+    )
+    zeros = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes
+    )
+    expected = {
+        name: value.shape
+        for name, value in to_state_dict(module, zeros).items()
+        if not name.endswith("num_batches_tracked")
+    }
+    found = [name for name in state if not name.endswith("num_batches_tracked")]
+    for problem, those in (
+        ("lacks", [name for name in expected if name not in state]),
+        ("has the unknown", [name for name in found if name not in expected]),
+    ):
+        if those:
+            more = f" and {len(those) - 1} more" if len(those) > 1 else ""
+            raise ValueError(
+                f"not a state_dict of this {kind}: it {problem} {those[0]!r}{more} "
+                f"({len(expected)} tensors expected, {len(found)} found)"
+            )
+    for name, shape in expected.items():
+        if tuple(state[name].shape) != shape:
+            raise ValueError(
+                f"not a state_dict of this {kind}: {name!r} should have shape "
+                f"{shape}, got {tuple(state[name].shape)}"
+            )
+
+
+def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    """Set the entry of a nested dict."""
+    for part in path[:-1]:
+        tree = tree.setdefault(part, {})
+    tree[path[-1]] = value
+
+
+def _get(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """The entry of a nested dict."""
+    for part in path:
+        tree = tree[part]
+    return tree

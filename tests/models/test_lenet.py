@@ -1,0 +1,181 @@
+"""LeNet-5 against the paper and against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cnn_jax import models, names
+from cnn_jax.models import lenet
+from cnn_jax.models.__main__ import summary_of
+
+# Table I by columns: the inputs of each map of C3.
+COLUMNS = [
+    *("012", "123", "234", "345", "450", "501"),
+    *("0123", "1234", "2345", "3450", "4501", "5012", "0134", "1245", "0235"),
+    "012345",
+]
+
+
+def squash(x):
+    return 1.7159 * np.tanh(2 * x / 3)
+
+
+def correlate(x, kernel, bias):
+    """Valid 2-d correlation of (n, h, w, c) by (k, k, c, m), by its definition."""
+    windows = sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
+    return np.einsum("nhwcij,ijcm->nhwm", windows, kernel) + bias
+
+
+def subsample(x, coefficient, bias):
+    n, h, w, c = x.shape
+    total = x.reshape(n, h // 2, 2, w // 2, 2, c).sum((2, 4))
+    return total * coefficient + bias
+
+
+def numpy_lenet5(p, x):
+    """The net of 1998, map by map."""
+    x = squash(correlate(x, p["C1"]["kernel"], p["C1"]["bias"]))
+    x = squash(subsample(x, p["S2"]["coefficient"], p["S2"]["bias"]))
+    kernels = dict(
+        zip(
+            sorted((int(s), m) for m, column in enumerate(COLUMNS) for s in column),
+            np.moveaxis(p["C3"]["kernel"], -1, 0),
+            strict=True,
+        )
+    )
+    maps = [
+        sum(
+            correlate(x[..., [int(s)]], kernels[int(s), m][..., None, None], 0)
+            for s in column
+        )
+        for m, column in enumerate(COLUMNS)
+    ]
+    x = squash(np.concatenate(maps, -1) + p["C3"]["bias"])
+    x = squash(subsample(x, p["S4"]["coefficient"], p["S4"]["bias"]))
+    x = squash(correlate(x, p["C5"]["kernel"], p["C5"]["bias"]))[:, 0, 0]
+    x = squash(x @ p["F6"]["kernel"] + p["F6"]["bias"])
+    return -((x[:, None] - lenet.digit_codes()) ** 2).sum(-1)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return models.create("lenet5", num_classes=10)
+
+
+def init(net, seed=0):
+    images = jnp.zeros((1, 32, 32, 1))
+    return jax.jit(lambda key: net.init(key, images, train=False))(jax.random.key(seed))
+
+
+@pytest.fixture(scope="module")
+def variables(net):
+    random = np.random.default_rng(1)
+    # Biases start at zero, which would hide where they enter.
+    return jax.tree.map(
+        lambda leaf: leaf + random.normal(0, 0.1, leaf.shape).astype("float32"),
+        init(net),
+    )
+
+
+def test_outputs_agree_with_numpy(net, variables):
+    images = np.random.default_rng(0).normal(size=(3, 32, 32, 1))
+    found = net.apply(variables, jnp.asarray(images, jnp.float32), train=False)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
+    expected = numpy_lenet5(params["params"], images)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert expected.max() < 0
+
+
+def test_c3_map_receives_gradient_from_exactly_its_inputs():
+    layer = lenet.TableConv()
+    x = jax.random.normal(jax.random.key(0), (1, 5, 5, 6))
+    variables = layer.init(jax.random.key(1), x)
+    jacobian = jax.jacobian(lambda x: layer.apply(variables, x)[0, 0, 0])(x)
+    sees = np.abs(jacobian[:, 0]).sum((1, 2)) > 0
+    for index, column in enumerate(COLUMNS):
+        assert set(np.flatnonzero(sees[index])) == {int(s) for s in column}
+    assert sees.sum() == 60
+
+
+def test_connections_of_the_paper():
+    layers = {layer.name: layer for layer in summary_of("lenet5", {}).layers}
+
+    def positions(name):
+        return np.prod(layers[name].output[:-1], dtype=int)
+
+    connections = {
+        name: layers[name].parameters * positions(name)
+        for name in ("C1", "C3", "C5", "F6")
+    }
+    for name in ("S2", "S4"):  # four inputs and a bias
+        connections[name] = 5 * np.prod(layers[name].output)
+    connections["output"] = lenet.digit_codes().size
+    assert connections["C1"] == 122_304
+    assert connections["C3"] == 151_600
+    assert sum(connections.values()) == 340_908
+
+
+def test_digit_codes_are_distinct_bitmaps_of_ink_and_paper():
+    codes = lenet.digit_codes()
+    assert codes.shape == (10, 84)
+    assert set(np.unique(codes)) == {-1.0, 1.0}
+    differing = (codes[:, None] != codes[None]).sum(-1) + 84 * np.eye(10)
+    assert differing.min() >= 5
+    # A one is drawn as a column of ink.
+    assert (codes[1].reshape(12, 7)[1:11, 3] == 1).all()
+
+
+def test_output_is_zero_at_the_code_and_counts_the_differing_dots():
+    codes = lenet.digit_codes()
+    outputs = lenet.RadialBasis().apply({}, jnp.asarray(codes, jnp.float32))
+    expected = -4.0 * (codes[:, None] != codes[None]).sum(-1)
+    np.testing.assert_allclose(outputs, expected)
+
+
+def test_weights_start_uniform_in_their_fan_in(net):
+    params = init(net, seed=3)["params"]
+    table = lenet.c3_connections()
+    maps = np.nonzero(table)[1]
+    bounds = {
+        "C1": 2.4 / 25,
+        "C3": 2.4 / (25 * table.sum(0)[maps]),
+        "C5": 2.4 / 400,
+        "F6": 2.4 / 120,
+    }
+    for name, bound in bounds.items():
+        scaled = np.abs(params[name]["kernel"]) / bound
+        assert scaled.max() <= 1 + 1e-6
+        assert scaled.max() > 0.95
+        assert scaled.mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_modern_net_is_the_same_module_with_four_fields():
+    modern = models.create("lenet5_modern", num_classes=10)
+    assert type(modern) is type(models.create("lenet5", num_classes=10))
+    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
+    variables = init(modern)
+    assert set(variables["params"]) == {"C1", "C3", "C5", "F6", "output"}
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
+    x = np.asarray(images, np.float64)
+    for name in ("C1", "C3"):
+        x = np.maximum(correlate(x, p[name]["kernel"], p[name]["bias"]), 0)
+        n, h, w, c = x.shape
+        x = x.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    x = np.maximum(correlate(x, p["C5"]["kernel"], p["C5"]["bias"]), 0)[:, 0, 0]
+    x = np.maximum(x @ p["F6"]["kernel"] + p["F6"]["bias"], 0)
+    expected = x @ p["output"]["kernel"] + p["output"]["bias"]
+    found = modern.apply(variables, images, train=True)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_codes_exist_for_ten_digits_only():
+    with pytest.raises(names.ConfigError, match=r"codes for the 10 digits.*100"):
+        models.create("lenet5", num_classes=100)
+    images = jnp.zeros((1, 32, 32, 1))
+    linear = models.create("lenet5", num_classes=100, output="linear")
+    shape = jax.eval_shape(
+        lambda: linear.init_with_output(jax.random.key(0), images, train=False)[0]
+    )
+    assert shape.shape == (1, 100)
