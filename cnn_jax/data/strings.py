@@ -5,7 +5,7 @@ no state, so a training run resumes anywhere, and a test set is one more stream.
 """
 
 import dataclasses
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -45,6 +45,8 @@ class DigitStrings:
       min_length: digits of the shortest line.
       max_length: digits of the longest line.
       height: rows of a line.
+      columns: columns of a line; 0 for what the longest can need.
+      position: where the digits stand in a line: 'random', or 'centre'.
       glyph_height: rows that a digit's image is scaled to.
       spacing: least and most empty columns between neighbours that stand apart.
       touching: probability that two neighbours touch: they slide together until
@@ -63,6 +65,8 @@ class DigitStrings:
     min_length: int = 3
     max_length: int = 5
     height: int = 32
+    columns: int = 0
+    position: Literal["random", "centre"] = "random"
     glyph_height: int = 20
     spacing: tuple[int, int] = (1, 5)
     touching: float = 0.5
@@ -77,6 +81,11 @@ class DigitStrings:
             for index, image in enumerate(self.images)
         ]
         object.__setattr__(self, "_glyphs", glyphs)
+        if self.columns and self.columns < self._needed_columns():
+            raise names.ConfigError(
+                f"columns {self.columns}: {self.max_length} digits can need "
+                f"{self._needed_columns()} (0 takes that)"
+            )
 
     def _check(self):
         """Refuse what makes no lines, with the value and what is wanted."""
@@ -119,7 +128,17 @@ class DigitStrings:
 
     @property
     def width(self) -> int:
-        """Columns of a line: what the longest can need, in steps of 4."""
+        """Columns of a line; what the longest can need is in steps of 4."""
+        return self.columns or self._needed_columns()
+
+    def isolated(self) -> "DigitStrings":
+        """The same digits one at a time, each in the middle of a square image."""
+        return dataclasses.replace(
+            self, min_length=1, max_length=1, columns=self.height, position="centre"
+        )
+
+    def _needed_columns(self) -> int:
+        """Columns of the longest line of the widest digits."""
         widest = max(glyph.shape[1] for glyph in self._glyphs)
         most = self.max_length * widest + (self.max_length - 1) * self.spacing[1]
         return -(-most // 4) * 4
@@ -192,9 +211,12 @@ class DigitStrings:
             span[index] = left, left + glyph.shape[1]
             place = line[top : top + self.glyph_height, slice(*span[index])]
             np.maximum(place, glyph, out=place)
-        # The line was written from column 0; it may stand anywhere.
+        # The line was written from column 0.
         length = len(chosen)
-        shift = rng.integers(self.width - span[:length, 1].max(), endpoint=True)
+        end = span[:length, 1].max()
+        shift = rng.integers(self.width - end, endpoint=True)
+        if self.position == "centre":
+            shift = self.width // 2 - end // 2
         line[:] = np.roll(line, shift, axis=1)
         span[:length] += shift
 

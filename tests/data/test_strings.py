@@ -106,6 +106,14 @@ def test_touching_digits_meet_and_overlap_no_more_than_allowed():
     assert set(gaps[~under]) == {0}
 
 
+def test_isolated_digits_stand_in_the_middle_of_a_square():
+    batch = stream().isolated().batch(0, 30)
+    assert batch["image"].shape == (30, 14, 14, 1)
+    assert set(batch["length"]) == {1}
+    assert set(batch["label"][:, 0]) == {0, 1, 2}
+    assert set(batch["span"][:, 0].sum(1) // 2) == {7}
+
+
 def test_noise_has_the_standard_deviation_of_its_field():
     clean, noisy = (stream(noise=noise).batch(0, 50)["image"] for noise in (0.0, 0.1))
     change = noisy.astype(float) - clean
@@ -130,6 +138,7 @@ def test_digits_are_scaled_to_the_height():
         ({"min_length": 4, "max_length": 3}, "lengths 4 to 3"),
         ({"jitter": 4}, "height 14: digits of 8 rows with jitter 4 need 16"),
         ({"spacing": (3, 2)}, r"spacing \(3, 2\) must be"),
+        ({"columns": 20}, "columns 20: 5 digits can need 52"),
         ({"touching": 1.5}, "touching 1.5 is no probability"),
         ({"noise": -0.1}, "noise -0.1"),
         ({"images": np.zeros((3, 8, 8), np.float32)}, "images must be uint8"),
