@@ -6,6 +6,7 @@ arithmetic are float32; ``dtype`` is the type of the rest of the computation.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,15 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
+from cnn_jax.models.initializers import he_normal
 
 ModuleDef = Callable[..., Any]
 Images = Float[Array, "batch height width channels"]
 # What a layer makes of `Images`: another size, another number of channels.
 Maps = Float[Array, "batch rows columns maps"]
-
-# He et al. (2015), "Delving deep into rectifiers", section 2.2: a normal
-# distribution of variance 2 / fan_in (as the paper, by fan_in, not truncated).
-he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -30,17 +28,9 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return nn.relu(x)
 
 
-class Conv(nn.Conv):
-    """`flax.linen.Conv` with He initialisation and explicit padding.
-
-    ``padding`` is pixels a side (an int), or linen's own forms. An odd kernel k
-    keeps the size with padding (k - 1) / 2, also in front of a stride, where
-    linen's 'SAME' would pad unevenly.
-    """
-
-    kernel_init: Any = he_normal
-    # linen's annotation is a Protocol that run-time type checkers refuse.
-    promote_dtype: Any = nn.dtypes.promote_dtype
+# Padding is pixels a side (an int): an odd kernel k keeps the size with
+# (k - 1) / 2, also in front of a stride, where linen's 'SAME' pads unevenly.
+Conv: ModuleDef = partial(nn.Conv, kernel_init=he_normal)
 
 
 class BatchNorm(nn.Module):

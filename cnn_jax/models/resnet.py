@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
+from cnn_jax.models.initializers import lecun_normal
 from cnn_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -362,7 +363,8 @@ class ResNet(nn.Module):
                 )(x, train)
         if self.preactivation:
             x = relu(self.norm(dtype=self.dtype, name="bn_final")(x, train))
-        return nn.Dense(self.num_classes, name="head")(global_average_pool(x))
+        x = global_average_pool(x)
+        return nn.Dense(self.num_classes, kernel_init=lecun_normal, name="head")(x)
 
     def stem(self, x: Images, train: bool) -> Maps:
         """The first layer: 3x3 (CIFAR), or 7x7 / 2 and max-pool 3x3 / 2 (ImageNet)."""

@@ -1,0 +1,41 @@
+"""Data sets: TFDS in, uint8 arrays out, and what happens to them on the device.
+
+A config section ``dataset = dict(name=..., data_dir=..., ...)`` names one of:
+
+  - a name of `TABLE` ('digits' needs no network);
+  - any image-classification set prepared under ``data_dir`` by TFDS;
+  - ``package.module:function``, whose keyword arguments are the section's
+    other keys and which returns a `Dataset`.
+"""
+
+import functools
+from typing import Any
+
+from cnn_jax import names
+from cnn_jax.data import digits, prepared
+from cnn_jax.data.dataset import Arrays, Dataset, hold_out
+
+__all__ = ["TABLE", "Arrays", "Dataset", "hold_out", "load"]
+
+TABLE = {"digits": digits.load}
+
+
+def load(name: str, **fields: Any) -> Dataset:
+    """The data set that a config section describes, in memory.
+
+    Args:
+      name: see the module's description.
+      **fields: the section's other keys; for a prepared set those of
+        `prepared.load` (data_dir, train_split, test_split, validation_size).
+
+    Returns:
+      The data set.
+
+    Raises:
+      ConfigError: unknown name or field, or data that cannot be used.
+    """
+    table = dict(TABLE)
+    if name not in table and ":" not in name:
+        prepared.find(name, fields.get("data_dir", ""))  # or says what is there
+        table[name] = functools.partial(prepared.load, name)
+    return names.build("dataset", {"name": name, **fields}, table)

@@ -1,0 +1,200 @@
+"""From uint8 pixels to a network's input: scaling, resizing, padding.
+
+The constants come from the training images, never from a table. What is built
+here is a pure function of a batch, meant to run inside the compiled step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, UInt8
+
+from cnn_jax import names
+
+Preprocess = Callable[[Array], Array]
+
+CHUNK = 1024  # images converted to float64 at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of the training images, in units of 0..1.
+
+    Attributes:
+      pixel_mean: of every pixel and channel over the images.
+      pixel_std: likewise (population, not sample).
+    """
+
+    pixel_mean: Float32[np.ndarray, "height width channels"]
+    pixel_std: Float32[np.ndarray, "height width channels"]
+
+    @functools.cached_property
+    def channel_mean(self) -> Float32[np.ndarray, " channels"]:
+        """Mean of every channel over images and pixels."""
+        return self.pixel_mean.mean((0, 1), np.float64).astype(np.float32)
+
+    @functools.cached_property
+    def channel_std(self) -> Float32[np.ndarray, " channels"]:
+        """Standard deviation of every channel over images and pixels."""
+        mean = self.pixel_mean.astype(np.float64)
+        within = np.square(self.pixel_std.astype(np.float64)).mean((0, 1))
+        return np.sqrt(within + mean.var((0, 1))).astype(np.float32)
+
+
+def statistics(images: UInt8[np.ndarray, "n height width channels"]) -> Statistics:
+    """Mean and standard deviation of images, summed in exact integers.
+
+    Args:
+      images: training images, pixels 0..255.
+
+    Returns:
+      Their statistics.
+    """
+    total = np.zeros(images.shape[1:], np.int64)
+    squares = np.zeros(images.shape[1:], np.int64)
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK].astype(np.int32)
+        total += part.sum(0)
+        squares += np.square(part).sum(0)
+    return from_sums(total, squares, len(images))
+
+
+def from_sums(total: np.ndarray, squares: np.ndarray, count: int) -> Statistics:
+    """Statistics from the sums of pixels 0..255 and of their squares."""
+    mean = total / count
+    variance = np.maximum(squares / count - np.square(mean), 0)
+    return Statistics(
+        (mean / 255).astype(np.float32), (np.sqrt(variance) / 255).astype(np.float32)
+    )
+
+
+def standardize(
+    statistics: Statistics,
+    mean: Literal["pixel", "channel", "none"] = "pixel",
+    std: Literal["none", "pixel", "channel"] = "none",
+    size: int = 0,
+    pad: int = 0,
+) -> Preprocess:
+    """Pixels / 255, less their mean, over their standard deviation.
+
+    The per-pixel mean alone is what He et al. (2015), section 4.2, and
+    Krizhevsky et al. (2012), section 2, subtract. A pixel (or channel) that is
+    the same in all training images has no deviation and is left undivided.
+
+    Args:
+      statistics: of the training images.
+      mean: what is subtracted.
+      std: what divides.
+      size: side to which images are resized (bilinear) afterwards; 0 for none.
+      pad: rows and columns of zeros, the mean, added on each side at the end.
+
+    Returns:
+      Function from uint8 (n, h, w, c) to float32 (n, H, W, c).
+
+    Raises:
+      ConfigError: negative size or pad.
+    """
+    _check(size, pad)
+    shape = statistics.pixel_mean.shape
+    subtract = {
+        "pixel": statistics.pixel_mean,
+        "channel": statistics.channel_mean,
+        "none": np.float32(0),
+    }[mean]
+    divide = {
+        "pixel": statistics.pixel_std,
+        "channel": statistics.channel_std,
+        "none": np.float32(1),
+    }[std]
+    divide = np.where(divide > 0, divide, np.float32(1))
+    subtract, divide = (
+        np.broadcast_to(constant, shape)[None] for constant in (subtract, divide)
+    )
+
+    def preprocess(
+        images: UInt8[Array, "n h w c"],
+    ) -> Float32[Array, "n out_h out_w c"]:
+        x = (images.astype(jnp.float32) / 255 - subtract) / divide
+        return _pad(_resize(x, size), pad, 0.0)
+
+    return preprocess
+
+
+def interval(
+    low: float = -0.1, high: float = 1.175, size: int = 0, pad: int = 0
+) -> Preprocess:
+    """Pixel 0 (background) becomes ``low``, pixel 255 (ink) ``high``.
+
+    The defaults are LeCun et al. (1998), section II.B: mean about 0 and
+    variance about 1 on MNIST; 28x28 digits stand in a 32x32 field (``pad=2``).
+
+    Args:
+      low: value of the background.
+      high: value of ink.
+      size: side to which images are resized (bilinear) first; 0 for none.
+      pad: rows and columns of background added on each side.
+
+    Returns:
+      Function from uint8 (n, h, w, c) to float32 (n, H, W, c).
+
+    Raises:
+      ConfigError: negative size or pad, or an empty interval.
+    """
+    _check(size, pad)
+    if low >= high:
+        raise names.ConfigError(f"preprocess: low {low} is not below high {high}")
+
+    def preprocess(
+        images: UInt8[Array, "n h w c"],
+    ) -> Float32[Array, "n out_h out_w c"]:
+        x = low + (high - low) / 255 * images.astype(jnp.float32)
+        return _pad(_resize(x, size), pad, low)
+
+    return preprocess
+
+
+TABLE = {"standardize": standardize, "interval": interval}
+
+
+def build(section: Mapping[str, Any], statistics: Statistics) -> Preprocess:
+    """The function that a config section ``preprocess`` describes.
+
+    Args:
+      section: ``name`` ('standardize', 'interval', ``package.module:function``)
+        and its fields.
+      statistics: of the training images.
+
+    Returns:
+      Pure function from uint8 (n, h, w, c) to float32 (n, H, W, c).
+
+    Raises:
+      ConfigError: unknown name, field or value.
+    """
+    return names.build("preprocess", section, TABLE, statistics=statistics)
+
+
+def _check(size: int, pad: int) -> None:
+    """Refuse a size or a padding that is no number of pixels."""
+    for field, value in (("size", size), ("pad", pad)):
+        if value < 0:
+            raise names.ConfigError(f"preprocess: {field} {value} is negative")
+
+
+def _resize(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 c"]:
+    """To size x size pixels, bilinear; as it is if size is 0."""
+    if not size:
+        return x
+    return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), "bilinear")
+
+
+def _pad(
+    x: Float[Array, "n h w c"], pad: int, value: float
+) -> Float[Array, "n h2 w2 c"]:
+    """``pad`` pixels of ``value`` on each side."""
+    edges = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    return jnp.pad(x, edges, constant_values=value)

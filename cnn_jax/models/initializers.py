@@ -1,0 +1,92 @@
+"""Initial weights, drawn on the host from JAX keys.
+
+The draws are NumPy's (Philox, keyed by the bits of the JAX key), so that initial
+weights are the same on every backend, and nothing is compiled for them: XLA:CPU
+spends longer on compiling the normal draws of a deep net than on its first
+training steps.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Initializer = Callable[..., jax.Array]
+
+
+def fan_in(shape: Sequence[int]) -> int:
+    """Inputs of one output unit: a kernel's axes but the last."""
+    return max(math.prod(shape[:-1]), 1)
+
+
+def normal_fan_in(gain: float) -> Initializer:
+    """Normal of variance ``gain / fan_in``, not truncated.
+
+    Args:
+      gain: 2 for layers before a ReLU (He et al. 2015, "Delving deep into
+        rectifiers", section 2.2), 1 for linear ones.
+
+    Returns:
+      An initialiser ``(key, shape, dtype) -> array``.
+    """
+
+    def initialize(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
+        std = math.sqrt(gain / fan_in(shape))
+        return _draw(lambda rng: std * rng.standard_normal(shape), key, shape, dtype)
+
+    return initialize
+
+
+def normal(std: float) -> Initializer:
+    """Normal of standard deviation ``std``, whatever the layer's size.
+
+    Returns:
+      An initialiser ``(key, shape, dtype) -> array``.
+    """
+
+    def initialize(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
+        return _draw(lambda rng: std * rng.standard_normal(shape), key, shape, dtype)
+
+    return initialize
+
+
+def uniform_fan_in(bound: float) -> Initializer:
+    """Uniform in ``+- bound / fan_in`` (LeCun et al. 1998, section II.B: 2.4).
+
+    Returns:
+      An initialiser ``(key, shape, dtype) -> array``.
+    """
+
+    def initialize(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
+        limit = bound / fan_in(shape)
+        return _draw(lambda rng: rng.uniform(-limit, limit, shape), key, shape, dtype)
+
+    return initialize
+
+
+he_normal = normal_fan_in(2.0)
+lecun_normal = normal_fan_in(1.0)
+
+
+def _draw(
+    draw: Callable[[np.random.Generator], np.ndarray],
+    key: Any,
+    shape: Sequence[int],
+    dtype: Any,
+) -> jax.Array:
+    """``draw`` from a generator that the key seeds, also while tracing."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+
+    def on_host(bits: Any) -> np.ndarray:
+        seed = np.asarray(bits, np.uint32).ravel()
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+        return np.asarray(draw(rng), dtype).reshape(shape)
+
+    if isinstance(key, jax.core.Tracer):
+        result = jax.ShapeDtypeStruct(tuple(shape), dtype)
+        return jax.pure_callback(on_host, result, key, vmap_method="sequential")
+    return jnp.asarray(on_host(key))

@@ -1,0 +1,191 @@
+"""Figures of a study from its collected rows; nothing here trains.
+
+Families differ by marker and line style as well as by colour, and colours differ
+in lightness, so figures survive print, grey and colour blindness (colours from
+Okabe and Ito 2008, and matplotlib's 'cividis').
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cnn_jax.study import Row, summarize
+
+STYLES = {
+    "plain": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
+    "residual": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
+}
+OTHER_STYLES = (
+    {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    {"color": "#000000", "marker": "D", "linestyle": ":"},
+)
+FIGURE_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "cnn_jax",  # the same figure gives the same file
+    "figure.constrained_layout.use": True,
+}
+
+
+def style_of(family: str, families: Sequence[str]) -> dict[str, Any]:
+    """Colour, marker and line of a family."""
+    if family in STYLES:
+        return STYLES[family]
+    others = [name for name in families if name not in STYLES]
+    return OTHER_STYLES[others.index(family) % len(OTHER_STYLES)]
+
+
+def save(figure: matplotlib.figure.Figure, directory: pathlib.Path, name: str) -> None:
+    """Write a figure as PNG (200 dots an inch) and SVG, and close it."""
+    for suffix in ("png", "svg"):
+        metadata = {"Date": None} if suffix == "svg" else None
+        figure.savefig(directory / f"{name}.{suffix}", dpi=200, metadata=metadata)
+    plt.close(figure)
+
+
+def depth_vs_error(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
+    """The degradation plot: final training and test error over depth.
+
+    The training error is the clean one (evaluation mode, every training example
+    once, no augmentation). Lines join means over seeds; bars are +- one sample
+    standard deviation; every seed is a faint point.
+
+    Args:
+      rows: from `cnn_jax.study.collect`.
+      directory: receives ``depth_vs_error.png`` and ``.svg``.
+      title: what was trained on.
+    """
+    finished = [row for row in rows if row["status"] == "finished"]
+    families = sorted({row["family"] for row in finished})
+    seeds = len({row["seed"] for row in finished})
+    with plt.rc_context(FIGURE_STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.6), sharex=True)
+        names = ("clean_train_error", "test_error")
+        labels = ("training error, clean (%)", "test error (%)")
+        for panel, column, label in zip(panels, names, labels, strict=True):
+            cells = summarize(finished, column)
+            for family in families:
+                style = style_of(family, families)
+                own = [cell for cell in cells if cell.family == family]
+                depths = [cell.depth for cell in own]
+                panel.errorbar(
+                    depths,
+                    [100 * cell.mean for cell in own],
+                    [100 * cell.std for cell in own],
+                    capsize=3,
+                    markersize=5,
+                    label=family,
+                    **style,
+                )
+                for cell in own:
+                    panel.plot(
+                        [cell.depth] * len(cell.values),
+                        [100 * value for value in cell.values],
+                        linestyle="none",
+                        marker=style["marker"],
+                        color=style["color"],
+                        markersize=3,
+                        alpha=0.45,
+                        markeredgewidth=0,
+                    )
+            panel.set_xlabel("depth (weight layers)")
+            panel.set_ylabel(label)
+            panel.set_xticks(sorted({cell.depth for cell in cells}))
+            panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
+        panels[0].legend(loc="upper left")
+        plural = "s" if seeds != 1 else ""
+        figure.suptitle(
+            f"{title}: final error over depth, mean ± std of {seeds} seed{plural}",
+            fontsize=11,
+        )
+        save(figure, directory, "depth_vs_error")
+
+
+def training_curves(
+    rows: Sequence[Row],
+    logs: Mapping[str, Sequence[Mapping[str, Any]]],
+    directory: pathlib.Path,
+    title: str,
+) -> None:
+    """Error over steps: thin lines training, bold lines test.
+
+    The arrangement of He et al. (2015), figures 1 and 6: one panel a family, one
+    colour a depth. The training error is the running one (augmented images,
+    batch statistics); lines are means over seeds, bands +- one std of the test
+    error.
+
+    Args:
+      rows: from `cnn_jax.study.collect`.
+      logs: log rows by run name, from the same.
+      directory: receives ``training_curves.png`` and ``.svg``.
+      title: what was trained on.
+    """
+    finished = [row for row in rows if row["status"] == "finished"]
+    families = sorted({row["family"] for row in finished})
+    depths = sorted({row["depth"] for row in finished})
+    colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.85, len(depths)))
+    with plt.rc_context(FIGURE_STYLE):
+        figure, panels = plt.subplots(
+            1,
+            len(families),
+            figsize=(4.2 * len(families), 3.8),
+            sharey=True,
+            squeeze=False,
+        )
+        for panel, family in zip(panels[0], families, strict=True):
+            for depth, color in zip(depths, colors, strict=True):
+                runs = [
+                    logs[f"{family}-{depth}-seed{row['seed']}"]
+                    for row in finished
+                    if row["family"] == family and row["depth"] == depth
+                ]
+                steps, mean, _ = curve(runs, "running_train_error")
+                panel.plot(steps, 100 * mean, color=color, linewidth=0.8)
+                steps, mean, std = curve(runs, "test_error")
+                panel.plot(
+                    steps, 100 * mean, color=color, linewidth=2.2, label=f"{depth}"
+                )
+                panel.fill_between(
+                    steps,
+                    100 * (mean - std),
+                    100 * (mean + std),
+                    color=color,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+            panel.set_title(family)
+            panel.set_xlabel("optimizer step")
+            panel.set_ylim(bottom=0)
+        panels[0][0].set_ylabel("error (%)")
+        panels[0][-1].legend(title="layers", loc="upper right")
+        figure.suptitle(f"{title}: thin training (running), bold test", fontsize=11)
+        save(figure, directory, "training_curves")
+
+
+def curve(
+    runs: Sequence[Sequence[Mapping[str, Any]]], key: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A logged value over steps, over the seeds of a shape.
+
+    Args:
+      runs: the log rows of each seed.
+      key: the value.
+
+    Returns:
+      Steps at which every seed has it, mean and sample std there.
+    """
+    series = [{row["step"]: row[key] for row in run if key in row} for run in runs]
+    steps = sorted(set.intersection(*map(set, series))) if series else []
+    values = np.array([[one[step] for step in steps] for one in series])
+    values = values.reshape(len(series), len(steps))
+    std = values.std(0, ddof=1) if len(series) > 1 else np.zeros(len(steps))
+    return np.array(steps), values.mean(0) if series else values, std

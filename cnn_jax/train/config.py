@@ -1,0 +1,121 @@
+"""The schema of a run's config, and its check before anything compiles.
+
+A config is an `ml_collections.ConfigDict` of literals. Sections with a ``name``
+describe a call (see `cnn_jax.names`): what is called decides which other keys
+the section has. The program supplies ``SUPPLIED`` arguments itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+
+from cnn_jax import models, names
+from cnn_jax.data import augment, preprocess
+from cnn_jax.names import ConfigError
+from cnn_jax.train import losses, optimizer
+
+# Keys of a run, with the type of each. A `dict` is a section.
+KEYS: dict[str, type] = {
+    "seed": int,  # of parameters, order and augmentation
+    "model": dict,
+    "loss": dict,
+    "dataset": dict,
+    "preprocess": dict,
+    "augment": dict,
+    "optimizer": dict,
+    "schedule": dict,
+    "warmup": dict,
+    "batch_size": int,  # images of a step, over all devices
+    "eval_batch_size": int,  # images of an evaluation batch, over all devices
+    "steps": int,  # optimizer steps of the run
+    "log_every": int,  # steps between rows of the running training error
+    "eval_every": int,  # steps between evaluations; 0 for the last step only
+    "checkpoint_every": int,  # steps between checkpoints; 0 for the last only
+    "parallel": dict,
+}
+PARALLEL: dict[str, type] = {
+    "mode": str,  # 'pmap' or 'shard_map'
+    "devices": int,  # 0 for all
+    "bn_group_size": int,  # images that share BN statistics; 0: by device
+}
+POSITIVE = ("batch_size", "eval_batch_size", "steps", "log_every")
+NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
+
+TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "model": models.TABLE,
+    "loss": losses.LOSSES,
+    "preprocess": preprocess.TABLE,
+    "augment": augment.TABLE,
+    "optimizer": optimizer.OPTIMIZERS,
+    "schedule": optimizer.SCHEDULES,
+}
+SUPPLIED = {
+    "model": ("num_classes", "norm", "conv"),
+    "loss": ("outputs", "batch"),
+    "preprocess": ("statistics",),
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a config with a missing, misspelt or mistyped key.
+
+    Args:
+      config: a run's config.
+
+    Raises:
+      ConfigError: one line naming the key, the value and what is expected.
+    """
+    config = as_dict(config)
+    _check_keys("config", config, KEYS)
+    for section, table in TABLES.items():
+        fields = config[section]
+        if "name" not in fields:
+            raise ConfigError(
+                f"config.{section} needs a 'name'; choices: {', '.join(table)}"
+            )
+        target = names.resolve(section, fields["name"], table)
+        given = {key: value for key, value in fields.items() if key != "name"}
+        kind = f"{section} {fields['name']!r}"
+        names.check_fields(kind, target, given, SUPPLIED.get(section, ()))
+    if "name" not in config["dataset"]:
+        raise ConfigError("config.dataset needs a 'name'")
+    _check_keys("config.warmup", config["warmup"], optimizer.Warmup.__annotations__)
+    _check_keys("config.parallel", config["parallel"], PARALLEL)
+    for key in POSITIVE:
+        if config[key] < 1:
+            raise ConfigError(f"config.{key} must be positive, got {config[key]}")
+    for key in NOT_NEGATIVE:
+        if config[key] < 0:
+            raise ConfigError(f"config.{key} must not be negative, got {config[key]}")
+    if not 0 <= config["warmup"]["until_error"] <= 1:
+        raise ConfigError(
+            "config.warmup.until_error is a fraction of the examples, got "
+            f"{config['warmup']['until_error']}"
+        )
+
+
+def as_dict(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain dicts, as ``config.json`` holds it."""
+    if isinstance(config, ml_collections.ConfigDict):
+        return config.to_dict()
+    return dict(config)
+
+
+def _check_keys(
+    where: str, section: Mapping[str, Any], keys: Mapping[str, type]
+) -> None:
+    for key, value in section.items():
+        if key not in keys:
+            raise names.choices(f"key of {where}", key, sorted(keys))
+        kind = keys[key]
+        is_section = isinstance(value, Mapping)
+        if is_section != (kind is dict) or not names.has_type(value, kind):
+            expected = "a section" if kind is dict else kind.__name__
+            raise ConfigError(
+                f"{where}.{key} must be {expected}, got {value!r} "
+                f"({type(value).__name__})"
+            )
+    missing = [key for key in keys if key not in section]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}")

@@ -1,0 +1,151 @@
+"""A config made runnable: data, network and compiled steps of one run.
+
+Building checks everything that can be checked before compiling. The steps do
+not know the seed, so one program trains any number of seeds.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import models, names
+from cnn_jax.data import augment, preprocess, sources
+from cnn_jax.train import config as run_config
+from cnn_jax.train import losses, optimizer, state, steps
+from cnn_jax.train.parallel import Devices
+
+
+class Program:
+    """Everything a run needs, from its config.
+
+    Args:
+      config: a run's config (see `cnn_jax.train.config`).
+      source: its data, where the caller has it open already.
+
+    Attributes:
+      config: the config as plain dicts.
+      source: where batches come from.
+      model: the network, with the run's batch-norm groups.
+      devices: the devices it trains on.
+      num_parameters: trainable parameters.
+
+    Raises:
+      ConfigError: anything in the config that cannot be run.
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: sources.Source | None = None):
+        run_config.check(config)
+        self.config = config = run_config.as_dict(config)
+        placing = config["parallel"]
+        self.devices = Devices(placing["mode"], placing["devices"])
+        self.devices.check_batch(config["batch_size"], "batch_size")
+        self.devices.check_batch(config["eval_batch_size"], "eval_batch_size")
+        self.source = source or sources.open_source(config["dataset"])
+        self.model = self._model(placing["bn_group_size"])
+        self.optimizer = names.build(
+            "optimizer", config["optimizer"], optimizer.OPTIMIZERS
+        )
+        self.schedule = names.build("schedule", config["schedule"], optimizer.SCHEDULES)
+        self.warmup = optimizer.Warmup(**config["warmup"])
+        self._preprocess = preprocess.build(
+            config["preprocess"], self.source.statistics()
+        )
+        self._augment = augment.build(config["augment"])
+        self.image_shape = self._shape_after_preprocessing()
+        self.num_parameters = self._check_model()
+
+    def initial_state(self, seed: int) -> state.TrainState:
+        """A fresh state on the host, from a seed."""
+        return jax.device_get(
+            state.create_state(
+                self.model,
+                self.optimizer,
+                self.image_shape,
+                seed,
+                warming=self.warmup.until_error > 0,
+            )
+        )
+
+    @functools.cached_property
+    def resident(self) -> Any:
+        """The arrays that stay on the devices for the whole run."""
+        return self.devices.replicate(self.source.resident())
+
+    @functools.cached_property
+    def train_step(self) -> Callable[..., Any]:
+        """Compiled ``(state, resident, item) -> (state, sums)``; eats the state."""
+        step = steps.make_train_step(
+            self.model,
+            self._loss,
+            self.source.take,
+            self._preprocess,
+            self._augment,
+            self.optimizer,
+            self.schedule,
+            self.warmup,
+        )
+        return self.devices.compile(step, donate_state=True)
+
+    @functools.cached_property
+    def eval_step(self) -> Callable[..., Any]:
+        """Compiled ``((params, batch_stats), resident, item) -> sums``."""
+        step = steps.make_eval_step(
+            self.model, self._loss, self.source.take, self._preprocess
+        )
+        return self.devices.compile(step, donate_state=False)
+
+    def evaluate(self, state: Any, split: str) -> dict[str, float]:
+        """Loss and error over every example of a split, in evaluation mode.
+
+        Args:
+          state: a replicated `TrainState`.
+          split: 'train' or 'test'.
+
+        Returns:
+          'loss' (mean) and 'error' (a fraction), each example counted once.
+        """
+        weights = (state.params, state.batch_stats)
+        batches = self.source.eval_batches(split, self.config["eval_batch_size"])
+        parts = [
+            self.eval_step(weights, self.resident, self.devices.split(item))
+            for item in batches
+        ]
+        totals = [self.devices.fetch(part) for part in parts]
+        count = sum(float(part["count"]) for part in totals)
+        return {
+            key: sum(float(part[key]) for part in totals) / count
+            for key in ("loss", "error")
+        }
+
+    def _model(self, bn_group_size: int) -> nn.Module:
+        section = self.config["model"]
+        supplied: dict[str, Any] = {"num_classes": self.source.num_classes}
+        target = names.resolve("model", section["name"], models.TABLE)
+        norm = self.devices.norm(self.config["batch_size"], bn_group_size)
+        if "norm" in names.parameters(target):
+            supplied["norm"] = norm
+        return models.create(**section, **supplied)
+
+    def _loss(self, outputs: Any, batch: Any) -> Any:
+        section = {k: v for k, v in self.config["loss"].items() if k != "name"}
+        loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
+        return loss(outputs, batch, **section)
+
+    def _shape_after_preprocessing(self) -> tuple[int, int, int]:
+        image = jax.ShapeDtypeStruct((1, *self.source.image_shape), jnp.uint8)
+        return jax.eval_shape(self._preprocess, image).shape[1:]
+
+    def _check_model(self) -> int:
+        """Trace the network once on its input: a misfit fails here, in seconds."""
+        shapes = jax.eval_shape(
+            lambda: self.model.init(
+                jax.random.key(0), jnp.zeros((1, *self.image_shape)), train=False
+            )
+        )
+        leaves = jax.tree.leaves(shapes["params"])
+        return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))

@@ -1,0 +1,75 @@
+"""The state of a run: all that a step changes, and nothing else."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that training carries from step to step.
+
+    Attributes:
+      step: optimizer steps taken.
+      key: the run's random key (raw data); steps fold their number into it.
+      params: trainable parameters, float32.
+      batch_stats: running batch-norm statistics, float32 (may be empty).
+      opt_state: the optimizer's own state.
+      warming: whether the warm-up rate still holds.
+      recent_error: training error averaged over about the last 50 steps.
+    """
+
+    step: Int[Array, "*device"] | Int[np.ndarray, "*device"]
+    key: UInt32[Array, "*device two"] | UInt32[np.ndarray, "*device two"]
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    warming: Bool[Array, "*device"] | Bool[np.ndarray, "*device"]
+    recent_error: Float[Array, "*device"] | Float[np.ndarray, "*device"]
+
+
+def create_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    warming: bool,
+) -> TrainState:
+    """A fresh state, on the host's default device.
+
+    Args:
+      model: the network.
+      optimizer: transformation whose state is initialised.
+      image_shape: (height, width, channels) after preprocessing.
+      seed: of the parameters and of every later draw.
+      warming: whether the run begins with a warm-up.
+
+    Returns:
+      The state before the first step.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    # lazy_init evaluates the initialisers only; the forward pass is never run,
+    # nor compiled as one large program.
+    variables = model.lazy_init(
+        init_key, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), train=False
+    )
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=jax.random.key_data(run_key),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(params),
+        warming=jnp.asarray(warming),
+        recent_error=jnp.ones((), jnp.float32),
+    )
+
+
+def num_parameters(params: Any) -> int:
+    """Trainable parameters in a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,155 @@
+"""The pure train and evaluation steps, written for one device's part of a batch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from cnn_jax.train import parallel
+from cnn_jax.train.optimizer import Schedule, Warmup
+from cnn_jax.train.state import TrainState
+
+Batch = Mapping[str, Any]
+Loss = Callable[[Any, Batch], Float[Array, " batch"]]
+Sums = dict[str, Float[Array, ""]]
+
+# Weight of the past in `TrainState.recent_error`: about 50 steps.
+ERROR_MEMORY = 0.98
+
+
+def errors(outputs: Any, batch: Batch) -> Float[Array, " batch"]:
+    """1 where the largest output is not the label, else 0, for each example."""
+    return (outputs.argmax(-1) != batch["label"]).astype(jnp.float32)
+
+
+def masked_sums(
+    losses: Float[Array, " batch"],
+    wrong: Float[Array, " batch"],
+    mask: Float[Array, " batch"],
+) -> Sums:
+    """Sums over the real examples of all devices, never means of means.
+
+    Args:
+      losses: loss of each example.
+      wrong: 1 for an error, else 0.
+      mask: 1 for a real example, 0 for padding.
+
+    Returns:
+      'loss', 'error' and 'count', each a scalar sum over all devices.
+    """
+    local = {
+        # a select, since 0 times a padded example's infinity is not 0
+        "loss": jnp.where(mask > 0, losses, 0.0).sum(),
+        "error": jnp.where(mask > 0, wrong, 0.0).sum(),
+        "count": mask.sum(),
+    }
+    return parallel.psum(local)
+
+
+def make_train_step(
+    model: nn.Module,
+    loss: Loss,
+    take: Callable[[Any, Any], Batch],
+    preprocess: Callable[[Array], Array],
+    augment: Callable[[Array, Array], Array],
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    warmup: Warmup,
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
+    """The step that learns from one batch.
+
+    Args:
+      model: the network.
+      loss: (outputs, batch) to the loss of each example.
+      take: (resident arrays, item) to a batch (see `cnn_jax.data.sources`).
+      preprocess: uint8 images to normalised float32 ones.
+      augment: (key, normalised images) to augmented ones.
+      optimizer: transformation without its rate.
+      schedule: from the step to the rate.
+      warmup: the rate before the training error has fallen.
+
+    Returns:
+      Pure ``step(state, resident, item) -> (state, sums)``; the sums are those
+      of the batch as it was trained on, plus the 'rate'.
+    """
+
+    def step(state: TrainState, resident: Any, item: Any) -> tuple[TrainState, Sums]:
+        batch = dict(take(resident, item))
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = jax.random.fold_in(key, parallel.device_index())
+        augment_key, dropout_key = jax.random.split(key)
+        images = augment(augment_key, preprocess(batch["image"]))
+        total = parallel.psum(batch["mask"].sum())
+
+        def objective(params: Any) -> tuple[Array, Any]:
+            outputs, changed = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            losses = loss(outputs, batch)
+            # This device's share of the global mean: shares and their
+            # gradients add up over devices.
+            share = jnp.where(batch["mask"] > 0, losses, 0.0).sum() / total
+            return share, (outputs, losses, changed)
+
+        grad = jax.grad(objective, has_aux=True)
+        gradients, (outputs, losses, changed) = grad(state.params)
+        gradients = parallel.psum(gradients)
+        sums = masked_sums(losses, errors(outputs, batch), batch["mask"])
+
+        rate = jnp.where(state.warming, warmup.rate, schedule(state.step))
+        directions, opt_state = optimizer.update(
+            gradients, state.opt_state, state.params
+        )
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+        error = sums["error"] / sums["count"]
+        recent = ERROR_MEMORY * state.recent_error + (1 - ERROR_MEMORY) * error
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            # Running averages of the groups on all devices together.
+            batch_stats=parallel.pmean(changed.get("batch_stats", {})),
+            opt_state=opt_state,
+            warming=state.warming & (recent >= warmup.until_error),
+            recent_error=recent,
+        )
+        return state, {**sums, "rate": rate}
+
+    return step
+
+
+def make_eval_step(
+    model: nn.Module,
+    loss: Loss,
+    take: Callable[[Any, Any], Batch],
+    preprocess: Callable[[Array], Array],
+) -> Callable[[Any, Any, Any], Sums]:
+    """The step that measures one batch in evaluation mode.
+
+    Args:
+      model: the network.
+      loss: (outputs, batch) to the loss of each example.
+      take: (resident arrays, item) to a batch.
+      preprocess: uint8 images to normalised float32 ones.
+
+    Returns:
+      Pure ``step((params, batch_stats), resident, item) -> sums``.
+    """
+
+    def step(weights: tuple[Any, Any], resident: Any, item: Any) -> Sums:
+        batch = take(resident, item)
+        outputs = model.apply(
+            {"params": weights[0], "batch_stats": weights[1]},
+            preprocess(batch["image"]),
+            train=False,
+        )
+        return masked_sums(loss(outputs, batch), errors(outputs, batch), batch["mask"])
+
+    return step

@@ -1,0 +1,88 @@
+"""The degradation study: plain and residual nets over depth and seeds.
+
+    python -m experiments.degradation [--config=configs/degradation_digits.py] \
+        [--workdir=DIR] [--config.depths='(8,20)'] [--plot_only]
+
+Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG and SVG)
+into the study's directory, ``runs/NAME`` by default. The same command goes on
+with a study that was stopped. Exit status 1 when a run failed or diverged.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from cnn_jax import plots, study
+from cnn_jax.names import ConfigError
+from cnn_jax.train.interrupt import Interrupted
+from experiments import launch
+from experiments.progress import StudyProgress
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "workdir", "", "Directory of the study; runs/NAME if empty.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "plot_only",
+        False,
+        "Rebuild results.csv and the figures from the run directories.",
+        flag_values=values,
+    )
+
+
+def body(values: flags.FlagValues) -> int:
+    """Train what is not finished, then write the table and the figures."""
+    config = values.config
+    directory = pathlib.Path(values.workdir or f"runs/{config.name}")
+    runs = study.expand(config)
+    if values.plot_only:
+        if not (directory / "runs").is_dir():
+            raise ConfigError(f"{directory} holds no runs of a study")
+        write(directory, config.name)
+        return 0
+    try:
+        with StudyProgress(runs) as progress:
+            unfinished = study.execute(runs, directory, progress)
+    except (Interrupted, KeyboardInterrupt):
+        write(directory, config.name)  # a study that is stopped shows what it has
+        raise
+    write(directory, config.name)
+    for event in unfinished:
+        print(f"{event.run.name} {event.status}: {event.message}", file=sys.stderr)
+    return 1 if unfinished else 0
+
+
+def write(directory: pathlib.Path, title: str) -> None:
+    """Results and figures of a study, from its run directories alone."""
+    rows, logs = study.collect(directory)
+    study.write_results(rows, directory / "results.csv")
+    finished = [row for row in rows if row["status"] == "finished"]
+    if not finished:
+        return
+    plots.depth_vs_error(rows, directory, title)
+    plots.training_curves(rows, logs, directory, title)
+    print(f"\n{title}: mean ± std over seeds, error in percent")
+    print("family     depth seeds  training, clean  test")
+    test = study.summarize(rows, "test_error")
+    for train, final in zip(
+        study.summarize(rows, "clean_train_error"), test, strict=True
+    ):
+        print(
+            f"{train.family:<10} {train.depth:>5} {len(train.values):>5}  "
+            f"{100 * train.mean:6.2f} ± {100 * train.std:5.2f}   "
+            f"{100 * final.mean:6.2f} ± {100 * final.std:5.2f}"
+        )
+    print(f"\n{directory / 'results.csv'}\n{directory / 'depth_vs_error.png'}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv, config="degradation_digits.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

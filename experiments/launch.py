@@ -1,0 +1,115 @@
+"""How a command starts: flags, config file, and errors as one line.
+
+A user's mistake ends with one line on stderr and status 2, a run that diverged
+or has no usable checkpoint with status 1, a signal with 128 + its number.
+"""
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from cnn_jax.names import ConfigError
+from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.interrupt import Interrupted
+from cnn_jax.train.loop import Diverged
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
+
+
+def run(
+    body: Callable[[flags.FlagValues], int],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    argv: Sequence[str] | None = None,
+    config: str | None = None,
+) -> int:
+    """Parse the command line, run the body, and turn errors into a line.
+
+    Args:
+      body: the command; gets the parsed flags, returns an exit status.
+      define: declares the flags.
+      usage: the command's docstring, printed by ``--help``.
+      argv: arguments without the program's name; the process's own by default.
+      config: the command takes ``--config=FILE`` and ``--config.key=value``; this
+        file of ``configs/`` if none is given, '' if one must be.
+
+    Returns:
+      The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    values = flags.FlagValues()
+    define(values)
+    if {"-h", "--help", "-help"} & set(arguments):
+        print(f"{usage.strip()}\n\n{values.get_help()}")
+        return 0
+    try:
+        if config is not None:
+            arguments = _with_config(values, arguments, config)
+        _parse(values, arguments)
+        return body(values)
+    except (ConfigError, OSError) as error:
+        return _fail(error, 2)
+    except (CheckpointError, Diverged) as error:
+        return _fail(error, 1)
+    except Interrupted as error:
+        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _with_config(
+    values: flags.FlagValues, arguments: list[str], default: str
+) -> list[str]:
+    """Declare the config flag; the arguments with the config's file in front."""
+    files = [
+        argument.partition("=")[2]
+        for argument in arguments
+        if argument.startswith(("--config=", "-config="))
+    ]
+    if not files and not default:
+        raise ConfigError(f"--config=FILE is needed; {_known_configs()}")
+    if not files:
+        arguments = [f"--config={CONFIGS / default}", *arguments]
+    for path in files:
+        if not pathlib.Path(path.partition(":")[0]).is_file():
+            raise ConfigError(f"no config file {path!r}; {_known_configs()}")
+    # New keys are let through here: the schema knows more than the file (every
+    # field of a network, of a plugin), and refuses what it does not know.
+    config_flags.DEFINE_config_file(
+        "config",
+        flag_values=values,
+        sys_argv=["", *arguments],
+        lock_config=False,
+        accept_new_attributes=True,
+    )
+    return arguments
+
+
+def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
+    try:
+        rest = values(["", *arguments])
+    except (flags.Error, OSError, AttributeError, KeyError) as error:
+        raise ConfigError(_one_line(error)) from None
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ConfigError(_one_line(error)) from None
+    if rest[1:]:
+        raise ConfigError(f"unexpected argument {rest[1]!r} (flags read --name=value)")
+
+
+def _known_configs() -> str:
+    found = sorted(path.name for path in CONFIGS.glob("*.py"))
+    return f"in {CONFIGS}: {', '.join(found)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"error: {_one_line(error)}", file=sys.stderr)
+    return status

@@ -1,0 +1,46 @@
+"""Train one network from a config file.
+
+    python -m experiments.train --config=configs/resnet_digits.py \
+        --workdir=runs/mine --config.model.depth=32
+
+The same command goes on with a run that was stopped, and prints the result of
+one that is finished.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from cnn_jax.train.loop import fit
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import RunDirectory
+from experiments import launch
+from experiments.progress import single_run
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string("workdir", None, "Directory of the run.", flag_values=values)
+    flags.mark_flag_as_required("workdir", flag_values=values)
+
+
+def body(values: flags.FlagValues) -> int:
+    """Train, and print the result."""
+    program = Program(values.config)
+    directory = RunDirectory(values.workdir)
+    with single_run(program.config["steps"]) as report:
+        result = fit(program, values.config.seed, directory, report)
+    for key, value in result.items():
+        text = f"{value:,}" if isinstance(value, int) else f"{value}"
+        print(f"{key:>22}: {text}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv, config="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Prepared TFDS directories in memory, and what is refused."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from cnn_jax import data, names
+from cnn_jax.data import Arrays, Dataset
+from tests.data.conftest import encode, write_set
+
+refused = partial(pytest.raises, names.ConfigError)
+
+
+def test_reads_pixels_labels_and_the_newest_version(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (7, 6, 5, 3)).astype(np.uint8)
+    examples = [(encode(image), index % 3) for index, image in enumerate(images)]
+    for version, count in (("9.0.0", 3), ("10.0.0", 4)):
+        splits = {"train": examples[:count], "test": examples[count:]}
+        write_set(tmp_path, "toy", splits, version=version)
+    dataset = data.load("toy", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(dataset.train.images, images[:4])
+    np.testing.assert_array_equal(dataset.test.images, images[4:])
+    np.testing.assert_array_equal(dataset.train.labels, [0, 1, 2, 0])
+    assert dataset.num_classes == 3
+    older = data.load("toy/9.0.0", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(older.train.images, images[:3])
+    sliced = data.load("toy", data_dir=str(tmp_path), train_split="train[1:3]")
+    np.testing.assert_array_equal(sliced.train.images, images[1:3])
+    assert sliced.fingerprint != dataset.fingerprint
+
+
+def test_grey_pictures_have_one_channel(tmp_path, pictures):
+    examples = pictures(4, shape=(6, 6, 1))
+    write_set(tmp_path, "grey", {"train": examples, "test": examples}, (6, 6, 1))
+    assert data.load("grey", data_dir=str(tmp_path)).image_shape == (6, 6, 1)
+
+
+def test_validation_part_replaces_the_test_set(digits_dir):
+    whole = data.load("digits", data_dir=digits_dir)
+    # An unknown test split shows that the test set is not touched.
+    held = data.load(
+        "digits", data_dir=digits_dir, validation_size=200, test_split="absent"
+    )
+    assert held.evaluated == "validation"
+    assert (len(held.train), len(held.test)) == (1300, 200)
+    both = np.concatenate([held.train.images, held.test.images])
+    order = np.lexsort(both.reshape(1500, -1).T)
+    all_of_it = whole.train.images[np.lexsort(whole.train.images.reshape(1500, -1).T)]
+    np.testing.assert_array_equal(both[order], all_of_it)
+    again = data.load("digits", data_dir=digits_dir, validation_size=200)
+    assert again.fingerprint == held.fingerprint
+
+
+@pytest.mark.parametrize("size", [-1, 1500])
+def test_validation_part_must_leave_something(digits_dir, size):
+    with refused(match=f"validation_size {size} must be between 1 and 1499"):
+        data.load("digits", data_dir=digits_dir, validation_size=size)
+
+
+def test_reading_never_imports_tensorflow(digits_dir, tmp_path):
+    marker = tmp_path / "imported"
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    code = f"from cnn_jax import data; data.load('digits', data_dir={digits_dir!r})"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert not marker.exists()
+    assert done.stdout + done.stderr == ""  # and no warning about OpenCV
+
+
+def plugin(rows: int) -> Dataset:
+    """A data set from outside the package."""
+    arrays = Arrays(np.zeros((rows, 2, 2, 1), np.uint8), np.zeros(rows, np.int32))
+    return Dataset("mine", 2, arrays, arrays)
+
+
+def test_plugin_is_named_by_module_and_function():
+    dataset = data.load(f"{__name__}:plugin", rows=5)
+    assert len(dataset.train) == 5
+    with refused(match="rows must be int, got 'x'"):
+        data.load(f"{__name__}:plugin", rows="x")
+
+
+def test_unknown_name_lists_what_is_there(tmp_path, pictures):
+    write_set(tmp_path, "toy", {"train": pictures(1)})
+    with refused(match=r"unknown dataset 'mnist'; choices: digits, .*\(toy; .*prepare"):
+        data.load("mnist", data_dir=str(tmp_path))
+    with refused(match="unknown field of dataset 'digits' 'split'"):
+        data.load("digits", split="train")
+
+
+def test_missing_split_lists_the_splits(tmp_path, pictures):
+    write_set(tmp_path, "toy", {"train": pictures(1)})
+    with refused(match="unknown split of dataset 'toy' 'test'.*choices: train"):
+        data.load("toy", data_dir=str(tmp_path))
+
+
+def test_directory_of_something_else(tmp_path, pictures):
+    place = {"data_dir": str(tmp_path)}
+    (tmp_path / "notes" / "1.0.0").mkdir(parents=True)
+    with refused(match=r"not a prepared data set: it has no dataset_info.json"):
+        data.load("notes", **place)
+    features = {"text": tfds.features.Text(), "n": tfds.features.Scalar(np.int64)}
+    write_set(tmp_path, "texts", {"train": [("a", 1)]}, features=features)
+    with refused(match=r"not image classification.*n \(Scalar\), text \(Text\)"):
+        data.load("texts", **place)
+    folder = write_set(tmp_path, "toy", {"train": pictures(1)})
+    info = pathlib.Path(folder, "dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with refused(match="holds tfrecord files.*experiments.prepare toy"):
+        data.load("toy", **place)
+    pathlib.Path(folder, "features.json").write_text("{")
+    with refused(match="toy.*cannot be opened"):
+        data.load("toy", **place)
+
+
+def test_images_of_several_sizes(tmp_path, pictures):
+    examples = pictures(2) + pictures(1, shape=(6, 7, 3))
+    write_set(tmp_path, "toy", {"train": examples, "test": examples})
+    with refused(match=r"train example 2 is \(6, 7, 3\), others \(6, 5, 3\)"):
+        data.load("toy", data_dir=str(tmp_path))
+
+
+def test_picture_that_cannot_be_decoded(tmp_path, pictures):
+    whole = pictures(2)
+    cut = [(whole[0][0][:-30], 0)]
+    write_set(tmp_path, "toy", {"train": whole + cut, "test": whole})
+    with refused(match="dataset 'toy': train example 2 is no picture"):
+        data.load("toy", data_dir=str(tmp_path))
+
+
+def test_arrays_are_checked():
+    good = Arrays(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32))
+    wide = Arrays(np.zeros((2, 4, 5, 1), np.uint8), np.array([0, 1], np.int32))
+    empty = Arrays(good.images[:0], good.labels[:0])
+    with refused(match=r"label 1 of test example 1 is outside 0\.\.0"):
+        Dataset("x", 1, Arrays(good.images[:1], good.labels[:1]), good)
+    with refused(match=r"images of train are \(4, 4, 1\), of test \(4, 5, 1\)"):
+        Dataset("x", 2, good, wide)
+    with refused(match="'x': train is empty"):
+        Dataset("x", 2, empty, good)

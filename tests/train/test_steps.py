@@ -1,0 +1,163 @@
+"""One training step against a NumPy float64 reference, not against itself."""
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import models
+from cnn_jax.train import losses, optimizer, steps
+from cnn_jax.train.optimizer import Warmup
+from cnn_jax.train.parallel import Devices
+from cnn_jax.train.state import create_state
+from tests.train import reference
+
+WIDTHS = (3, 4, 5)
+RATE, MOMENTUM, DECAY = 0.1, 0.9, 1e-2
+
+
+def make_step(residual, devices, warmup=Warmup(), rates=(RATE,), boundaries=()):  # noqa: B008
+    model = models.create(
+        "cifar_resnet" if residual else "cifar_plain", 10, depth=8, widths=WIDTHS
+    )
+    rule = optimizer.sgd(momentum=MOMENTUM, weight_decay=DECAY)
+    step = steps.make_train_step(
+        model,
+        losses.softmax_cross_entropy,
+        lambda resident, item: {**item, "mask": jnp.ones(item["label"].shape)},
+        lambda images: images,
+        lambda key, images: images,
+        rule,
+        optimizer.piecewise(rates, boundaries),
+        warmup,
+    )
+    state = create_state(model, rule, (8, 8, 2), 3, warming=warmup.until_error > 0)
+    return devices.compile(step, donate_state=False), devices.replicate(state), state
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.normal(size=(6, 8, 8, 2)).astype(np.float32),
+        "label": rng.integers(0, 10, 6).astype(np.int32),
+    }
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_two_steps_agree_with_numpy(residual, batch):
+    devices = Devices("pmap", 1)
+    step, state, first = make_step(residual, devices)
+    flat = {
+        key: np.asarray(value, np.float64)
+        for key, value in flax.traverse_util.flatten_dict(first.params).items()
+    }
+    velocity = {key: np.zeros_like(value) for key, value in flat.items()}
+    mean = np.zeros(WIDTHS[0])
+    for _ in range(2):
+        tree = flax.traverse_util.unflatten_dict(flat)
+        net = reference.Net(tree, 1, residual)
+        loss, grads = net.loss_and_gradients(
+            batch["image"].astype(np.float64), batch["label"], WIDTHS
+        )
+        assert set(grads) == set(flat)
+        for key, gradient in grads.items():
+            velocity[key] = MOMENTUM * velocity[key] + gradient + DECAY * flat[key]
+            flat[key] = flat[key] - RATE * velocity[key]
+        mean = 0.9 * mean + 0.1 * net.stats[("stem_bn",)][0]
+        var = net.stats[("stem_bn",)][1]
+
+        state, sums = step(state, {}, devices.split(batch))
+        sums = devices.fetch(sums)
+        np.testing.assert_allclose(sums["loss"] / sums["count"], loss, rtol=1e-5)
+    host = devices.fetch(state)
+    ours = flax.traverse_util.flatten_dict(host.params)
+    for key, value in flat.items():
+        np.testing.assert_allclose(ours[key], value, rtol=1e-3, atol=1e-5, err_msg=key)
+    norm = np.sqrt(sum((value**2).sum() for value in flat.values()))
+    assert np.sqrt(sum((v**2).sum() for v in ours.values())) == pytest.approx(
+        norm, rel=1e-5
+    )
+    stem = host.batch_stats["stem_bn"]
+    np.testing.assert_allclose(stem["mean"], mean, rtol=1e-3, atol=1e-5)
+    # two steps of 0.9 var + 0.1 new from 1; the first new one is not kept here
+    assert np.all(stem["var"] < 1 + 0.19 * var.max())
+    assert host.step == 2
+
+
+def test_padded_examples_count_for_nothing(batch):
+    """Loss, error and gradient see only the masked-in part of a batch."""
+    losses_, wrong = jnp.array([1.0, jnp.inf]), jnp.array([0.0, 1.0])
+
+    def sums(_, __, item):
+        return steps.masked_sums(losses_, wrong, item["mask"])
+
+    devices = Devices("pmap", 1)
+    item = {"mask": np.array([1.0, 0.0], np.float32)}
+    found = devices.fetch(
+        devices.compile(sums, donate_state=False)(
+            devices.replicate({}), devices.replicate({}), devices.split(item)
+        )
+    )
+    assert found == {"loss": 1.0, "error": 0.0, "count": 1.0}
+
+
+def test_warmup_ends_with_the_training_error_and_never_returns(batch):
+    """He et al. 2015, section 4.2: 0.01 until the error is below 80 %, then 0.1."""
+    devices = Devices("pmap", 1)
+    step, state, _ = make_step(
+        True, devices, Warmup(rate=0.01, until_error=0.8), (0.1, 0.001), (60,)
+    )
+    seen = []
+    for _ in range(62):
+        state, sums = step(state, {}, devices.split(batch))
+        sums, host = devices.fetch((sums, state))
+        seen.append((float(sums["rate"]), bool(host.warming), float(host.recent_error)))
+    rates = [rate for rate, _, _ in seen]
+    turn = next(i for i, (_, warming, _) in enumerate(seen) if not warming)
+    assert rates[: turn + 1] == pytest.approx([0.01] * (turn + 1))
+    assert seen[turn][2] < 0.8 <= seen[turn - 1][2]
+    assert rates[turn + 1 : 60] == pytest.approx([0.1] * (59 - turn))
+    assert rates[60:] == pytest.approx([0.001] * 2)
+    assert not any(warming for _, warming, _ in seen[turn:])
+
+
+def test_errors_are_of_the_largest_output():
+    outputs = jnp.array([[0.1, 0.9], [0.8, 0.2]])
+    batch = {"label": jnp.array([1, 1])}
+    assert steps.errors(outputs, batch).tolist() == [0.0, 1.0]
+
+
+def test_a_random_key_is_folded_with_the_step(batch):
+    """Augmentation differs from step to step, and not from run to run."""
+    devices = Devices("pmap", 1)
+    draws = []
+
+    def augment(key, images):
+        jax.debug.callback(lambda k: draws.append(tuple(k)), jax.random.key_data(key))
+        return images
+
+    model = models.create("cifar_resnet", 10, depth=8, widths=(2, 2, 2))
+    rule = optimizer.sgd()
+    step = steps.make_train_step(
+        model,
+        losses.softmax_cross_entropy,
+        lambda resident, item: {**item, "mask": jnp.ones(item["label"].shape)},
+        lambda images: images,
+        augment,
+        rule,
+        optimizer.piecewise((0.1,)),
+        Warmup(),
+    )
+    compiled = devices.compile(step, donate_state=False)
+    for _ in range(2):
+        state = create_state(model, rule, (8, 8, 2), 3, warming=False)
+        state = devices.replicate(state)
+        for _ in range(2):
+            state, _ = compiled(state, {}, devices.split(batch))
+            jax.block_until_ready(state)
+            jax.effects_barrier()
+    assert draws[0] == draws[2]
+    assert draws[1] == draws[3]
+    assert draws[0] != draws[1]
