@@ -39,6 +39,8 @@ class Graph(struct.PyTreeNode):
       labels: the arcs of a node come in runs with the labels 0, 1, ...,
         ``labels`` - 1 in this order (0: in any order). `compose` then picks the
         arcs of a label without a search.
+      blank: label that stands between the symbols of what is read, when symbols
+        may also be repeated; -1 where each arc reads one symbol.
     """
 
     source: Leaf
@@ -48,6 +50,7 @@ class Graph(struct.PyTreeNode):
     final: Leaf
     width: int = struct.field(pytree_node=False, default=1)
     labels: int = struct.field(pytree_node=False, default=0)
+    blank: int = struct.field(pytree_node=False, default=-1)
 
 
 class Path(struct.PyTreeNode):
@@ -250,6 +253,7 @@ def compose(graph: Graph, acceptor: Graph) -> Graph:
         initial=ends(graph.initial, acceptor.initial),
         final=ends(graph.final, acceptor.final),
         width=graph.width * states,
+        blank=graph.blank,
     )
 
 

@@ -2,25 +2,27 @@
 
 A config section ``dataset = dict(name=..., data_dir=..., ...)`` names one of:
 
-  - a name of `TABLE` ('digits' needs no network);
+  - a name of `TABLE` ('digits' needs no network, 'digit_strings' composes lines
+    of digits from those of another data set);
   - any image-classification set prepared under ``data_dir`` by TFDS;
   - ``package.module:function``, whose keyword arguments are the section's
-    other keys and which returns a `Dataset`.
+    other keys and which returns a `Dataset`, or, for a stream, a function from
+    (process_index, process_count) to its `cnn_jax.data.sources.Source`.
 """
 
 import functools
 from typing import Any
 
 from cnn_jax import names
-from cnn_jax.data import digits, prepared
+from cnn_jax.data import digits, prepared, string_source
 from cnn_jax.data.dataset import Arrays, Dataset, hold_out
 
 __all__ = ["TABLE", "Arrays", "Dataset", "hold_out", "load"]
 
-TABLE = {"digits": digits.load}
+TABLE = {"digits": digits.load, "digit_strings": string_source.load}
 
 
-def load(name: str, **fields: Any) -> Dataset:
+def load(name: str, **fields: Any) -> Any:
     """The data set that a config section describes, in memory.
 
     Args:
@@ -29,7 +31,7 @@ def load(name: str, **fields: Any) -> Dataset:
         `prepared.load` (data_dir, train_split, test_split, validation_size).
 
     Returns:
-      The data set.
+      The data set; of a stream, what opens it (see the module's description).
 
     Raises:
       ConfigError: unknown name or field, or data that cannot be used.

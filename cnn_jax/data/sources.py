@@ -228,4 +228,7 @@ def open_source(
     Raises:
       ConfigError: unknown name or field, or data that cannot be used.
     """
-    return InMemory(data.load(**section), process_index, process_count)
+    found = data.load(**section)
+    if isinstance(found, Dataset):
+        return InMemory(found, process_index, process_count)
+    return found(process_index, process_count)

@@ -243,7 +243,10 @@ def recognition_graph(
 
 
 def chain(scores: Float[Array, "positions labels"]) -> Graph:
-    """The graph of a sequence: one arc for each label at each position (VII-A)."""
+    """The graph of a sequence: one arc for each label at each position (VII-A).
+
+    The last label is the blank.
+    """
     positions, labels = scores.shape
     node = jnp.arange(positions + 1)
     shape = (positions + 1, labels)
@@ -254,4 +257,5 @@ def chain(scores: Float[Array, "positions labels"]) -> Graph:
         initial=jnp.where(node == 0, 0.0, -jnp.inf),
         final=jnp.where(node == positions, 0.0, -jnp.inf),
         labels=labels,
+        blank=labels - 1,
     )

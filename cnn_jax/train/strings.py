@@ -37,7 +37,6 @@ def string_loss(
     outputs: Graph,
     batch: Mapping[str, Any],
     criterion: Criterion = "discriminative_forward",
-    blank: int = -1,
 ) -> Float[Array, " batch"]:
     """Loss of each line.
 
@@ -50,8 +49,6 @@ def string_loss(
       batch: its 'label' holds the strings, int32 (batch, most), its 'length'
         their lengths, int32 (batch,).
       criterion: one of `CRITERIA`.
-      blank: label of "none of the above" in the graph of a space displacement
-        network; -1 for a graph in which each arc is a digit.
 
     Returns:
       Loss of each line, float32.
@@ -64,7 +61,7 @@ def string_loss(
     score = graphs.best if "viterbi" in criterion else graphs.forward
 
     def loss(graph: Graph, label: Array, length: Array) -> Array:
-        right = score(_right_paths(graph, label, length, blank))
+        right = score(_right_paths(graph, label, length))
         spelled = jnp.isfinite(right)
         penalty = -jnp.where(spelled, right, 0.0)
         if criterion.startswith("discriminative"):
@@ -74,26 +71,22 @@ def string_loss(
     return jax.vmap(loss)(outputs, batch["label"], batch["length"])
 
 
-def spellable(
-    outputs: Graph, batch: Mapping[str, Any], blank: int = -1
-) -> Float[Array, " batch"]:
+def spellable(outputs: Graph, batch: Mapping[str, Any]) -> Float[Array, " batch"]:
     """1 for each line that some path of its graph spells, else 0."""
 
     def found(graph: Graph, label: Array, length: Array) -> Array:
-        right = graphs.best(_right_paths(graph, label, length, blank))
+        right = graphs.best(_right_paths(graph, label, length))
         return jnp.isfinite(right).astype(jnp.float32)
 
     return jax.vmap(found)(outputs, batch["label"], batch["length"])
 
 
-def read(
-    outputs: Graph, blank: int = -1
-) -> tuple[Int[Array, "batch most"], Int[Array, " batch"]]:
+def read(outputs: Graph) -> tuple[Int[Array, "batch most"], Int[Array, " batch"]]:
     """The string of the best path of each graph: the path selector (V-B, VII-A).
 
     Args:
-      outputs: recognition graphs of a batch of lines.
-      blank: as in `string_loss`; repeated labels are merged and blanks dropped.
+      outputs: recognition graphs of a batch of lines; where they have a blank,
+        repeated labels are merged and blanks dropped.
 
     Returns:
       Labels, -1 past the end, and lengths.
@@ -101,11 +94,11 @@ def read(
 
     def one(graph: Graph) -> tuple[Array, Array]:
         label = graphs.viterbi(graph).label
-        if blank < 0:
+        if graph.blank < 0:
             keep = label >= 0
         else:
             before = jnp.concatenate([jnp.full((1,), -1), label[:-1]])
-            keep = (label >= 0) & (label != blank) & (label != before)
+            keep = (label >= 0) & (label != graph.blank) & (label != before)
         place = jnp.where(keep, jnp.cumsum(keep) - 1, label.shape[0])
         string = jnp.full_like(label, -1).at[place].set(label, mode="drop")
         return string, keep.sum()
@@ -113,11 +106,9 @@ def read(
     return jax.vmap(one)(outputs)
 
 
-def string_errors(
-    outputs: Graph, batch: Mapping[str, Any], blank: int = -1
-) -> Float[Array, " batch"]:
+def string_errors(outputs: Graph, batch: Mapping[str, Any]) -> Float[Array, " batch"]:
     """1 for each line that is not read exactly as it is labelled, else 0."""
-    label, length = read(outputs, blank)
+    label, length = read(outputs)
     most = max(label.shape[1], batch["label"].shape[1])
 
     def fill(strings, lengths):
@@ -128,14 +119,12 @@ def string_errors(
     return (fill(label, length) != wanted).any(1).astype(jnp.float32)
 
 
-def digit_edits(
-    outputs: Graph, batch: Mapping[str, Any], blank: int = -1
-) -> Int[Array, " batch"]:
+def digit_edits(outputs: Graph, batch: Mapping[str, Any]) -> Int[Array, " batch"]:
     """Digits to insert, delete or replace in what is read of each line.
 
     The digit error rate is their sum over the sum of the lengths.
     """
-    label, length = read(outputs, blank)
+    label, length = read(outputs)
     return jax.vmap(edit_distance)(label, length, batch["label"], batch["length"])
 
 
@@ -160,6 +149,10 @@ def edit_distance(
     places = jnp.arange(one.shape[0])
     row, _ = jax.lax.scan(step, index, (one, places))
     return row[other_length]
+
+
+# What the training step counts as an error of this loss's outputs.
+string_loss.errors = string_errors
 
 
 def check_strings(
@@ -196,10 +189,10 @@ def check_strings(
         )
 
 
-def _right_paths(graph: Graph, label: Array, length: Array, blank: int) -> Graph:
+def _right_paths(graph: Graph, label: Array, length: Array) -> Graph:
     """The paths that spell the string."""
-    if blank < 0:
+    if graph.blank < 0:
         acceptor = string_acceptor(label, length)
     else:
-        acceptor = alignment_acceptor(label, length, blank)
+        acceptor = alignment_acceptor(label, length, graph.blank)
     return graphs.compose(graph, acceptor)
