@@ -128,13 +128,14 @@ def to_state_dict(
 
     Raises:
       ConfigError: torchvision has no such network.
+      ValueError: variables of another network.
     """
     state: dict[str, np.ndarray] = {}
     for link in links(module):
-        params = _get(variables["params"], link.ours)
+        params = _get(variables, "params", *link.ours)
         put = {}
         if link.kind == "norm":
-            stats = _get(variables["batch_stats"], link.ours)
+            stats = _get(variables, "batch_stats", *link.ours)
             put = {
                 "weight": params["scale"],
                 "bias": params["bias"],
@@ -154,7 +155,7 @@ def to_state_dict(
             kernel = kernel.reshape(side, side, -1, units).transpose(3, 2, 0, 1)
             put = {"weight": kernel.reshape(units, -1), "bias": params["bias"]}
         for part, value in put.items():
-            state[f"{link.theirs}.{part}"] = np.ascontiguousarray(value)
+            state[f"{link.theirs}.{part}"] = np.asarray(value)
     return state
 
 
@@ -315,8 +316,10 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
-def _get(tree: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def _get(tree: Mapping[str, Any], *path: str) -> Any:
     """The entry of a nested dict."""
     for part in path:
+        if part not in tree:
+            raise ValueError(f"variables of another network: no {'/'.join(path)!r}")
         tree = tree[part]
     return tree

@@ -69,7 +69,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         raise names.ConfigError(f"weights {str(path)!r}: expected a .safetensors file")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     save_file(arrays, part)
     part.replace(path)
 

@@ -33,6 +33,7 @@ class Program:
       model: the network, with the run's batch-norm groups.
       devices: the devices it trains on.
       num_parameters: trainable parameters.
+      traces: how often the train step was traced: 1 once it has run.
 
     Raises:
       ConfigError: anything in the config that cannot be run.
@@ -58,6 +59,7 @@ class Program:
         self._augment = augment.build(config["augment"])
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
+        self.traces = 0
 
     def initial_state(self, seed: int) -> state.TrainState:
         """A fresh state on the host, from a seed."""
@@ -90,7 +92,12 @@ class Program:
             self.warmup,
             self._errors,
         )
-        return self.devices.compile(step, donate_state=True)
+
+        def counted(*arguments: Any) -> Any:
+            self.traces += 1
+            return step(*arguments)
+
+        return self.devices.compile(counted, donate_state=True)
 
     @functools.cached_property
     def eval_step(self) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from cnn_jax.train import parallel
-from cnn_jax.train.optimizer import Schedule, Warmup
+from cnn_jax.train.optimizer import Schedule, Warmup, current_rate
 from cnn_jax.train.state import TrainState
 
 Batch = Mapping[str, Any]
@@ -106,7 +106,7 @@ def make_train_step(
         gradients = parallel.psum(gradients)
         sums = masked_sums(losses, errors(outputs, batch), batch["mask"])
 
-        rate = jnp.where(state.warming, warmup.rate, schedule(state.step))
+        rate = current_rate(schedule, warmup, state.step, state.warming)
         directions, opt_state = optimizer.update(
             gradients, state.opt_state, state.params
         )

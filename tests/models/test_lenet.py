@@ -1,5 +1,6 @@
 """LeNet-5 against the paper and against NumPy."""
 
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,29 +60,12 @@ def numpy_lenet5(p, x):
     return -((x[:, None] - lenet.digit_codes()) ** 2).sum(-1)
 
 
-@pytest.fixture(scope="module")
-def net():
-    return models.create("lenet5", num_classes=10)
-
-
-def init(net, seed=0):
-    images = jnp.zeros((1, 32, 32, 1))
-    return jax.jit(lambda key: net.init(key, images, train=False))(jax.random.key(seed))
-
-
-@pytest.fixture(scope="module")
-def variables(net):
-    random = np.random.default_rng(1)
-    # Biases start at zero, which would hide where they enter.
-    return jax.tree.map(
-        lambda leaf: leaf + random.normal(0, 0.1, leaf.shape).astype("float32"),
-        init(net),
-    )
-
-
-def test_outputs_agree_with_numpy(net, variables):
+def test_outputs_agree_with_numpy():
+    net = models.create("lenet5", num_classes=10)
+    variables = drawn.variables(net, 32, 32, 1)
     images = np.random.default_rng(0).normal(size=(3, 32, 32, 1))
-    found = net.apply(variables, jnp.asarray(images, jnp.float32), train=False)
+    apply = jax.jit(lambda v, x: net.apply(v, x, train=False))
+    found = apply(variables, jnp.asarray(images, jnp.float32))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
     expected = numpy_lenet5(params["params"], images)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
@@ -90,9 +74,11 @@ def test_outputs_agree_with_numpy(net, variables):
 
 def test_c3_map_receives_gradient_from_exactly_its_inputs():
     layer = lenet.TableConv()
-    x = jax.random.normal(jax.random.key(0), (1, 5, 5, 6))
-    variables = layer.init(jax.random.key(1), x)
-    jacobian = jax.jacobian(lambda x: layer.apply(variables, x)[0, 0, 0])(x)
+    x = drawn.images(1, 5, 5, 6)
+    kernel, bias = drawn.images(5, 5, 60), jnp.zeros(16)
+    variables = {"params": {"kernel": kernel, "bias": bias}}
+    outputs = jax.jit(jax.jacobian(lambda x: layer.apply(variables, x)[0, 0, 0]))
+    jacobian = outputs(x)
     sees = np.abs(jacobian[:, 0]).sum((1, 2)) > 0
     for index, column in enumerate(COLUMNS):
         assert set(np.flatnonzero(sees[index])) == {int(s) for s in column}
@@ -134,8 +120,10 @@ def test_output_is_zero_at_the_code_and_counts_the_differing_dots():
     np.testing.assert_allclose(outputs, expected)
 
 
-def test_weights_start_uniform_in_their_fan_in(net):
-    params = init(net, seed=3)["params"]
+def test_weights_start_uniform_in_their_fan_in():
+    net, images = models.create("lenet5", num_classes=10), jnp.zeros((1, 32, 32, 1))
+    init = jax.jit(lambda key: net.init(key, images, train=False))
+    params = init(jax.random.key(3, impl="rbg"))["params"]
     table = lenet.c3_connections()
     maps = np.nonzero(table)[1]
     bounds = {
@@ -154,8 +142,7 @@ def test_weights_start_uniform_in_their_fan_in(net):
 def test_modern_net_is_the_same_module_with_four_fields():
     modern = models.create("lenet5_modern", num_classes=10)
     assert type(modern) is type(models.create("lenet5", num_classes=10))
-    images = jax.random.normal(jax.random.key(0), (2, 32, 32, 1))
-    variables = init(modern)
+    variables, images = drawn.variables(modern, 32, 32, 1), drawn.images(2, 32, 32, 1)
     assert set(variables["params"]) == {"C1", "C3", "C5", "F6", "output"}
     p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     x = np.asarray(images, np.float64)
@@ -166,16 +153,13 @@ def test_modern_net_is_the_same_module_with_four_fields():
     x = np.maximum(correlate(x, p["C5"]["kernel"], p["C5"]["bias"]), 0)[:, 0, 0]
     x = np.maximum(x @ p["F6"]["kernel"] + p["F6"]["bias"], 0)
     expected = x @ p["output"]["kernel"] + p["output"]["bias"]
-    found = modern.apply(variables, images, train=True)
+    found = jax.jit(lambda v, x: modern.apply(v, x, train=True))(variables, images)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_codes_exist_for_ten_digits_only():
     with pytest.raises(names.ConfigError, match=r"codes for the 10 digits.*100"):
         models.create("lenet5", num_classes=100)
-    images = jnp.zeros((1, 32, 32, 1))
     linear = models.create("lenet5", num_classes=100, output="linear")
-    shape = jax.eval_shape(
-        lambda: linear.init_with_output(jax.random.key(0), images, train=False)[0]
-    )
-    assert shape.shape == (1, 100)
+    kernel = drawn.shapes(linear, 32, 32, 1)["params"]["output"]["kernel"]
+    assert kernel.shape == (84, 100)

@@ -1,0 +1,58 @@
+"""``python -m experiments.convert``."""
+
+import numpy as np
+import pytest
+
+from cnn_jax import names
+from cnn_jax.models import torchvision, weights
+from experiments import convert
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """resnet18 with few channels, so that the files are small."""
+    fields = {"bottleneck_stride": "3x3", "widths": (2, 3, 4, 5)}
+    monkeypatch.setitem(torchvision.NETS, "resnet18", ("resnet18", fields))
+    import jax
+    import jax.numpy as jnp
+
+    module = torchvision.create("resnet18", num_classes=7)
+    shapes = jax.eval_shape(
+        lambda: module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    )
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: random.normal(size=leaf.shape).astype(np.float32), shapes
+    )
+    return torchvision.to_state_dict(module, variables)
+
+
+def test_there_and_back(tmp_path, narrow, capsys):
+    source, ours, back = (str(tmp_path / f"{n}.safetensors") for n in "abc")
+    weights.write_tensors(source, narrow)
+    assert convert.main(["resnet18", source, ours]) == 0
+    printed = capsys.readouterr().out
+    assert "classes: 7" in printed
+    assert "cnn_jax names" in printed
+    assert "params/head/kernel" in weights.read_tensors(ours)
+    assert convert.main(["resnet18", ours, back]) == 0
+    assert "torchvision names" in capsys.readouterr().out
+    found = weights.read_tensors(back)
+    assert set(found) == set(narrow)
+    for name, value in narrow.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_errors_are_one_line(tmp_path, narrow, capsys):
+    source, target = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
+    weights.write_tensors(source, narrow)
+    assert convert.main(["vgg16", source, target]) != 0
+    assert (
+        "no weights of vgg16: they lack 'classifier.6.bias'" in capsys.readouterr().err
+    )
+    del narrow["bn1.bias"]
+    weights.write_tensors(source, narrow)
+    assert convert.main(["resnet18", source, target]) != 0
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(names.ConfigError, match="unknown torchvision net 'resnet20'"):
+        convert.convert("resnet20", source, target)

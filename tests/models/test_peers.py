@@ -1,0 +1,136 @@
+"""Every network's logits against an independent implementation in torch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax import models
+from cnn_jax.models.summary import summarize
+
+pytest.importorskip("torch")
+import torch_nets
+
+# Fewer blocks than the table has: each compiles for seconds.
+SHORT = (1, 2, 1, 1)
+SHORT_BASIC = {"depth": 12, "stage_sizes": SHORT}
+SHORT_BOTTLENECK = {"depth": 17, "stage_sizes": SHORT}
+NIN_CIFAR = [(5, 1, 2, 192), 160, 96, "M", (5, 1, 2, 192), 192, 192, "M"]
+NIN_CIFAR += [(3, 1, 1, 192), 192, 7]
+NIN_IMAGENET = [(11, 4, 0, 96), 96, 96, "M", (5, 1, 2, 256), 256, 256, "M"]
+NIN_IMAGENET += [(3, 1, 1, 384), 384, 384, "M", (3, 1, 1, 1024), 1024, 7]
+ALEXNET = ((8, 12, 16, 12, 8), (20, 24))
+VGG = ((4, 6, 8, 10, 12), (20, 24))
+
+
+def alexnet(name, size, **torch_fields):
+    widths, hidden = ALEXNET
+    peer = torch_nets.AlexNet(7, widths, hidden, **torch_fields)
+    return name, {"widths": widths, "hidden": hidden}, size, peer
+
+
+def vgg(name, letter, **fields):
+    widths, hidden = VGG
+    plan = torch_nets.vgg_plan(letter, widths)
+    peer = torch_nets.VGG(7, plan, hidden, **fields)
+    return name, {"widths": widths, "hidden": hidden, **fields}, 224, peer
+
+
+def resnet(name, sizes, fields, size=64, widths=(4, 6, 8, 10), **torch_fields):
+    peer = torch_nets.ResNet(7, sizes, widths, **torch_fields)
+    return name, {"widths": widths, **fields}, size, peer
+
+
+# Made when a test asks for it: torch draws weights on construction.
+CASES = {
+    "alexnet": lambda: alexnet("alexnet", 227, groups=2, padding=0, lrn=True),
+    "alexnet_single": lambda: alexnet("alexnet_single", 227, padding=0, lrn=True),
+    "alexnet_torchvision": lambda: alexnet("alexnet_torchvision", 224),
+    "vgg11": lambda: vgg("vgg11", "A"),
+    "vgg13": lambda: vgg("vgg13", "B"),
+    "vgg16_c": lambda: vgg("vgg16_c", "C"),
+    "vgg16": lambda: vgg("vgg16", "D"),
+    "vgg19": lambda: vgg("vgg19", "E"),
+    "nin_cifar": lambda: ("nin_cifar", {}, 32, torch_nets.NIN(NIN_CIFAR)),
+    "nin_imagenet": lambda: ("nin_imagenet", {}, 224, torch_nets.NIN(NIN_IMAGENET)),
+    "resnet18": lambda: resnet("resnet18", (2, 2, 2, 2), {}),
+    "resnet18-odd-size": lambda: resnet("resnet18", (2, 2, 2, 2), {}, size=75),
+    "resnet18-A": lambda: resnet(
+        "resnet18", (2, 2, 2, 2), {"shortcut": "A"}, shortcut="A"
+    ),
+    "resnet18-C": lambda: resnet(
+        "resnet18", (2, 2, 2, 2), {"shortcut": "C"}, shortcut="C"
+    ),
+    "resnet18-v2": lambda: resnet(
+        "resnet18", (2, 2, 2, 2), {"preactivation": True}, preactivation=True
+    ),
+    "plain18": lambda: resnet("plain18", (2, 2, 2, 2), {}, shortcut="none"),
+    "resnet34": lambda: resnet("resnet34", SHORT, SHORT_BASIC),
+    "plain34": lambda: resnet("plain34", SHORT, SHORT_BASIC, shortcut="none"),
+    "resnet50-v1": lambda: resnet(
+        "resnet50", SHORT, SHORT_BOTTLENECK, bottleneck=True, v1=True
+    ),
+    "resnet50-v1.5": lambda: resnet(
+        "resnet50",
+        SHORT,
+        {**SHORT_BOTTLENECK, "bottleneck_stride": "3x3"},
+        bottleneck=True,
+    ),
+    "plain50": lambda: resnet(
+        "plain50", SHORT, SHORT_BOTTLENECK, bottleneck=True, v1=True, shortcut="none"
+    ),
+    "cifar_resnet": lambda: resnet(
+        "cifar_resnet",
+        (2, 2, 2),
+        {"depth": 14},
+        size=32,
+        widths=(4, 8, 12),
+        cifar=True,
+        shortcut="A",
+    ),
+    "cifar_plain": lambda: resnet(
+        "cifar_plain",
+        (2, 2, 2),
+        {"depth": 14},
+        size=32,
+        widths=(4, 8, 12),
+        cifar=True,
+        shortcut="none",
+    ),
+    "cifar_resnet-v2-bottleneck": lambda: resnet(
+        "cifar_resnet",
+        (2, 2, 2),
+        {"depth": 20, "block": "bottleneck", "shortcut": "B", "preactivation": True},
+        size=32,
+        widths=(4, 6, 8),
+        cifar=True,
+        bottleneck=True,
+        v1=True,
+        preactivation=True,
+    ),
+}
+
+# Their blocks are those of the nets above, in other numbers; LeNet-5 is compared
+# with NumPy.
+ELSEWHERE = {"resnet101", "resnet152", "plain101", "plain152"}
+ELSEWHERE |= {"lenet5", "lenet5_modern"}
+
+
+def test_every_registered_net_has_a_peer():
+    assert {case.partition("-")[0] for case in CASES} == set(models.TABLE) - ELSEWHERE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_agree_with_torch(case):
+    name, fields, size, peer = CASES[case]()
+    torch_nets.randomize(peer)
+    module = models.create(name, num_classes=7, **fields)
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3))
+    images = images.astype(np.float32)
+    layers = [layer.name for layer in summarize(module, (size, size, 3)).layers]
+    variables = torch_nets.variables_of(peer, images, layers)
+    apply = jax.jit(lambda v, x: module.apply(v, x, train=False))
+    found = apply(variables, jnp.asarray(images))
+    expected = torch_nets.logits(peer, images)
+    assert np.ptp(expected) > 1e-3
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

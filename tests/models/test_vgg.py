@@ -1,0 +1,70 @@
+"""VGG: batch norm, the CIFAR adaptation, and fields that make no net."""
+
+import drawn
+import jax
+import pytest
+
+from cnn_jax import models, names
+
+SMALL = {"widths": (2, 3, 4, 5, 6), "image_size": 32}
+
+
+def shapes(name, size=32, **fields):
+    return drawn.shapes(models.create(name, num_classes=7, **fields), size, size, 3)
+
+
+def test_batch_norm_takes_the_place_of_the_bias():
+    without = shapes("vgg11", hidden=(), **SMALL)
+    with_norm = shapes("vgg11", hidden=(), batch_norm=True, **SMALL)
+    assert set(without["params"]["conv1_1"]) == {"kernel", "bias"}
+    assert set(with_norm["params"]["conv1_1"]) == {"kernel"}
+    assert set(with_norm["batch_stats"]) == {
+        f"bn{stage}_{n}"
+        for stage, n in ("11", "21", "31", "32", "41", "42", "51", "52")
+    }
+
+
+def test_cifar_adaptation_by_fields():
+    small = {**SMALL, "widths": (64, 128, 256, 512, 512)}
+    bare = shapes("vgg16", hidden=(), **small)["params"]
+    assert bare["fc6"]["kernel"].shape == (512, 7)
+    two = shapes("vgg16", hidden=(512, 512), **small)["params"]
+    assert two["fc6"]["kernel"].shape == (512, 512)
+    assert two["fc8"]["kernel"].shape == (512, 7)
+
+
+def test_c_has_three_convolutions_of_1x1():
+    params = shapes("vgg16_c", hidden=(), **SMALL)["params"]
+    ones = {
+        name for name, layer in params.items() if layer["kernel"].shape[:2] == (1, 1)
+    }
+    assert ones == {"conv3_3", "conv4_3", "conv5_3"}
+
+
+def test_dropout_is_active_in_training_only():
+    net = models.create("vgg11", num_classes=3, hidden=(50, 50), **SMALL)
+    variables, images = drawn.variables(net, 32, 32, 3), drawn.images(1, 32, 32, 3)
+
+    @jax.jit
+    def train(key):
+        return net.apply(variables, images, train=True, rngs={"dropout": key})
+
+    still = jax.jit(lambda: net.apply(variables, images, train=False))()
+    one, other = train(jax.random.key(2)), train(jax.random.key(3))
+    assert abs(one - other).max() > 0
+    assert abs(one - still).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_size": 31}, "the least is 32"),
+        ({"widths": (64, 128)}, "5 positive numbers"),
+        ({"configuration": "F"}, "must be one of 'A', 'B', 'C', 'D', 'E', got 'F'"),
+        ({"hidden": (0,)}, "hidden must be positive"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\)"),
+    ],
+)
+def test_fields_that_make_no_net(fields, message):
+    with pytest.raises(names.ConfigError, match=message):
+        models.create("vgg16", num_classes=10, **fields)
