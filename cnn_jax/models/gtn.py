@@ -65,6 +65,9 @@ class OverSegmentation(nn.Module):
       reach: ... and thin against the ink within so many columns on each side ...
       depth: ... by this share of it at least.
       background: grey of the paper around a piece.
+      normalize: the scores of a piece become log posteriors, which add up to 1
+        for any piece, also for one that is no digit. The paper warns against it
+        (section VI-E): a graph should be normalised as a whole.
 
     Raises:
       ConfigError: on construction, a field that makes no system.
@@ -83,6 +86,7 @@ class OverSegmentation(nn.Module):
     reach: int = 8
     depth: float = 0.05
     background: float = -0.1
+    normalize: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -129,6 +133,8 @@ class OverSegmentation(nn.Module):
         scores = net(num_classes=self.num_classes, name="recognizer")(
             images[..., None], train=train
         )
+        if self.normalize:
+            scores = jax.nn.log_softmax(scores)
         table = jnp.full((*found.present.shape, self.num_classes), -jnp.inf)
         scores = table.at[line, node, piece].set(scores.astype(jnp.float32))
         return jax.vmap(recognition_graph)(found, scores)
