@@ -3,10 +3,11 @@
 A config section ``dataset = dict(name=..., ...)`` names one of:
 
   - a name of `TABLE`: 'digits' (needs no network), 'folder' (class folders of
-    pictures);
+    pictures), 'digit_strings' (lines composed from another set's digits);
   - any image-classification set that TFDS prepared under ``data_dir``;
   - ``package.module:function``, whose keyword arguments are the section's
-    other keys and which returns a `Dataset` (arrays) or an `OnDisk`.
+    other keys and which returns a `Dataset` (arrays), an `OnDisk`, or a function from
+    (process_index, process_count) to a `cnn_jax.data.sources.Source`.
 
 The other keys are those of `prepared.open_set`, and ``stream``, a section of
 its own, for sets that do not fit in memory (see `cnn_jax.data.streams`).
@@ -16,13 +17,17 @@ import functools
 from typing import Any
 
 from cnn_jax import names
-from cnn_jax.data import digits, folder, prepared
+from cnn_jax.data import digits, folder, prepared, string_source
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.disk import OnDisk
 
 __all__ = ["TABLE", "Arrays", "Dataset", "OnDisk", "load", "open_set"]
 
-TABLE = {"digits": digits.open_set, "folder": folder.open_set}
+TABLE = {
+    "digits": digits.open_set,
+    "folder": folder.open_set,
+    "digit_strings": string_source.load,
+}
 
 
 def open_set(name: str, **fields: Any) -> Any:

@@ -197,6 +197,8 @@ def open_source(
     found = data.open_set(**fields)
     if isinstance(found, Source):
         return found
+    if callable(found):
+        return found(process_index, process_count)
     if not stream:
         dataset = found.in_memory() if isinstance(found, OnDisk) else found
         return InMemory(dataset, process_index, process_count)

@@ -90,6 +90,7 @@ class Program:
             self.optimizer,
             self.schedule,
             self.warmup,
+            self._errors,
         )
 
         def counted(*arguments: Any) -> Any:
@@ -102,7 +103,7 @@ class Program:
     def eval_step(self) -> Callable[..., Any]:
         """Compiled ``((params, batch_stats), resident, item) -> sums``."""
         step = steps.make_eval_step(
-            self.model, self._loss, self.source.take, self._preprocess
+            self.model, self._loss, self.source.take, self._preprocess, self._errors
         )
         return self.devices.compile(step, donate_state=False)
 
@@ -142,6 +143,11 @@ class Program:
         section = {k: v for k, v in self.config["loss"].items() if k != "name"}
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return loss(outputs, batch, **section)
+
+    @property
+    def _errors(self) -> steps.Loss:
+        loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
+        return getattr(loss, "errors", steps.errors)
 
     def _shape_after_preprocessing(self) -> tuple[int, int, int]:
         image = jax.ShapeDtypeStruct((1, *self.source.image_shape), jnp.uint8)
