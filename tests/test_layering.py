@@ -16,7 +16,7 @@ ALLOWED = {
     "study": {"train", "models", "data"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
-    "plots_gtn": {"graphs", "data", "models"},
+    "plots_gtn": {"plots", "graphs", "data", "models"},
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
