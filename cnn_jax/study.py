@@ -85,7 +85,7 @@ class Event:
     message: str = ""
 
 
-def expand(config: Mapping[str, Any]) -> list[Run]:
+def expand(config: run_config.Config) -> list[Run]:
     """The runs of a study, shallow first, seeds of a shape together.
 
     Args:
@@ -153,7 +153,8 @@ def execute(
     """Train every run that is not finished.
 
     Runs of one shape share a compiled program. A run that fails or diverges is
-    reported and does not stop the others.
+    reported and does not stop the others; what a failed one raised stands in
+    ``failures/``, and it is tried again next time.
 
     Args:
       runs: from `expand`.
@@ -207,7 +208,9 @@ def execute(
         except Exception as error:
             first_line, *_ = str(error).split("\n")
             line = f"{type(error).__name__}: {first_line}"
-            (place.path / "traceback.txt").write_text(traceback.format_exc())
+            failures = directory / "failures"
+            failures.mkdir(parents=True, exist_ok=True)
+            (failures / f"{run.name}.txt").write_text(traceback.format_exc())
             event = Event(run, 0, None, "failed", line)
         if event.status != "finished":
             unfinished.append(event)

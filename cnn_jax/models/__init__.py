@@ -8,6 +8,7 @@ import flax.linen as nn
 
 from cnn_jax import names
 from cnn_jax.models.alexnet import AlexNet
+from cnn_jax.models.gtn import OverSegmentation, SpaceDisplacement
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.nin import NIN
 from cnn_jax.models.resnet import ResNet
@@ -67,7 +68,10 @@ for _depth in (18, 34, 50, 101, 152):
     NETS[f"plain{_depth}"] = Net(partial(_net, shortcut="none"), 224, 3, 1000)
 
 TABLE: dict[str, Callable[..., nn.Module]] = {
-    name: net.module for name, net in NETS.items()
+    **{name: net.module for name, net in NETS.items()},
+    # These put out graphs of readings, not logits.
+    "gtn": OverSegmentation,
+    "sdnn": SpaceDisplacement,
 }
 
 

@@ -198,6 +198,8 @@ class LeNet5(nn.Module):
       c3: 'table' (16 maps see 3, 4 or 6 inputs) or 'dense' (all see all).
       output: 'rbf' gives negated penalties, to be trained with the loss 'map';
         'linear' gives logits.
+      line: take lines of any width and put out the scores at each position, 4
+        columns apart, in one pass (a space displacement network, section VII).
       conv: module of every convolution.
       dtype: type of the computation ('float32', 'bfloat16'); parameters and
         outputs are float32.
@@ -211,6 +213,7 @@ class LeNet5(nn.Module):
     subsampling: Literal["trainable", "max"] = "trainable"
     c3: Literal["table", "dense"] = "table"
     output: Literal["rbf", "linear"] = "rbf"
+    line: bool = False
     conv: ModuleDef = Conv
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -226,20 +229,24 @@ class LeNet5(nn.Module):
     @nn.compact
     def __call__(
         self, x: Images, train: bool
-    ) -> Float[Array, "batch {self.num_classes}"]:
+    ) -> Float[Array, "batch *position {self.num_classes}"]:
         """Outputs of a batch of images; the largest is the predicted class.
 
         Args:
-          x: images (n, 32, 32, channels), background -0.1 and ink 1.175.
+          x: images (n, 32, 32, channels), background -0.1 and ink 1.175; with
+            ``line``, (n, 32, width, channels).
           train: unused; the net is the same in training.
 
         Returns:
-          Negated penalties ('rbf') or logits (n, num_classes), float32.
+          Negated penalties ('rbf') or logits (n, num_classes), float32; with
+          ``line``, (n, (width - 32) // 4 + 1, num_classes).
 
         Raises:
           ValueError: images of another size or number of channels.
         """
-        check_images(self, x, first="C1", size=32)
+        check_images(self, x, first="C1", size=0 if self.line else 32, least=32)
+        if x.shape[1] != 32:
+            raise ValueError(f"LeNet5 expects lines 32 pixels high, got {x.shape[1]}")
         modern = self.activation == "relu"
         act = relu if modern else squash
         init = he_normal if modern else uniform_by_fan_in
@@ -253,11 +260,14 @@ class LeNet5(nn.Module):
             x = act(self.conv(16, (5, 5), padding=0, name="C3", **make)(x))
         x = self.subsample(x, "S4")
         x = act(self.conv(120, (5, 5), padding=0, name="C5", **make)(x))
-        x = act(nn.Dense(84, name="F6", **make)(x.reshape(x.shape[0], -1)))
+        n, _, positions, channels = x.shape
+        x = act(nn.Dense(84, name="F6", **make)(x.reshape(-1, channels)))
         if self.output == "rbf":
-            return RadialBasis(self.num_classes, name="output")(x)
-        x = x.astype(jnp.float32)
-        return nn.Dense(self.num_classes, kernel_init=init, name="output")(x)
+            x = RadialBasis(self.num_classes, name="output")(x)
+        else:
+            x = x.astype(jnp.float32)
+            x = nn.Dense(self.num_classes, kernel_init=init, name="output")(x)
+        return x.reshape(n, positions, self.num_classes) if self.line else x
 
     def subsample(self, x: Images, name: str) -> Maps:
         """Halve a map; the trainable layer is followed by the non-linearity."""

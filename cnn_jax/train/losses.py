@@ -1,4 +1,8 @@
-"""Losses: (outputs, batch) to the loss of each example, by name."""
+"""Losses: (outputs, batch) to the loss of each example, by name.
+
+A loss whose outputs are no class scores has an attribute ``errors``: a function
+(outputs, batch) to 1 for each example that is wrong, else 0.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+
+from cnn_jax.train.strings import string_loss
 
 
 def softmax_cross_entropy(
@@ -54,4 +60,8 @@ def map_loss(
     return total - label[:, 0]
 
 
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy, "map": map_loss}
+LOSSES = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "map": map_loss,
+    "strings": string_loss,
+}

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from cnn_jax import names
 
@@ -170,3 +170,13 @@ class Warmup(NamedTuple):
 
     rate: float = 0.0
     until_error: float = 0.0
+
+
+def current_rate(
+    schedule: Schedule,
+    warmup: Warmup,
+    step: Int[Array, ""],
+    warming: Bool[Array, ""] | bool,
+) -> Float[Array, ""]:
+    """The learning rate of a step: the warm-up's while it lasts, else scheduled."""
+    return jnp.where(warming, jnp.float32(warmup.rate), schedule(step))

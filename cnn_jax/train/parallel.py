@@ -7,7 +7,7 @@ through `psum` and `pmean`. `Devices.compile` maps it over all devices with
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -46,7 +46,7 @@ class Devices:
       ConfigError: unknown mode, or more devices than there are.
     """
 
-    def __init__(self, mode: Literal["pmap", "shard_map"] = "pmap", count: int = 0):
+    def __init__(self, mode: str = "pmap", count: int = 0):
         if mode not in MODES:
             raise names.choices("parallel.mode", mode, MODES)
         available = jax.devices()

@@ -5,7 +5,7 @@ not know the seed, so one program trains any number of seeds.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -33,12 +33,13 @@ class Program:
       model: the network, with the run's batch-norm groups.
       devices: the devices it trains on.
       num_parameters: trainable parameters.
+      traces: how often the train step was traced: 1 once it has run.
 
     Raises:
       ConfigError: anything in the config that cannot be run.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: sources.Source | None = None):
+    def __init__(self, config: run_config.Config, source: sources.Source | None = None):
         run_config.check(config)
         self.config = config = run_config.as_dict(config)
         placing = config["parallel"]
@@ -58,6 +59,7 @@ class Program:
         self._augment = augment.build(config["augment"])
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
+        self.traces = 0
 
     def initial_state(self, seed: int) -> state.TrainState:
         """A fresh state on the host, from a seed."""
@@ -88,14 +90,20 @@ class Program:
             self.optimizer,
             self.schedule,
             self.warmup,
+            self._errors,
         )
-        return self.devices.compile(step, donate_state=True)
+
+        def counted(*arguments: Any) -> Any:
+            self.traces += 1
+            return step(*arguments)
+
+        return self.devices.compile(counted, donate_state=True)
 
     @functools.cached_property
     def eval_step(self) -> Callable[..., Any]:
         """Compiled ``((params, batch_stats), resident, item) -> sums``."""
         step = steps.make_eval_step(
-            self.model, self._loss, self.source.take, self._preprocess
+            self.model, self._loss, self.source.take, self._preprocess, self._errors
         )
         return self.devices.compile(step, donate_state=False)
 
@@ -135,6 +143,11 @@ class Program:
         section = {k: v for k, v in self.config["loss"].items() if k != "name"}
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return loss(outputs, batch, **section)
+
+    @property
+    def _errors(self) -> steps.Loss:
+        loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
+        return getattr(loss, "errors", steps.errors)
 
     def _shape_after_preprocessing(self) -> tuple[int, int, int]:
         image = jax.ShapeDtypeStruct((1, *self.source.image_shape), jnp.uint8)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from cnn_jax.train import parallel
-from cnn_jax.train.optimizer import Schedule, Warmup
+from cnn_jax.train.optimizer import Schedule, Warmup, current_rate
 from cnn_jax.train.state import TrainState
 
 Batch = Mapping[str, Any]
@@ -59,6 +59,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     schedule: Schedule,
     warmup: Warmup,
+    errors: Loss = errors,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
     """The step that learns from one batch.
 
@@ -71,6 +72,7 @@ def make_train_step(
       optimizer: transformation without its rate.
       schedule: from the step to the rate.
       warmup: the rate before the training error has fallen.
+      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
 
     Returns:
       Pure ``step(state, resident, item) -> (state, sums)``; the sums are those
@@ -104,7 +106,7 @@ def make_train_step(
         gradients = parallel.psum(gradients)
         sums = masked_sums(losses, errors(outputs, batch), batch["mask"])
 
-        rate = jnp.where(state.warming, warmup.rate, schedule(state.step))
+        rate = current_rate(schedule, warmup, state.step, state.warming)
         directions, opt_state = optimizer.update(
             gradients, state.opt_state, state.params
         )
@@ -130,6 +132,7 @@ def make_eval_step(
     loss: Loss,
     take: Callable[[Any, Any], Batch],
     preprocess: Callable[[Array], Array],
+    errors: Loss = errors,
 ) -> Callable[[Any, Any, Any], Sums]:
     """The step that measures one batch in evaluation mode.
 
@@ -138,6 +141,7 @@ def make_eval_step(
       loss: (outputs, batch) to the loss of each example.
       take: (resident arrays, item) to a batch.
       preprocess: uint8 images to normalised float32 ones.
+      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
 
     Returns:
       Pure ``step((params, batch_stats), resident, item) -> sums``.

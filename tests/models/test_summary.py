@@ -38,7 +38,7 @@ PINNED = {
 
 
 def test_every_registered_net_has_pinned_numbers():
-    assert set(models.TABLE) == set(PINNED)
+    assert set(models.NETS) == set(PINNED)
 
 
 @pytest.mark.parametrize("name", PINNED)

@@ -1,0 +1,251 @@
+"""Lines of digits, composed on the fly from images of single ones.
+
+Each line is a pure function of (seed, step, index): the stream has no end and
+no state, so a training run resumes anywhere, and a test set is one more stream.
+"""
+
+import dataclasses
+from typing import Literal, TypedDict
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from cnn_jax import names
+
+INK = 64  # grey level from which a pixel of a digit counts as ink, of 255
+
+
+class StringBatch(TypedDict):
+    """A batch of lines; entries of labels and spans past a length are -1.
+
+    Attributes:
+      image: (n, height, width, 1) uint8; ink is 255.
+      label: (n, max_length) int32.
+      length: (n,) int32.
+      span: (n, max_length, 2) int32, first ink column of a digit and the first
+        one after it; for evaluation only.
+    """
+
+    image: UInt8[np.ndarray, "n height width 1"]
+    label: Int[np.ndarray, "n max_length"]
+    length: Int[np.ndarray, " n"]
+    span: Int[np.ndarray, "n max_length 2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitStrings:
+    """A stream of lines of digits.
+
+    Attributes:
+      images: digits to compose lines from, (n, h, w) or (n, h, w, 1) uint8,
+        bright ink on black.
+      labels: their classes, (n,).
+      seed: of every random choice.
+      min_length: digits of the shortest line.
+      max_length: digits of the longest line.
+      height: rows of a line.
+      columns: columns of a line; 0 for what the longest can need.
+      position: where the digits stand in a line: 'random', or 'centre'.
+      glyph_height: rows that a digit's image is scaled to.
+      spacing: least and most empty columns between neighbours that stand apart.
+      touching: probability that two neighbours touch: they slide together until
+        their ink meets ...
+      overlap: ... but by no more than this many columns of their boxes.
+      jitter: a digit is displaced up or down by at most this many rows.
+      noise: standard deviation of Gaussian noise on each pixel, of 1.
+
+    Raises:
+      ConfigError: on construction, images or fields that make no lines.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    seed: int = 0
+    min_length: int = 3
+    max_length: int = 5
+    height: int = 32
+    columns: int = 0
+    position: Literal["random", "centre"] = "random"
+    glyph_height: int = 20
+    spacing: tuple[int, int] = (1, 5)
+    touching: float = 0.5
+    overlap: int = 4
+    jitter: int = 3
+    noise: float = 0.0
+
+    def __post_init__(self):
+        self._check()
+        glyphs = [
+            _glyph(image, index, self.glyph_height)
+            for index, image in enumerate(self.images)
+        ]
+        object.__setattr__(self, "_glyphs", glyphs)
+        if self.columns and self.columns < self._needed_columns():
+            raise names.ConfigError(
+                f"columns {self.columns}: {self.max_length} digits can need "
+                f"{self._needed_columns()} (0 takes that)"
+            )
+
+    def _check(self):
+        """Refuse what makes no lines, with the value and what is wanted."""
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) not in (3, 4):
+            raise names.ConfigError(
+                "images must be uint8 of shape (n, h, w) or (n, h, w, 1), got "
+                f"{self.images.dtype} {shape}"
+            )
+        if len(shape) == 4 and shape[3] != 1:
+            raise names.ConfigError(f"images must have 1 channel, got {shape[3]}")
+        if shape[0] == 0 or self.labels.shape != (shape[0],):
+            raise names.ConfigError(
+                f"labels must be one for each of {shape[0]} images (at least 1), got "
+                f"shape {self.labels.shape}"
+            )
+        if self.labels.min() < 0:
+            raise names.ConfigError(f"label {self.labels.min()} is negative")
+        if not 1 <= self.min_length <= self.max_length:
+            raise names.ConfigError(
+                f"lengths {self.min_length} to {self.max_length}: a line has at least "
+                "1 digit, and min_length is not above max_length"
+            )
+        if self.glyph_height + 2 * self.jitter > self.height:
+            raise names.ConfigError(
+                f"height {self.height}: digits of {self.glyph_height} rows with "
+                f"jitter {self.jitter} need {self.glyph_height + 2 * self.jitter}"
+            )
+        if self.spacing[0] > self.spacing[1] or self.spacing[0] < 0:
+            raise names.ConfigError(
+                f"spacing {self.spacing} must be (least, most) columns, 0 or more"
+            )
+        if not 0 <= self.touching <= 1:
+            raise names.ConfigError(f"touching {self.touching} is no probability")
+        if min(self.overlap, self.jitter, self.noise) < 0:
+            raise names.ConfigError(
+                f"overlap {self.overlap}, jitter {self.jitter} and noise {self.noise} "
+                "must not be negative"
+            )
+
+    @property
+    def width(self) -> int:
+        """Columns of a line; what the longest can need is in steps of 4."""
+        return self.columns or self._needed_columns()
+
+    def isolated(self) -> "DigitStrings":
+        """The same digits one at a time, each in the middle of a square image."""
+        return dataclasses.replace(
+            self, min_length=1, max_length=1, columns=self.height, position="centre"
+        )
+
+    def _needed_columns(self) -> int:
+        """Columns of the longest line of the widest digits."""
+        widest = max(glyph.shape[1] for glyph in self._glyphs)
+        most = self.max_length * widest + (self.max_length - 1) * self.spacing[1]
+        return -(-most // 4) * 4
+
+    def batch(self, step: int, size: int) -> StringBatch:
+        """The training batch of a step.
+
+        Args:
+          step: any number from 0; the same step gives the same batch.
+          size: lines.
+        """
+        return self._lines([self.seed, 0, step], size)
+
+    def test_set(self, size: int, number: int = 0) -> StringBatch:
+        """A fixed set of lines, drawn apart from every training batch.
+
+        The digits are those of ``images`` all the same: for held-out digits give
+        a stream images of its own.
+
+        Args:
+          size: lines.
+          number: which set.
+        """
+        return self._lines([self.seed, 1, number], size)
+
+    def _lines(self, entropy: list[int], size: int) -> StringBatch:
+        """``size`` lines from one random stream."""
+        rng = np.random.default_rng(entropy)
+        batch = StringBatch(
+            image=np.zeros((size, self.height, self.width, 1), np.uint8),
+            label=np.full((size, self.max_length), -1, np.int32),
+            length=rng.integers(
+                self.min_length, self.max_length, size, np.int32, endpoint=True
+            ),
+            span=np.full((size, self.max_length, 2), -1, np.int32),
+        )
+        for row, length in enumerate(batch["length"]):
+            chosen = rng.integers(len(self.labels), size=length)
+            batch["label"][row, :length] = self.labels[chosen]
+            self._write(batch["image"][row, :, :, 0], batch["span"][row], chosen, rng)
+        if self.noise:
+            noise = rng.normal(0, 255 * self.noise, batch["image"].shape)
+            batch["image"] = np.clip(
+                batch["image"] + noise.round().astype(np.int32), 0, 255
+            ).astype(np.uint8)
+        return batch
+
+    def _write(
+        self,
+        line: np.ndarray,
+        span: np.ndarray,
+        chosen: np.ndarray,
+        rng: np.random.Generator,
+    ) -> None:
+        """Write digits into an empty line, and their columns into ``span``."""
+        centre = (self.height - self.glyph_height) // 2
+        jitter = rng.integers(-self.jitter, self.jitter, len(chosen), endpoint=True)
+        tops = (centre + jitter).tolist()
+        touch = rng.random(len(chosen)) < self.touching
+        gaps = rng.integers(*self.spacing, len(chosen), endpoint=True)
+        glyphs = [self._glyphs[index] for index in chosen]
+        left = 0
+        for index, (glyph, top) in enumerate(zip(glyphs, tops, strict=True)):
+            if index:
+                gap = gaps[index]
+                if touch[index]:
+                    free = _free_columns(glyphs[index - 1], glyph, tops[index - 1], top)
+                    gap = -min(free, self.overlap)
+                left = max(span[index - 1, 1] + gap, 0)
+            span[index] = left, left + glyph.shape[1]
+            place = line[top : top + self.glyph_height, slice(*span[index])]
+            np.maximum(place, glyph, out=place)
+        # The line was written from column 0.
+        length = len(chosen)
+        end = span[:length, 1].max()
+        shift = rng.integers(self.width - end, endpoint=True)
+        if self.position == "centre":
+            shift = self.width // 2 - end // 2
+        line[:] = np.roll(line, shift, axis=1)
+        span[:length] += shift
+
+
+def _glyph(image: np.ndarray, index: int, height: int) -> np.ndarray:
+    """A digit scaled to ``height`` rows and cut to its columns of ink."""
+    image = image.reshape(image.shape[:2])
+    if image.shape[0] != height:
+        width = round(image.shape[1] * height / image.shape[0])
+        scaled = Image.fromarray(image).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        image = np.asarray(scaled)
+    ink = np.flatnonzero((image >= INK).any(0))
+    if not len(ink):
+        raise names.ConfigError(f"image {index} has no ink (grey of {INK} or more)")
+    return image[:, ink[0] : ink[-1] + 1]
+
+
+def _free_columns(
+    before: np.ndarray, after: np.ndarray, top_before: int, top_after: int
+) -> int:
+    """Columns that ``after`` can slide over ``before`` until their ink meets."""
+    rows = np.arange(before.shape[0])
+    far = 4 * (before.shape[1] + after.shape[1])
+    ink_before, ink_after = before >= INK, after >= INK
+    room_before = np.where(ink_before.any(1), ink_before[:, ::-1].argmax(1), far)
+    room_after = np.where(ink_after.any(1), ink_after.argmax(1), far)
+    # Strokes also meet across a corner, hence the neighbouring rows.
+    distance = np.abs((rows + top_before)[:, None] - (rows + top_after)[None, :])
+    room = room_before[:, None] + room_after[None, :]
+    return int(room[distance <= 1].min(initial=far))

@@ -1,0 +1,162 @@
+"""Candidate cuts of a line, and the pieces between them, in arrays of fixed size.
+
+The heuristic segmenter of LeCun et al. (1998), section V-A: a line is cut in
+more places than it has digits, and the recogniser decides which cuts are right.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+Line = Float[Array, "height width"]
+
+
+class Segmentation(struct.PyTreeNode):
+    """The segmentation graph of a line, its arcs without scores.
+
+    Node j is the j-th cut from the left; its arc k is the piece between cut
+    j - 1 - k and cut j.
+
+    Attributes:
+      cut: column in front of which each cut is, (cuts,).
+      count: cuts that there are; a line without ink has one.
+      span: first ink column of each piece and the first one after it,
+        (cuts, pieces, 2).
+      present: pieces that there are, (cuts, pieces).
+    """
+
+    cut: Any
+    count: Any
+    span: Any
+    present: Any
+
+
+def cut_strength(
+    profile: Float[Array, " width"], radius: int, reach: int, depth: float
+) -> Float[Array, " width"]:
+    """How good a place each column is for a cut; 0 for no place at all.
+
+    Args:
+      profile: ink of each column; 0 for none.
+      radius: a thin place has the least ink within this distance.
+      reach: distance within which the ink on both sides is compared with it.
+      depth: ink that must be missing, as a share of the lower of those two.
+
+    Returns:
+      2 in the middle of a gap; at a thin place the share of ink that is missing.
+    """
+    width = profile.shape[0]
+    inked = profile > 0
+    before, after = _neighbours(inked)
+    gap = ~inked & (before >= 0) & (after < width)
+    gap &= jnp.arange(width) == (before + after + 1) // 2
+
+    def extreme(function, fill, first, last):
+        """Over the columns at distances first to last (negative: to the left)."""
+        padded = jnp.pad(profile, max(reach, radius), constant_values=fill)
+        start = max(reach, radius) + first
+        windows = [
+            padded[start + i : start + i + width] for i in range(last - first + 1)
+        ]
+        return function(jnp.stack(windows), axis=0)
+
+    # The first of equally thin columns counts.
+    thinnest = profile < extreme(jnp.min, jnp.inf, -radius, -1)
+    thinnest &= profile <= extreme(jnp.min, jnp.inf, 1, radius)
+    left = extreme(jnp.max, -jnp.inf, -reach, -1)
+    right = extreme(jnp.max, -jnp.inf, 1, reach)
+    sides = jnp.minimum(left, right)
+    missing = 1.0 - profile / jnp.where(inked & (sides > 0), sides, 1.0)
+    thin = inked & thinnest & (missing >= depth) & (sides > 0)
+    return jnp.where(gap, 2.0, jnp.where(thin, missing, 0.0))
+
+
+def select_cuts(
+    inked: Bool[Array, " width"], strength: Float[Array, " width"], cuts: int
+) -> tuple[Int[Array, "{cuts}"], Int[Array, ""]]:
+    """The ends of the ink and the strongest places between, from left to right.
+
+    Args:
+      inked: columns with ink.
+      strength: see `cut_strength`.
+      cuts: size of the result.
+
+    Returns:
+      Columns in front of which the cuts are (0 past the count), and their
+      count; 1 where there is no ink.
+    """
+    width = inked.shape[0]
+    index = jnp.arange(width)
+    first = jnp.where(inked, index, width).min()
+    end = jnp.where(inked, index + 1, 0).max()
+    strength = jnp.where((index > first) & (index < end), strength, 0.0)
+    best, column = jax.lax.top_k(strength, min(cuts - 2, width))
+    inner = jnp.sort(jnp.where(best > 0, column, width))
+    inner = jnp.pad(inner, (0, cuts - 2 - inner.shape[0]), constant_values=width)
+    count = jnp.where(inked.any(), (inner < width).sum() + 2, 1)
+    cut = jnp.concatenate([first[None], inner, jnp.full((1,), width)])
+    place = jnp.arange(cuts)
+    cut = jnp.where(place == count - 1, end, cut)
+    return jnp.where(place < count, cut, 0), count
+
+
+def spans(
+    inked: Bool[Array, " width"],
+    cut: Int[Array, " cuts"],
+    count: Int[Array, ""],
+    pieces: int,
+) -> tuple[Int[Array, "cuts {pieces} 2"], Bool[Array, "cuts {pieces}"]]:
+    """The ink between every two cuts that are at most ``pieces`` apart.
+
+    Returns:
+      First ink column and the first after the last of each piece (see
+      `Segmentation`), and whether both cuts exist and there is ink between.
+    """
+    width = inked.shape[0]
+    node = jnp.arange(cut.shape[0])[:, None]
+    source = node - 1 - jnp.arange(pieces)[None, :]
+    before, after = _neighbours(inked)
+    left = after[jnp.minimum(cut[jnp.maximum(source, 0)], width - 1)]
+    right = before[jnp.maximum(cut - 1, 0)][:, None] + 1
+    right = jnp.broadcast_to(right, left.shape)
+    present = (source >= 0) & (node < count) & (left < right)
+    span = jnp.stack([left, right], axis=-1)
+    return jnp.where(present[..., None], span, 0), present
+
+
+def cut_out(
+    lines: Float[Array, "n height width"],
+    line: Int[Array, " pieces"],
+    span: Int[Array, "pieces 2"],
+    field: int,
+    paper: float,
+) -> Float[Array, "pieces height {field}"]:
+    """Pieces of lines, each in the middle of a field of its own, nothing else in it.
+
+    Args:
+      lines: grey levels.
+      line: which line each piece is of.
+      span: first column of each piece and the first one after it.
+      field: columns of a field; the middle of the piece is at half of it.
+      paper: grey of the rest of the field.
+    """
+    left, right = span[:, :1], span[:, 1:]
+    column = (left + right) // 2 - field // 2 + jnp.arange(field)[None, :]
+    inside = (column >= left) & (column < right)
+    column = jnp.clip(column, 0, lines.shape[2] - 1)
+    found = lines[line[:, None], :, column]
+    return jnp.where(inside[:, :, None], found, paper).swapaxes(1, 2)
+
+
+def _neighbours(
+    inked: Bool[Array, " width"],
+) -> tuple[Int[Array, " width"], Int[Array, " width"]]:
+    """The last ink column up to each one (-1: none), and the next from it on."""
+    width = inked.shape[0]
+    index = jnp.arange(width)
+    before = jax.lax.cummax(jnp.where(inked, index, -1))
+    after = jax.lax.cummin(jnp.where(inked, index, width), reverse=True)
+    return before, after

@@ -1,0 +1,198 @@
+"""Losses and errors of lines of digits, from the graph of their readings.
+
+The four criteria of LeCun et al. (1998), section VI, as one field. A network
+puts out the recognition graph of a line; composed with an acceptor of the right
+string it leaves the right paths alone. In penalties, the negatives of scores:
+
+    viterbi                  best right path                              (A)
+    discriminative_viterbi   best right path less the best of all         (B)
+    forward                  all right paths together                     (C)
+    discriminative_forward   all right paths less all paths               (D)
+
+The discriminative ones are zero or more; the last is the negative log of the
+share of exp(score) on the right paths. Over the graph of a space displacement
+network, with the alignment acceptor, it is the loss of connectionist temporal
+classification (Graves et al. 2006).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from cnn_jax import graphs, names
+from cnn_jax.acceptors import alignment_acceptor, string_acceptor
+from cnn_jax.graphs import Graph
+
+CRITERIA = ("viterbi", "discriminative_viterbi", "forward", "discriminative_forward")
+Criterion = Literal[
+    "viterbi", "discriminative_viterbi", "forward", "discriminative_forward"
+]
+
+
+def string_loss(
+    outputs: Graph,
+    batch: Mapping[str, Any],
+    criterion: Criterion = "discriminative_forward",
+) -> Float[Array, " batch"]:
+    """Loss of each line.
+
+    A line that no path of its graph spells (its segmenter missed a cut, its
+    string is empty, or a label is outside the classes) has loss 0 and no
+    gradient: `spellable` tells how many there are.
+
+    Args:
+      outputs: recognition graphs of a batch of lines.
+      batch: its 'label' holds the strings, int32 (batch, most), its 'length'
+        their lengths, int32 (batch,).
+      criterion: one of `CRITERIA`.
+
+    Returns:
+      Loss of each line, float32.
+
+    Raises:
+      ConfigError: an unknown criterion.
+    """
+    if criterion not in CRITERIA:
+        raise names.choices("criterion", criterion, CRITERIA)
+    score = graphs.best if "viterbi" in criterion else graphs.forward
+
+    def loss(graph: Graph, label: Array, length: Array) -> Array:
+        right = score(_right_paths(graph, label, length))
+        spelled = jnp.isfinite(right)
+        penalty = -jnp.where(spelled, right, 0.0)
+        if criterion.startswith("discriminative"):
+            penalty = penalty + jnp.where(spelled, score(graph), 0.0)
+        return penalty
+
+    return jax.vmap(loss)(outputs, batch["label"], batch["length"])
+
+
+def spellable(outputs: Graph, batch: Mapping[str, Any]) -> Float[Array, " batch"]:
+    """1 for each line that some path of its graph spells, else 0."""
+
+    def found(graph: Graph, label: Array, length: Array) -> Array:
+        right = graphs.best(_right_paths(graph, label, length))
+        return jnp.isfinite(right).astype(jnp.float32)
+
+    return jax.vmap(found)(outputs, batch["label"], batch["length"])
+
+
+def read(outputs: Graph) -> tuple[Int[Array, "batch most"], Int[Array, " batch"]]:
+    """The string of the best path of each graph: the path selector (V-B, VII-A).
+
+    Args:
+      outputs: recognition graphs of a batch of lines; where they have a blank,
+        repeated labels are merged and blanks dropped.
+
+    Returns:
+      Labels, -1 past the end, and lengths.
+    """
+
+    def one(graph: Graph) -> tuple[Array, Array]:
+        label = graphs.viterbi(graph).label
+        if graph.blank < 0:
+            keep = label >= 0
+        else:
+            before = jnp.concatenate([jnp.full((1,), -1), label[:-1]])
+            keep = (label >= 0) & (label != graph.blank) & (label != before)
+        place = jnp.where(keep, jnp.cumsum(keep) - 1, label.shape[0])
+        string = jnp.full_like(label, -1).at[place].set(label, mode="drop")
+        return string, keep.sum()
+
+    return jax.vmap(one)(outputs)
+
+
+def string_errors(outputs: Graph, batch: Mapping[str, Any]) -> Float[Array, " batch"]:
+    """1 for each line that is not read exactly as it is labelled, else 0."""
+    label, length = read(outputs)
+    most = max(label.shape[1], batch["label"].shape[1])
+
+    def fill(strings, lengths):
+        strings = jnp.pad(strings, ((0, 0), (0, most - strings.shape[1])))
+        return jnp.where(jnp.arange(most)[None] < lengths[:, None], strings, -1)
+
+    wanted = fill(batch["label"], batch["length"])
+    return (fill(label, length) != wanted).any(1).astype(jnp.float32)
+
+
+def digit_edits(outputs: Graph, batch: Mapping[str, Any]) -> Int[Array, " batch"]:
+    """Digits to insert, delete or replace in what is read of each line.
+
+    The digit error rate is their sum over the sum of the lengths.
+    """
+    label, length = read(outputs)
+    return jax.vmap(edit_distance)(label, length, batch["label"], batch["length"])
+
+
+def edit_distance(
+    one: Int[Array, " most"],
+    one_length: Int[Array, ""],
+    other: Int[Array, " longest"],
+    other_length: Int[Array, ""],
+) -> Int[Array, ""]:
+    """Least number of insertions, deletions and replacements (Levenshtein)."""
+    index = jnp.arange(other.shape[0] + 1)
+
+    def step(row: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
+        symbol, place = at
+        replaced = row[:-1] + (other != symbol)
+        ways = jnp.minimum(row[1:] + 1, replaced)
+        ways = jnp.concatenate([row[:1] + 1, ways])
+        # An insertion costs 1 a column, whatever the column it begins in.
+        inserted = jax.lax.cummin(ways - index) + index
+        return jnp.where(place < one_length, inserted, row), None
+
+    places = jnp.arange(one.shape[0])
+    row, _ = jax.lax.scan(step, index, (one, places))
+    return row[other_length]
+
+
+# What the training step counts as an error of this loss's outputs.
+string_loss.errors = string_errors
+
+
+def check_strings(
+    label: Int[np.ndarray, "batch most"],
+    length: Int[np.ndarray, " batch"],
+    num_classes: int,
+) -> None:
+    """Refuse strings that no line can have; on the host, before training.
+
+    Args:
+      label: the strings.
+      length: their lengths.
+      num_classes: labels are 0 to ``num_classes`` - 1.
+
+    Raises:
+      ValueError: an empty string, a length past the array, or a label outside
+        the classes.
+    """
+    if (length < 1).any():
+        row = int((length < 1).argmax())
+        raise ValueError(f"string {row} is empty: a line has at least 1 digit")
+    if (length > label.shape[1]).any():
+        row = int((length > label.shape[1]).argmax())
+        raise ValueError(
+            f"string {row} has length {length[row]}, but only {label.shape[1]} labels"
+        )
+    used = np.arange(label.shape[1])[None] < length[:, None]
+    outside = used & ((label < 0) | (label >= num_classes))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"label {label[row, column]} of string {row} is outside 0 to "
+            f"{num_classes - 1}"
+        )
+
+
+def _right_paths(graph: Graph, label: Array, length: Array) -> Graph:
+    """The paths that spell the string."""
+    if graph.blank < 0:
+        acceptor = string_acceptor(label, length)
+    else:
+        acceptor = alignment_acceptor(label, length, graph.blank)
+    return graphs.compose(graph, acceptor)

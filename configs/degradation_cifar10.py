@@ -1,0 +1,65 @@
+"""Degradation study on CIFAR-10: the recipe of the paper.
+
+He et al. (2015), section 4.2 and figure 6: depths 20 to 110, 64k steps of 128
+images, the rate divided by 10 at 32k and 48k, per-pixel mean, pad-4 crops and
+flips, batch norm over 64 images (128 on two GPUs). Depth 110 starts at 0.01
+until its training error is below 80 %.
+
+    python -m experiments.prepare cifar10
+    python -m experiments.degradation --config=configs/degradation_cifar10.py
+
+Hardware and time: one GPU; not measured. 5 depths x 2 families x 5 seeds.
+Expected test error (%), residual: 8.75, 7.51, 7.17, 6.97, 6.43 (the paper, best
+of 5 at 110: 6.61 +- 0.16 on average); plain: about 9.8, 9.9, 11.4, 12.95
+(reproductions) and above 60 at 110 (the paper's figure).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "degradation_cifar10"
+    config.families = {
+        "plain": {"model": {"shortcut": "none"}},
+        "residual": {"model": {"shortcut": "A"}},
+    }
+    config.depths = (20, 32, 44, 56, 110)
+    config.seeds = (0, 1, 2, 3, 4)
+    config.overrides = {"depth110": {"warmup": {"rate": 0.01, "until_error": 0.8}}}
+
+    run = config.run = ConfigDict()
+    run.seed = 0  # replaced by each of config.seeds
+    run.model = {
+        "name": "cifar_resnet",
+        "depth": 20,  # replaced by each of config.depths
+        "block": "basic",
+        "shortcut": "A",  # replaced by each family
+        "widths": (16, 32, 64),
+        "dtype": "float32",
+    }
+    run.loss = {"name": "softmax_cross_entropy"}
+    run.dataset = {"name": "cifar10", "data_dir": "", "validation_size": 0}
+    run.preprocess = {"name": "standardize", "mean": "pixel", "std": "none"}
+    run.augment = {"name": "crop_flip", "pad": 4, "flip": True}
+    run.optimizer = {
+        "name": "sgd",
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 1e-4,
+        "decay": "all",
+    }
+    run.schedule = {
+        "name": "piecewise",
+        "rates": (0.1, 0.01, 0.001),
+        "boundaries": (32_000, 48_000),
+    }
+    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.batch_size = 128
+    run.eval_batch_size = 1000
+    run.steps = 64_000
+    run.log_every = 391  # about an epoch
+    run.eval_every = 1955
+    run.checkpoint_every = 4000
+    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 64}
+    return config

@@ -1,0 +1,104 @@
+"""Lines of touching digits, read by graph transformer networks.
+
+LeCun, Bottou, Bengio and Haffner (1998), sections V to VII, in miniature: the
+embedded 8x8 digits at 20 rows in lines of three to five, half of the neighbours
+touching, read by LeNet-5 (with ReLU, max-pooling and linear outputs). Three
+systems, each trained anew for every seed:
+
+    isolated       the recogniser is trained on digits one at a time, then reads
+                   lines through the over-segmentation system
+    system         the same, trained on with the discriminative forward criterion
+    displacement   the space displacement network, from scratch
+
+    python -m experiments.gtn
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.name = "gtn_digits"
+    config.seeds = (0, 1, 2)
+
+    isolated = config.isolated = run()
+    isolated.model = {"name": "lenet5_modern"}
+    isolated.loss = {"name": "softmax_cross_entropy", "label_smoothing": 0.0}
+    isolated.dataset.isolated = True
+    isolated.schedule = {
+        "name": "cosine",
+        "rate": 2e-3,
+        "steps": 600,
+        "warmup_steps": 0,
+    }
+    isolated.batch_size = 64
+    isolated.steps = 600
+
+    system = config.system = run()
+    system.model = {
+        "name": "gtn",
+        "recognizer": "lenet5_modern",
+        "cuts": 14,
+        "pieces": 4,
+        "average": 16,
+    }
+    system.loss = {"name": "strings", "criterion": "discriminative_forward"}
+    system.schedule = {
+        "name": "cosine",
+        "rate": 1e-3,
+        "steps": 200,
+        "warmup_steps": 0,
+    }
+    system.batch_size = 32
+    system.steps = 200
+
+    displacement = config.displacement = run()
+    displacement.model = {"name": "sdnn", "recognizer": "lenet5_modern", "margin": 12}
+    displacement.loss = {"name": "strings", "criterion": "discriminative_forward"}
+    displacement.schedule = {
+        "name": "cosine",
+        "rate": 3e-3,
+        "steps": 800,
+        "warmup_steps": 0,
+    }
+    displacement.batch_size = 32
+    displacement.steps = 800
+    return config
+
+
+def run() -> ConfigDict:
+    """What the three runs share."""
+    run = ConfigDict()
+    run.seed = 0  # replaced by each of config.seeds
+    run.dataset = {
+        "name": "digit_strings",
+        "digits": {"name": "digits", "data_dir": ""},
+        "isolated": False,
+        "num_lines": 500,
+        "min_length": 3,
+        "max_length": 5,
+        "height": 32,
+        "glyph_height": 20,
+        "spacing": (1, 5),
+        "touching": 0.5,
+        "overlap": 4,
+        "jitter": 3,
+        "noise": 0.0,
+    }
+    run.preprocess = {"name": "interval", "low": -0.1, "high": 1.175}
+    run.augment = {"name": "none"}
+    run.optimizer = {
+        "name": "adamw",
+        "b1": 0.9,
+        "b2": 0.999,
+        "epsilon": 1e-8,
+        "weight_decay": 0.0,
+        "decay": "kernels",
+    }
+    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.eval_batch_size = 64
+    run.log_every = 50
+    run.eval_every = 0
+    run.checkpoint_every = 0
+    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    return run

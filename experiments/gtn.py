@@ -1,0 +1,381 @@
+"""Graph transformer networks read lines of digits.
+
+    python -m experiments.gtn [--config=configs/gtn_digits.py] [--workdir=DIR] \
+        [--config.seeds='(0,)'] [--plot_only] [--speed]
+
+Trains, for every seed, a recogniser of isolated digits, the over-segmentation
+system that goes on from it, and a space displacement network. Writes
+``results.csv``, ``reading_errors`` and ``segmentation`` (PNG and SVG) into the
+study's directory, ``runs/NAME`` by default, and goes on where it was stopped.
+``--speed`` measures training steps over the length of lines instead, and writes
+``speed.csv`` and ``speed``.
+"""
+
+import csv
+import io
+import json
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from cnn_jax import graphs, models, names, plots_gtn
+from cnn_jax.data import preprocess, sources
+from cnn_jax.models.gtn import OverSegmentation
+from cnn_jax.train import checkpoint, strings
+from cnn_jax.train import config as run_config
+from cnn_jax.train.loop import fit
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import RunDirectory
+from experiments import launch
+from experiments.progress import single_run
+
+STAGES = ("isolated", "system", "displacement")
+KEYS = ("name", "seeds", *STAGES)
+# What is compared: the stage that a row's weights are from, and its name.
+ROWS = {
+    "isolated": "isolated digits, then Viterbi",
+    "isolated_normalized": "the same, each piece normalised",
+    "system": "trained through the graph",
+    "displacement": "space displacement",
+}
+COLUMNS = ("system", "seed", "string_error", "digit_error", "unspellable", "loss")
+SPEED_LENGTHS = (5, 10, 20, 40)
+SPEED_STEPS = 5
+
+
+class Tuned(Program):
+    """A program whose recogniser starts from trained weights, not from chance.
+
+    Attributes:
+      start: parameters of the recogniser.
+    """
+
+    start: Any = None
+
+    def initial_state(self, seed: int) -> Any:
+        """A fresh state of the seed, around the recogniser that is there."""
+        state = super().initial_state(seed)
+        params = {**state.params, "recognizer": self.start}
+        return state.replace(params=params, opt_state=self.optimizer.init(params))
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "workdir", "", "Directory of the study; runs/NAME if empty.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "plot_only", False, "Rebuild the table and figures.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "speed", False, "Measure training steps over line length.", flag_values=values
+    )
+
+
+def body(values: flags.FlagValues) -> int:
+    """Train what is not finished, then write the table and the figures."""
+    config = check(values.config)
+    directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
+    if values.speed:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_speed(config["system"], directory)
+        return 0
+    study = Study(config, directory)
+    if not values.plot_only:
+        study.train()
+    study.write()
+    return 0
+
+
+def check(config: Any) -> dict[str, Any]:
+    """The config as plain dicts, if it can be run.
+
+    Raises:
+      ConfigError: a missing or unknown key, no seed, or a run that cannot be.
+    """
+    config = run_config.as_dict(config)
+    for key in config:
+        if key not in KEYS:
+            raise names.choices("key of the config", key, KEYS)
+    for key in KEYS:
+        if key not in config:
+            raise names.ConfigError(f"the config lacks {key}")
+    seeds = config["seeds"]
+    if not seeds or not names.has_type(seeds, tuple[int, ...]):
+        raise names.ConfigError(f"config.seeds must be integers, got {seeds!r}")
+    for stage in STAGES:
+        run_config.check(config[stage])
+    for stage in ("system", "displacement"):
+        if config[stage]["loss"]["name"] != "strings":
+            raise names.choices(
+                f"config.{stage}.loss.name", config[stage]["loss"]["name"], ["strings"]
+            )
+    return config
+
+
+class Study:
+    """The runs of an experiment, and what is made of them.
+
+    Args:
+      config: see `check`.
+      directory: of the experiment; the runs are in ``runs/STAGE-seedN``.
+    """
+
+    def __init__(self, config: dict[str, Any], directory: pathlib.Path):
+        self.config, self.directory = config, directory
+        self.seeds = tuple(config["seeds"])
+
+    def place(self, stage: str, seed: int) -> RunDirectory:
+        """Where a run is."""
+        return RunDirectory(self.directory / "runs" / f"{stage}-seed{seed}")
+
+    def train(self) -> None:
+        """Train every run that is not finished; one compiled program a stage."""
+        for stage in STAGES:
+            todo = [
+                seed for seed in self.seeds if self.place(stage, seed).result() is None
+            ]
+            if not todo:
+                continue
+            program = (Tuned if stage == "system" else Program)(self.config[stage])
+            for seed in todo:
+                print(f"{stage}, seed {seed}", flush=True)
+                if isinstance(program, Tuned):
+                    program.start = self.params("isolated", seed)
+                with single_run(program.config["steps"]) as report:
+                    fit(program, seed, self.place(stage, seed), report)
+
+    def params(self, stage: str, seed: int) -> Any:
+        """Trained parameters of a run.
+
+        Raises:
+          ConfigError: the run has no checkpoint.
+        """
+        place = self.place(stage, seed)
+        if place.result() is None:
+            raise names.ConfigError(f"{place.path} holds no finished run")
+        program = Program(self.config[stage])
+        found = checkpoint.restore(place.checkpoints, program.initial_state(seed))
+        if found is None:
+            raise names.ConfigError(f"{place.path} holds no checkpoint")
+        return found[0].params
+
+    def write(self) -> None:
+        """Results and figures, from the run directories alone."""
+        rows = list(self.rows())
+        write_csv(self.directory / "results.csv", COLUMNS, rows)
+        plots_gtn.reading_errors(rows, ROWS, self.directory, self.config["name"])
+        seed = self.seeds[0]
+        isolated = {"recognizer": self.params("isolated", seed)}
+        trained = self.params("system", seed)
+        plots_gtn.segmentation(
+            explain(self.config["system"], [isolated, trained]),
+            [ROWS["isolated"], ROWS["system"]],
+            self.directory,
+        )
+        print(f"\n{self.config['name']}: mean ± std over {len(self.seeds)} seeds")
+        print(f"{'':<34} string error    digit error")
+        for system, title in ROWS.items():
+            own = [row for row in rows if row["system"] == system]
+            cells = [spread(own, key) for key in ("string_error", "digit_error")]
+            print(f"{title:<34} {cells[0]}   {cells[1]}")
+        print(f"\n{self.directory / 'results.csv'}")
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """How well each system reads the test lines; measured once a run."""
+        for system in ROWS:
+            stage = system.partition("_")[0]
+            reader = "displacement" if stage == "displacement" else "system"
+            config = self.config[reader]
+            if system == "isolated_normalized":
+                config = {**config, "model": {**config["model"], "normalize": True}}
+            measure = None
+            for seed in self.seeds:
+                place = self.place(stage, seed)
+                stored = place.path / f"reading_{system}.json"
+                if not stored.exists():
+                    params = self.params(stage, seed)
+                    if stage == "isolated":
+                        params = {"recognizer": params}
+                    measure = measure or Reader(config)
+                    text = json.dumps(measure(params))
+                    checkpoint.write_atomically(stored, text.encode())
+                yield {
+                    "system": system,
+                    "seed": seed,
+                    **json.loads(stored.read_text()),
+                }
+
+
+class Reader:
+    """A system that reads the test lines of its config.
+
+    Args:
+      config: of the run that the system is from.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        self.source = sources.open_source(config["dataset"])
+        self.batch_size = config["eval_batch_size"]
+        self.scale = preprocess.build(config["preprocess"], self.source.statistics())
+        self.model = models.create(
+            **config["model"], num_classes=self.source.num_classes
+        )
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """String and digit error rates (fractions), lines that no path spells.
+
+        Args:
+          params: of the system.
+        """
+
+        @jax.jit
+        def sums(batch):
+            outputs = self.model.apply(
+                {"params": params}, self.scale(batch["image"]), train=False
+            )
+            kinds = {
+                "string_error": strings.string_errors(outputs, batch),
+                "digit_error": strings.digit_edits(outputs, batch),
+                "unspellable": 1.0 - strings.spellable(outputs, batch),
+                "loss": strings.string_loss(outputs, batch),
+                "digits": batch["length"],
+                "strings": jnp.ones_like(batch["mask"]),
+            }
+            return {key: (value * batch["mask"]).sum() for key, value in kinds.items()}
+
+        totals: dict[str, float] = {}
+        for batch in self.source.eval_batches("test", self.batch_size):
+            for key, value in sums(batch).items():
+                totals[key] = totals.get(key, 0.0) + float(value)
+        count, digits = totals.pop("strings"), totals.pop("digits")
+        shares = {"digit_error": digits}
+        return {key: value / shares.get(key, count) for key, value in totals.items()}
+
+
+def explain(
+    config: dict[str, Any], weights: Sequence[Any]
+) -> list[plots_gtn.Explanation]:
+    """What systems of different weights see in a line that they read apart.
+
+    Args:
+      config: of the over-segmentation system.
+      weights: parameters of each system.
+
+    Returns:
+      For each: the line, its cuts, its pieces and the best path through them.
+      The line is the first test line that the first system misreads and the
+      last reads right (the first of all, where there is none).
+    """
+    reader = Reader(config)
+    model = reader.model
+    assert isinstance(model, OverSegmentation)
+    batch = next(iter(reader.source.eval_batches("test", reader.batch_size)))
+    images = reader.scale(jnp.asarray(batch["image"]))
+
+    @jax.jit
+    def see(params):
+        graph = model.apply({"params": params}, images, train=False)
+        posterior = jax.vmap(
+            jax.grad(lambda score, graph: graphs.forward(graph.replace(score=score)))
+        )(graph.score, graph)
+        wrong = strings.string_errors(graph, batch)
+        return posterior, jax.vmap(graphs.viterbi)(graph), wrong
+
+    seen = [jax.device_get(see(params)) for params in weights]
+    found = jax.device_get(jax.jit(model.segment)(images))
+    row = int(((seen[0][2] > 0) & (seen[-1][2] == 0)).argmax())
+    return [
+        plots_gtn.Explanation(
+            image=batch["image"][row, :, :, 0],
+            label=batch["label"][row, : batch["length"][row]],
+            cut=found.cut[row, : found.count[row]],
+            posterior=posterior[row].reshape(*found.present.shape[1:], -1),
+            source=path.source[row, : path.length[row]],
+            target=path.target[row, : path.length[row]],
+            read=path.label[row, : path.length[row]],
+        )
+        for posterior, path, _ in seen
+    ]
+
+
+def write_speed(config: dict[str, Any], directory: pathlib.Path) -> None:
+    """Seconds of a training step over the length of its lines.
+
+    Args:
+      config: of the over-segmentation system.
+      directory: receives ``speed.csv`` and the figure.
+    """
+    rows = []
+    for length in SPEED_LENGTHS:
+        fields = {"min_length": length, "max_length": length, "num_lines": 8}
+        run = {
+            **config,
+            "batch_size": 8 * jax.local_device_count(),
+            "dataset": {**config["dataset"], **fields},
+            "model": {
+                **config["model"],
+                "cuts": 3 * length + 1,
+                "average": 4 * length,
+            },
+        }
+        program = Program(run)
+        state = program.devices.replicate(program.initial_state(0))
+        item, _ = next(program.source.train_batches(0, run["batch_size"], 0))
+        item = program.devices.split(item)
+        seconds = []
+        for _ in range(SPEED_STEPS + 1):
+            started = time.perf_counter()
+            state, sums = program.train_step(state, program.resident, item)
+            jax.block_until_ready((state, sums))
+            seconds.append(time.perf_counter() - started)
+        median = statistics.median(seconds[1:])  # the first one compiled
+        rows.append(
+            {
+                "length": length,
+                "strings_per_second": run["batch_size"] / median,
+                "seconds_per_string": median / run["batch_size"],
+            }
+        )
+        print(
+            f"{length:>3} digits: {rows[-1]['strings_per_second']:8.1f} strings/s, "
+            f"{length * rows[-1]['strings_per_second']:8.1f} digits/s",
+            flush=True,
+        )
+    write_csv(directory / "speed.csv", tuple(rows[0]), rows)
+    plots_gtn.speed(rows, directory)
+
+
+def write_csv(
+    path: pathlib.Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Write a table, replacing the old one in one go."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.write_atomically(path, text.getvalue().encode())
+
+
+def spread(rows: Sequence[dict[str, Any]], key: str) -> str:
+    """Mean and sample standard deviation of a column, in percent."""
+    values = np.array([100 * row[key] for row in rows])
+    std = values.std(ddof=1) if len(values) > 1 else 0.0
+    return f"{values.mean():5.2f} ± {std:4.2f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv, config="gtn_digits.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

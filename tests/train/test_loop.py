@@ -1,0 +1,215 @@
+"""A run ends the same however often it is stopped."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.names import ConfigError
+from cnn_jax.train import checkpoint
+from cnn_jax.train.interrupt import Interrupted
+from cnn_jax.train.loop import Diverged, fit
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import RunDirectory
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def program():
+    return Program(tiny.config())
+
+
+@pytest.fixture(scope="module")
+def reference(program, tmp_path_factory):
+    """The uninterrupted run."""
+    place = RunDirectory(tmp_path_factory.mktemp("reference") / "run")
+    result = fit(program, 0, place)
+    return place, result, final_state(program, place)
+
+
+def final_state(program, place):
+    state, _, _ = checkpoint.restore(place.checkpoints, program.initial_state(0))
+    return state
+
+
+def assert_equals_reference(program, place, result, reference):
+    expected_place, expected, expected_state = reference
+    same = {k: v for k, v in result.items() if k != "seconds"}
+    assert same == {k: v for k, v in expected.items() if k != "seconds"}
+    log = (place.path / "metrics.jsonl").read_bytes()
+    assert log == (expected_place.path / "metrics.jsonl").read_bytes()
+    state = final_state(program, place)
+    for found, wanted in zip(
+        jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_run_learns_and_logs_what_it_says(reference):
+    place, result, state = reference
+    assert result["status"] == "finished"
+    assert result["step"] == 12 == int(state.step)
+    rows = place.rows()
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert ["test_error" in row for row in rows] == [False, True, False, True]
+    assert rows[0]["learning_rate"] == pytest.approx(0.1)
+    assert rows[-1]["learning_rate"] == pytest.approx(0.01)
+    assert rows[-1]["running_train_loss"] < rows[0]["running_train_loss"]
+    # 40 training and 10 test examples: errors are whole examples
+    assert (result["clean_train_error"] * 40) % 1 == pytest.approx(0)
+    assert (result["test_error"] * 10) % 1 == pytest.approx(0)
+
+
+def test_a_finished_run_is_not_run_again(program, reference):
+    place, result, _ = reference
+    before = (place.path / "metrics.jsonl").stat().st_mtime_ns
+    assert fit(program, 0, place) == result
+    assert (place.path / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
+def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, stop_at):
+    """Stopped hard between checkpoints: the log is cut back and rewritten."""
+    place = RunDirectory(tmp_path / "run")
+
+    def fail(step, row):
+        if step == stop_at:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(program, 0, place, fail)
+    result = fit(program, 0, place)
+    assert_equals_reference(program, place, result, reference)
+
+
+def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
+    place = RunDirectory(tmp_path / "run")
+
+    def terminate(step, row):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM") as stopped:
+        fit(program, 0, place, terminate)
+    assert stopped.value.exit_status == 143
+    saved = checkpoint.steps(place.checkpoints)[-1].name
+    assert saved in ("step_000000005.ckpt", "step_000000006.ckpt")
+    result = fit(program, 0, place)
+    assert_equals_reference(program, place, result, reference)
+
+
+def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
+    program, reference, tmp_path
+):
+    place = RunDirectory(tmp_path / "run")
+    code = (
+        "import time, pathlib\n"
+        "import jax; jax.config.update('jax_numpy_rank_promotion', 'raise')\n"
+        "from tests import tiny\n"
+        "from cnn_jax.train.loop import fit\n"
+        "from cnn_jax.train.program import Program\n"
+        "from cnn_jax.train.run_directory import RunDirectory\n"
+        "def slow(step, row):\n"
+        "    time.sleep(0.2 if step >= 6 else 0)\n"
+        f"fit(Program(tiny.config()), 0, RunDirectory({str(place.path)!r}), slow)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while not any(row["step"] >= 6 for row in place.rows()):
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert place.result() is None
+    result = fit(program, 0, place)
+    assert_equals_reference(program, place, result, reference)
+
+
+def test_another_config_is_refused_with_the_keys_that_differ(reference):
+    place, _, _ = reference
+    other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
+    with pytest.raises(ConfigError) as error:
+        fit(other, 0, place)
+    assert "batch_size: 16 there, 8 now" in str(error.value)
+    assert "optimizer.momentum: 0.9 there, 0.5 now" in str(error.value)
+    assert "steps" not in str(error.value)
+
+
+def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
+    result = fit(program, 1, RunDirectory(tmp_path / "run"))
+    assert result["running_train_loss"] != reference[1]["running_train_loss"]
+
+
+def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):
+    place = RunDirectory(tmp_path / "run")
+    program = Program(
+        tiny.config(
+            model={"name": "tests.train.test_loop:Explosive"},
+            schedule={"rates": (1e30,), "boundaries": ()},
+            checkpoint_every=1,
+        )
+    )
+    with pytest.raises(Diverged, match=r"loss is (nan|inf|-inf) at step \d+"):
+        fit(program, 0, place)
+    for path in checkpoint.steps(place.checkpoints):
+        state, _ = checkpoint.read(path, program.initial_state(0))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert place.result() is None
+
+
+def test_evaluation_counts_every_example_once():
+    """40 training and 10 test examples in batches of 24 over 8 devices."""
+    errors = {}
+    for devices, size in ((1, 1), (8, 24), (8, 64)):
+        program = Program(
+            tiny.config(parallel={"devices": devices}, eval_batch_size=size)
+        )
+        state = program.devices.replicate(program.initial_state(0))
+        for split in ("train", "test"):
+            found = program.evaluate(state, split)
+            errors.setdefault(split, []).append((found["error"], found["loss"]))
+    for values in errors.values():
+        np.testing.assert_allclose(values, np.broadcast_to(values[0], (3, 2)), 1e-5)
+
+
+def test_nothing_is_traced_again_after_the_first_step(program):
+    state = program.devices.replicate(program.initial_state(0))
+    batches = program.source.train_batches(0, 16, 0)
+    with jax.log_compiles(False):
+        for _ in range(2):
+            item, _ = next(batches)
+            state, _ = program.train_step(
+                state, program.resident, program.devices.split(item)
+            )
+    before = program.traces
+    for _ in range(3):
+        item, _ = next(batches)
+        state, _ = program.train_step(
+            state, program.resident, program.devices.split(item)
+        )
+    assert program.traces == before == 1
+
+
+import flax.linen as nn  # noqa: E402
+
+
+class Explosive(nn.Module):
+    """A linear net without normalisation: one large step and it overflows."""
+
+    num_classes: int
+    depth: int = 8
+    widths: tuple = ()
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dense(8)(x.reshape(x.shape[0], -1))
+        return nn.Dense(self.num_classes)(x)
