@@ -260,18 +260,20 @@ class Stream:
 
     def _batches(self, batches: Shuffled | InOrder) -> Iterator[Item]:
         """The items in order, made ahead of time by Grain."""
-        threads = 1 if self._workers else THREADS
+        # an evaluation of few batches is not worth starting many processes
+        workers = min(self._workers, len(batches))
+        threads = 1 if workers else THREADS
         loader = grain.MapDataset.source(batches).to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         )
-        if self._workers:
+        if workers:
             # Grain's workers are governed by absl flags, which it reads also
             # where the program never parsed any.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             loader = loader.mp_prefetch(
                 grain.MultiprocessingOptions(
-                    num_workers=self._workers, per_worker_buffer_size=AHEAD
+                    num_workers=workers, per_worker_buffer_size=AHEAD
                 ),
                 worker_init_fn=_follow_parent,
             )
