@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from cnn_jax import data, names
 from cnn_jax.data import cache
@@ -93,7 +94,9 @@ class Source(Protocol):
           item: that device's part of an item.
 
         Returns:
-          'image' uint8 (n, h, w, c), 'label' int32 (n,), 'mask' float32 (n,).
+          'image' uint8 (n, h, w, c), 'label' int32 (n,), 'mask' float32 (n,). An
+          evaluation may show several views of an example, which follow one
+          another in 'image' (see `average_views`).
         """
 
 
@@ -128,12 +131,12 @@ class InMemory:
         if not self.dataset.path or len(train) < CACHE_FROM:
             return statistics(train.images)
         store = cache.Cache(self.dataset.path)
-        name = f"statistics-{train.digest[:32]}"
+        name = f"statistics-v1-{train.digest[:32]}"
         found = store.read(name)
         if found is None:
             found = dataclasses.asdict(statistics(train.images))
             store.write(name, found, name)
-        return Statistics(found["pixel_mean"], found["pixel_std"])
+        return Statistics(**found)
 
     def resident(self) -> dict[str, np.ndarray]:
         """Both sets in one array, training examples first."""
@@ -172,6 +175,29 @@ class InMemory:
             "label": resident["label"][index],
             "mask": item.get("mask", jnp.ones(index.shape, jnp.float32)),
         }
+
+
+def average_views(
+    logits: Float[Array, "views classes"], labels: Int[Array, " n"]
+) -> Float[Array, "n classes"]:
+    """Logits of examples that were seen in several views (ten-crop evaluation).
+
+    The softmax predictions of an example's views are averaged (Krizhevsky et al.
+    2012, section 4.1); the result is the logarithm of that average, and the
+    logits themselves where each example has one view.
+
+    Args:
+      logits: of all views, those of an example following one another.
+      labels: of the examples, whose number divides that of the views.
+
+    Returns:
+      One row an example.
+    """
+    views, count = logits.shape[0], labels.shape[0]
+    if views == count:
+        return logits
+    parts = jax.nn.log_softmax(logits).reshape(count, views // count, -1)
+    return jax.nn.logsumexp(parts, 1) - jnp.log(views // count)
 
 
 def open_source(

@@ -24,7 +24,7 @@ from cnn_jax import names
 from cnn_jax.data import cache, transforms
 from cnn_jax.data.disk import OnDisk, Part
 from cnn_jax.data.order import process_rows, shuffled
-from cnn_jax.data.preprocess import Statistics, from_sums
+from cnn_jax.data.preprocess import Statistics, Sums
 from cnn_jax.data.sources import Item, Split
 
 THREADS = 4  # that make batches where there are no workers
@@ -242,24 +242,21 @@ class Stream:
         key = cache.key(
             part=part.key(remember=True), images=len(numbers), crop=str(crop)
         )
-        name = f"statistics-{key}"
+        name = f"statistics-v1-{key}"
         found = store.read(name)
         if found is None:
             found = self._measure(Maker(part, crop, self._damaged), numbers)
             store.write(name, found, name)
-        return Statistics(found["pixel_mean"], found["pixel_std"])
+        return Statistics(**found)
 
     def _measure(self, maker: Maker, numbers: np.ndarray) -> dict[str, np.ndarray]:
         logging.getLogger(__name__).info(
             "mean and standard deviation of %d images of %s", len(numbers), self.name
         )
-        total = np.zeros(self.image_shape, np.int64)
-        squares = np.zeros(self.image_shape, np.int64)
+        sums = Sums(self.image_shape)
         for item in self._batches(InOrder(maker, numbers, 64, slice(None))):
-            real = item["image"][item["mask"] > 0].astype(np.int32)
-            total += real.sum(0)
-            squares += np.square(real).sum(0)
-        return dataclasses.asdict(from_sums(total, squares, len(numbers)))
+            sums.add(item["image"][item["mask"] > 0])
+        return dataclasses.asdict(sums.statistics())
 
     def _batches(self, batches: Shuffled | InOrder) -> Iterator[Item]:
         """The items in order, made ahead of time by Grain."""
