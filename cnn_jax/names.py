@@ -40,7 +40,7 @@ def choices(kind: str, value: Any, allowed: Sequence[Any]) -> ConfigError:
     return ConfigError(f"unknown {kind} {value!r}{hint}; choices: {listed}")
 
 
-def resolve(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
     """The object that ``name`` stands for.
 
     Args:

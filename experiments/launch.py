@@ -93,7 +93,9 @@ def _with_config(
 def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
     try:
         rest = values(["", *arguments])
-    except (flags.Error, OSError, AttributeError, KeyError) as error:
+    except (AttributeError, KeyError) as error:  # config_flags, of a section
+        raise ConfigError(f"unknown config key {error.args[0]}") from None
+    except (flags.Error, OSError) as error:
         raise ConfigError(_one_line(error)) from None
     except (TypeError, ValueError, SyntaxError) as error:
         raise ConfigError(_one_line(error)) from None

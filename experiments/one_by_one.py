@@ -150,16 +150,17 @@ def learn_exclusive_or(one_by_one: bool, seed: int = 0, steps: int = 300) -> flo
         return optax.sigmoid_binary_cross_entropy(logits, target).mean()
 
     @jax.jit
-    def step(carry, key):
+    def step(carry, number):
         params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params, key), state)
+        gradient = jax.grad(loss)(params, jax.random.fold_in(order, number))
+        updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(params, updates), state
 
     init = jax.jit(net.init, static_argnames="train")
     params = init(start, draw(last, 1)[0], train=False)["params"]
     carry = params, optimizer.init(params)
-    for key in jax.random.split(order, steps):
-        carry = step(carry, key)
+    for number in range(steps):
+        carry = step(carry, number)
     images, target = draw(last, 64)
     logits = jax.jit(net.apply, static_argnames="train")(
         {"params": carry[0]}, images, train=False

@@ -1,37 +1,44 @@
-"""Data sets: TFDS in, uint8 arrays out, and what happens to them on the device.
+"""Data sets: files on disk in, batches of uint8 images out.
 
-A config section ``dataset = dict(name=..., data_dir=..., ...)`` names one of:
+A config section ``dataset = dict(name=..., ...)`` names one of:
 
-  - a name of `TABLE` ('digits' needs no network, 'digit_strings' composes lines
-    of digits from those of another data set);
-  - any image-classification set prepared under ``data_dir`` by TFDS;
+  - a name of `TABLE`: 'digits' (needs no network), 'folder' (class folders of
+    pictures), 'digit_strings' (lines composed from another set's digits);
+  - any image-classification set that TFDS prepared under ``data_dir``;
   - ``package.module:function``, whose keyword arguments are the section's
-    other keys and which returns a `Dataset`, or, for a stream, a function from
-    (process_index, process_count) to its `cnn_jax.data.sources.Source`.
+    other keys and which returns a `Dataset` (arrays), an `OnDisk`, or a function from
+    (process_index, process_count) to a `cnn_jax.data.sources.Source`.
+
+The other keys are those of `prepared.open_set`, and ``stream``, a section of
+its own, for sets that do not fit in memory (see `cnn_jax.data.streams`).
 """
 
 import functools
 from typing import Any
 
 from cnn_jax import names
-from cnn_jax.data import digits, prepared, string_source
-from cnn_jax.data.dataset import Arrays, Dataset, hold_out
+from cnn_jax.data import digits, folder, prepared, string_source
+from cnn_jax.data.dataset import Arrays, Dataset
+from cnn_jax.data.disk import OnDisk
 
-__all__ = ["TABLE", "Arrays", "Dataset", "hold_out", "load"]
+__all__ = ["TABLE", "Arrays", "Dataset", "OnDisk", "load", "open_set"]
 
-TABLE = {"digits": digits.load, "digit_strings": string_source.load}
+TABLE = {
+    "digits": digits.open_set,
+    "folder": folder.open_set,
+    "digit_strings": string_source.load,
+}
 
 
-def load(name: str, **fields: Any) -> Any:
-    """The data set that a config section describes, in memory.
+def open_set(name: str, **fields: Any) -> Any:
+    """What a config section names, as its table entry or plugin returns it.
 
     Args:
       name: see the module's description.
-      **fields: the section's other keys; for a prepared set those of
-        `prepared.load` (data_dir, train_split, test_split, validation_size).
+      **fields: the section's other keys, without ``stream``.
 
     Returns:
-      The data set; of a stream, what opens it (see the module's description).
+      An `OnDisk`, or what a plugin returned.
 
     Raises:
       ConfigError: unknown name or field, or data that cannot be used.
@@ -39,5 +46,22 @@ def load(name: str, **fields: Any) -> Any:
     table = dict(TABLE)
     if name not in table and ":" not in name:
         prepared.find(name, fields.get("data_dir", ""))  # or says what is there
-        table[name] = functools.partial(prepared.load, name)
+        table[name] = functools.partial(prepared.open_set, name)
     return names.build("dataset", {"name": name, **fields}, table)
+
+
+def load(name: str, **fields: Any) -> Dataset:
+    """The data set that a config section names, decoded into memory.
+
+    Args:
+      name: as in `open_set`.
+      **fields: as in `open_set`.
+
+    Returns:
+      The data set.
+
+    Raises:
+      ConfigError: as `open_set`, and images of several sizes.
+    """
+    found = open_set(name, **fields)
+    return found.in_memory() if isinstance(found, OnDisk) else found

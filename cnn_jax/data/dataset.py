@@ -6,7 +6,7 @@ import hashlib
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Bool, Int, Int32, UInt8
 
 from cnn_jax import names
 
@@ -29,6 +29,19 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, numbers: Int[np.ndarray, " m"]) -> "Arrays":
+        """Some of the examples."""
+        return Arrays(self.images[numbers], self.labels[numbers])
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all pixels and labels, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in (self.images, self.labels):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -40,6 +53,7 @@ class Dataset:
       train: what is trained on.
       test: what is evaluated: the test set, or the validation part.
       evaluated: which of the two ``test`` is.
+      path: directory of the set, beside which results are cached; '' for none.
 
     Raises:
       ConfigError: on construction, an empty set, images of two shapes, or a
@@ -51,6 +65,7 @@ class Dataset:
     train: Arrays
     test: Arrays
     evaluated: Literal["test", "validation"] = "test"
+    path: str = ""
 
     def __post_init__(self):
         for split, arrays in (("train", self.train), (self.evaluated, self.test)):
@@ -78,43 +93,36 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all pixels and labels, in hexadecimal."""
-        digest = hashlib.sha256()
-        for arrays in (self.train, self.test):
-            for array in (arrays.images, arrays.labels):
-                digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        """SHA-256 of the data of both sets, in hexadecimal."""
+        both = self.train.digest + self.test.digest
+        return hashlib.sha256(both.encode()).hexdigest()
 
 
-def hold_out(train: Arrays, size: int) -> tuple[Arrays, Arrays]:
-    """Split a training set into a smaller one and a validation part.
+def held_out(count: int, size: int) -> Bool[np.ndarray, " count"]:
+    """Which training examples make the validation part.
 
     He et al. (2015), section 4.2, choose the schedule on such a part (45k/5k).
-    The examples are drawn at random with a fixed seed, so the two parts depend
-    on the training set and on ``size`` only.
+    The examples are drawn at random with a fixed seed, so they depend on
+    ``count`` and ``size`` only.
 
     Args:
-      train: the training set, n examples.
-      size: examples held out, 0 < size < n.
+      count: examples of the training set.
+      size: examples held out, 0 < size < count.
 
     Returns:
-      The n - size that remain and the size held out, each in their old order.
+      Mask (count,), true for ``size`` examples.
 
     Raises:
       ConfigError: size leaves one of the parts empty.
     """
-    if not 0 < size < len(train):
+    if not 0 < size < count:
         raise names.ConfigError(
-            f"validation_size {size} must be between 1 and {len(train) - 1}: "
-            f"the training split has {len(train)} examples"
+            f"validation_size {size} must be between 1 and {count - 1}: "
+            f"the training split has {count} examples"
         )
-    chosen = np.zeros(len(train), bool)
-    chosen[random_order(len(train), VALIDATION_SEED)[:size]] = True
-    kept, held = (
-        Arrays(train.images[part], train.labels[part]) for part in (~chosen, chosen)
-    )
-    return kept, held
+    chosen = np.zeros(count, bool)
+    chosen[random_order(count, VALIDATION_SEED)[:size]] = True
+    return chosen
 
 
 def random_order(size: int, *seed: int) -> np.ndarray:

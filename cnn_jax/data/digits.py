@@ -23,7 +23,8 @@ from PIL import Image
 
 from cnn_jax import names
 from cnn_jax.data import prepared
-from cnn_jax.data.dataset import Dataset, random_order
+from cnn_jax.data.dataset import random_order
+from cnn_jax.data.disk import OnDisk
 
 TEST_SIZE = 297
 SPLIT_SEED = 0
@@ -127,25 +128,27 @@ def prepare(data_dir: str = "") -> str:
     return str(builder.data_dir)
 
 
-def load(
+def open_set(
     data_dir: str = "",
     train_split: str = "train",
     test_split: str = "test",
     validation_size: int = 0,
-) -> Dataset:
-    """The embedded digits, prepared on first use.
+) -> OnDisk:
+    """The embedded digits, prepared on first use: 8x8x1 images, 10 classes.
 
     Args:
-      data_dir: as in `prepared.load`.
-      train_split: as in `prepared.load`.
-      test_split: as in `prepared.load`.
-      validation_size: as in `prepared.load`.
+      data_dir: as in `prepared.open_set`.
+      train_split: as in `prepared.open_set`.
+      test_split: as in `prepared.open_set`.
+      validation_size: as in `prepared.open_set`.
 
     Returns:
-      The data set in memory: 8x8x1 images, 10 classes.
+      The data set, not yet read.
 
     Raises:
-      ConfigError: as `prepare` and `prepared.load`.
+      ConfigError: as `prepare` and `prepared.open_set`.
     """
     prepare(data_dir)
-    return prepared.load("digits", data_dir, train_split, test_split, validation_size)
+    return prepared.open_set(
+        "digits", data_dir, train_split, test_split, validation_size
+    )

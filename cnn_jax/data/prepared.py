@@ -1,26 +1,23 @@
-"""Prepared TFDS directories read into memory, without TensorFlow.
+"""Data sets that TFDS prepared, read without TensorFlow.
 
 A set is prepared when ``tfds.builder_from_directory`` can open it: a directory
 ``data_dir/name[/config]/version`` with dataset_info.json, features.json and
-array_record files. Pillow decodes the pictures.
+array_record files.
 """
 
-import dataclasses
-import io
+import functools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from cnn_jax import names
-from cnn_jax.data.dataset import Arrays, Dataset, hold_out
+from cnn_jax.data.disk import OnDisk, open_parts
 
-CHUNK = 4096  # records read at once
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -78,195 +75,162 @@ def find(name: str, data_dir: str = "") -> str:
     )
 
 
-@dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image-classification set on disk, opened and checked.
-
-    Attributes:
-      name: as in the config.
-      path: its directory.
-      builder: TFDS's own reader.
-      image_key: the feature that holds the picture.
-      label_key: the feature that holds the class.
-      num_classes: classes that the label feature declares.
-      channels: 1 (grey) or 3 (RGB).
-    """
-
-    name: str
-    path: str
-    builder: tfds.core.DatasetBuilder
-    image_key: str
-    label_key: str
-    num_classes: int
-    channels: int
-
-    def records(self, split: str) -> Any:
-        """The split's examples by number, their pictures still encoded.
-
-        Raises:
-          ConfigError: no such split, or one that TFDS cannot slice so.
-        """
-        known = list(self.builder.info.splits)
-        if re.split(r"[\[+]", split)[0] not in known:
-            raise names.choices(f"split of dataset {self.name!r}", split, known)
-        decoders = {self.image_key: tfds.decode.SkipDecoding()}
-        try:
-            return self.builder.as_data_source(split, decoders=decoders)
-        except (ValueError, AssertionError, FileNotFoundError) as error:
-            raise names.ConfigError(
-                f"dataset {self.name!r}: cannot read split {split!r} of "
-                f"{self.path!r}: {_first_line(error)}"
-            ) from error
-
-
-def open_prepared(name: str, path: str) -> Prepared:
-    """Open a prepared directory and check that it is image classification.
+    """A `Reader` of an image-classification set in TFDS's format.
 
     Args:
       name: what the messages call it.
       path: a directory with dataset_info.json and features.json.
 
-    Returns:
-      The opened set.
-
     Raises:
       ConfigError: it holds something else.
     """
 
-    def refuse(reason: str) -> names.ConfigError:
-        return names.ConfigError(f"dataset {name!r}: {path!r} {reason}")
+    def __init__(self, name: str, path: str):
+        self.name, self.path = name, path
+        for file in ("dataset_info.json", "features.json"):
+            if not os.path.exists(os.path.join(path, file)):
+                raise self._refuse(f"is not a prepared data set: it has no {file}")
+        try:
+            info = self.builder.info
+            features = dict(info.features.items())
+            keys = info.supervised_keys or ("image", "label")
+        except Exception as error:  # whatever TFDS makes of a damaged file
+            raise self._refuse(f"cannot be opened: {_first_line(error)}") from error
+        stored = info.file_format.value
+        if stored != "array_record":
+            raise self._refuse(
+                f"holds {stored} files; array_record is needed: `python -m "
+                f"experiments.prepare {name}` writes it"
+            )
+        self.image_key, self.label_key = keys[0], keys[1]
+        image = features.get(self.image_key)
+        label = features.get(self.label_key)
+        if not isinstance(image, tfds.features.Image) or not isinstance(
+            label, tfds.features.ClassLabel
+        ):
+            kinds = (f"{key} ({type(features[key]).__name__})" for key in features)
+            raise self._refuse(
+                "is not image classification: it needs an Image and a ClassLabel, "
+                f"and has {', '.join(sorted(kinds))}"
+            )
+        self.num_classes, self.channels = label.num_classes, image.shape[-1]
+        if image.np_dtype != np.uint8 or self.channels not in (1, 3):
+            raise self._refuse(
+                f"has {np.dtype(image.np_dtype)} images of {self.channels} channels; "
+                "uint8 of 1 or 3 is needed"
+            )
 
-    for file in ("dataset_info.json", "features.json"):
-        if not os.path.exists(os.path.join(path, file)):
-            raise refuse(f"is not a prepared data set: it has no {file}")
-    try:
-        builder = tfds.builder_from_directory(path)
-        features = dict(builder.info.features.items())
-        keys = builder.info.supervised_keys or ("image", "label")
-    except Exception as error:  # whatever TFDS makes of a damaged file
-        raise refuse(f"cannot be opened: {_first_line(error)}") from error
-    stored = builder.info.file_format.value
-    if stored != "array_record":
-        raise refuse(
-            f"holds {stored} files; array_record is needed: `python -m "
-            f"experiments.prepare {name}` writes it"
-        )
-    image_key, label_key = keys[0], keys[1]
-    image = features.get(image_key)
-    label = features.get(label_key)
-    if not isinstance(image, tfds.features.Image) or not isinstance(
-        label, tfds.features.ClassLabel
-    ):
-        kinds = (f"{key} ({type(features[key]).__name__})" for key in sorted(features))
-        raise refuse(
-            "is not image classification: it needs an Image and a ClassLabel, "
-            f"and has {', '.join(kinds)}"
-        )
-    channels = image.shape[-1]
-    if image.np_dtype != np.uint8 or channels not in (1, 3):
-        raise refuse(
-            f"has {np.dtype(image.np_dtype)} images of {channels} channels; "
-            "uint8 of 1 or 3 is needed"
-        )
-    return Prepared(
-        name, path, builder, image_key, label_key, label.num_classes, channels
-    )
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers open files of their own."""
+        opened = ("builder", "_records")
+        return {key: value for key, value in vars(self).items() if key not in opened}
+
+    @functools.cached_property
+    def builder(self) -> tfds.core.DatasetBuilder:
+        """TFDS's own reader."""
+        return tfds.builder_from_directory(self.path)
+
+    def count(self, split: str) -> int:
+        """Examples of a split.
+
+        Raises:
+          ConfigError: no such split, or one that TFDS cannot slice so.
+        """
+        return len(self._source(split))
+
+    def fetch(self, split: str, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
+        """Encoded pictures and labels of records of a split.
+
+        Raises:
+          ConfigError: a record that is damaged, or has no picture or label.
+        """
+        source = self._source(split)
+        try:
+            records = source.__getitems__(list(numbers))
+        except Exception:  # the record at fault is found by reading one by one
+            records = [self._single(source, split, number) for number in numbers]
+        found = [(record[self.image_key], record[self.label_key]) for record in records]
+        for number, (encoded, label) in zip(numbers, found, strict=True):
+            # array_record reads what a truncated file lacks as an empty record
+            if not isinstance(encoded, bytes) or label is None:
+                where = self.where(split, number)
+                raise names.ConfigError(f"{where} is damaged: no picture or no label")
+        return found
+
+    def where(self, split: str, number: int) -> str:
+        """The file and the record in it of an example."""
+        for part in self.builder.info.splits[split].file_instructions:
+            if number < part.take:
+                return f"{part.filename}, record {part.skip + number}"
+            number -= part.take
+        raise IndexError(number)
+
+    def files(self, split: str) -> list[str]:
+        """The record files of a split, and the description of their features."""
+        parts = self.builder.info.splits[split].file_instructions
+        features = os.path.join(self.path, "features.json")
+        return [features, *(part.filename for part in parts)]
+
+    def _source(self, split: str) -> Any:
+        """The records of a split, their pictures still encoded."""
+        if split not in self._records:
+            known = list(self.builder.info.splits)
+            if re.split(r"[\[+]", split)[0] not in known:
+                raise names.choices(f"split of dataset {self.name!r}", split, known)
+            decoders = {self.image_key: tfds.decode.SkipDecoding()}
+            try:
+                self._records[split] = self.builder.as_data_source(
+                    split, decoders=decoders
+                )
+            except (ValueError, AssertionError, FileNotFoundError) as error:
+                raise self._refuse(
+                    f"split {split!r} cannot be read: {_first_line(error)}"
+                ) from error
+        return self._records[split]
+
+    @functools.cached_property
+    def _records(self) -> dict[str, Any]:
+        return {}
+
+    def _single(self, source: Any, split: str, number: int) -> Any:
+        try:
+            return source[number]
+        except Exception as error:
+            where = self.where(split, number)
+            raise names.ConfigError(
+                f"{where} is damaged: {_first_line(error)}"
+            ) from error
+
+    def _refuse(self, reason: str) -> names.ConfigError:
+        return names.ConfigError(f"dataset {self.name!r}: {self.path!r} {reason}")
 
 
-def load(
+def open_set(
     name: str,
     data_dir: str = "",
     train_split: str = "train",
     test_split: str = "test",
     validation_size: int = 0,
-) -> Dataset:
-    """A prepared TFDS image-classification set, decoded into memory.
+) -> OnDisk:
+    """A prepared TFDS image-classification set.
 
     Args:
       name: as in `find`.
       data_dir: as in `directory`.
       train_split: TFDS split to train on ('train', 'train[:20%]').
       test_split: TFDS split to evaluate on.
-      validation_size: 0, or the number of training examples that `hold_out`
-        sets apart; they are then evaluated in place of ``test_split``, which is
-        not read at all.
+      validation_size: 0, or the number of training examples that are held out
+        and evaluated in place of ``test_split`` (see `open_parts`).
 
     Returns:
-      The data set in memory.
+      The data set, not yet read.
 
     Raises:
-      ConfigError: not prepared, not image classification, no such split, images
-        of several sizes, a label outside the classes.
+      ConfigError: not prepared, not image classification, no such split.
     """
-    opened = open_prepared(name, find(name, data_dir))
-    train = read(opened, train_split)
-    if validation_size:
-        train, held = hold_out(train, validation_size)
-        return Dataset(name, opened.num_classes, train, held, "validation")
-    return Dataset(name, opened.num_classes, train, read(opened, test_split))
-
-
-def read(opened: Prepared, split: str) -> Arrays:
-    """Decode a whole split.
-
-    Args:
-      opened: the data set.
-      split: a TFDS split.
-
-    Returns:
-      Its images and labels, in the order of the files.
-
-    Raises:
-      ConfigError: a record that cannot be decoded, or images of several sizes.
-    """
-    images, labels = None, []
-    count = 0
-    for index, record in enumerate(_each(opened.records(split))):
-        where = f"dataset {opened.name!r}: {split} example {index}"
-        try:
-            image = decode(record[opened.image_key], opened.channels)
-        except (OSError, ValueError) as error:
-            raise names.ConfigError(f"{where} is no picture: {error}") from error
-        if images is None:
-            count = len(opened.records(split))
-            images = np.empty((count, *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            raise names.ConfigError(
-                f"{where} is {image.shape}, others {images.shape[1:]}: only images "
-                "of one size fit in one array"
-            )
-        images[index] = image
-        labels.append(record[opened.label_key])
-    if images is None:
-        raise names.ConfigError(f"dataset {opened.name!r}: {split} is empty")
-    return Arrays(images, np.array(labels, np.int32))
-
-
-def decode(encoded: bytes, channels: int) -> np.ndarray:
-    """Pixels of a PNG or JPEG picture, grey or RGB as ``channels`` asks.
-
-    Args:
-      encoded: the file's bytes.
-      channels: 1 or 3; a picture of another kind is converted.
-
-    Returns:
-      uint8 (height, width, channels).
-
-    Raises:
-      OSError: no picture, or a damaged one.
-    """
-    with Image.open(io.BytesIO(encoded)) as picture:
-        mode = "L" if channels == 1 else "RGB"
-        pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
-    return pixels[..., None] if channels == 1 else pixels
-
-
-def _each(source: Sequence) -> Iterator[Any]:
-    """Every record in order, read in chunks (seven times as fast as singly)."""
-    for start in range(0, len(source), CHUNK):
-        yield from source.__getitems__(
-            list(range(start, min(start + CHUNK, len(source))))
-        )
+    reader = Prepared(name, find(name, data_dir))
+    return open_parts(reader, train_split, test_split, validation_size)
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ here is a pure function of a batch, meant to run inside the compiled step.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -18,7 +18,7 @@ from cnn_jax import names
 
 Preprocess = Callable[[Array], Array]
 
-CHUNK = 1024  # images converted to float64 at once
+CHUNK = 1024  # images converted at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Statistics:
     Attributes:
       pixel_mean: of every pixel and channel over the images.
       pixel_std: likewise (population, not sample).
+      covariance: of the channels, over images and pixels.
     """
 
     pixel_mean: Float32[np.ndarray, "height width channels"]
     pixel_std: Float32[np.ndarray, "height width channels"]
+    covariance: Float32[np.ndarray, "channels channels"]
 
     @functools.cached_property
     def channel_mean(self) -> Float32[np.ndarray, " channels"]:
@@ -41,9 +43,44 @@ class Statistics:
     @functools.cached_property
     def channel_std(self) -> Float32[np.ndarray, " channels"]:
         """Standard deviation of every channel over images and pixels."""
-        mean = self.pixel_mean.astype(np.float64)
-        within = np.square(self.pixel_std.astype(np.float64)).mean((0, 1))
-        return np.sqrt(within + mean.var((0, 1))).astype(np.float32)
+        return np.sqrt(np.diag(self.covariance))
+
+
+class Sums:
+    """Sums over images, taken in by batches, from which statistics follow.
+
+    Args:
+      shape: height, width and channels of an image.
+    """
+
+    def __init__(self, shape: Sequence[int]):
+        self.count = 0
+        self.pixels = np.zeros(shape, np.int64)
+        self.squares = np.zeros(shape, np.int64)
+        self.products = np.zeros((shape[-1], shape[-1]))
+
+    def add(self, images: UInt8[np.ndarray, "n height width channels"]) -> None:
+        """Take in images, pixels 0..255."""
+        wide = images.astype(np.int32)
+        self.count += len(images)
+        self.pixels += wide.sum(0)
+        self.squares += np.square(wide).sum(0)
+        # exact as well: integers below 2^53
+        flat = images.reshape(-1, images.shape[-1]).astype(np.float64)
+        self.products += flat.T @ flat
+
+    def statistics(self) -> Statistics:
+        """Of all images so far."""
+        mean = self.pixels / self.count
+        variance = np.maximum(self.squares / self.count - np.square(mean), 0)
+        places = self.count * mean[..., 0].size
+        channel = mean.mean((0, 1))
+        covariance = self.products / places - np.outer(channel, channel)
+        return Statistics(
+            (mean / 255).astype(np.float32),
+            (np.sqrt(variance) / 255).astype(np.float32),
+            (covariance / 255**2).astype(np.float32),
+        )
 
 
 def statistics(images: UInt8[np.ndarray, "n height width channels"]) -> Statistics:
@@ -55,22 +92,10 @@ def statistics(images: UInt8[np.ndarray, "n height width channels"]) -> Statisti
     Returns:
       Their statistics.
     """
-    total = np.zeros(images.shape[1:], np.int64)
-    squares = np.zeros(images.shape[1:], np.int64)
+    sums = Sums(images.shape[1:])
     for start in range(0, len(images), CHUNK):
-        part = images[start : start + CHUNK].astype(np.int32)
-        total += part.sum(0)
-        squares += np.square(part).sum(0)
-    return from_sums(total, squares, len(images))
-
-
-def from_sums(total: np.ndarray, squares: np.ndarray, count: int) -> Statistics:
-    """Statistics from the sums of pixels 0..255 and of their squares."""
-    mean = total / count
-    variance = np.maximum(squares / count - np.square(mean), 0)
-    return Statistics(
-        (mean / 255).astype(np.float32), (np.sqrt(variance) / 255).astype(np.float32)
-    )
+        sums.add(images[start : start + CHUNK])
+    return sums.statistics()
 
 
 def standardize(

@@ -6,6 +6,7 @@ gathered inside the compiled step; a stream's items carry pixels themselves.
 Several processes (hosts) each get their own rows of every global batch.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -13,9 +14,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from cnn_jax import data, names
-from cnn_jax.data.dataset import Dataset, random_order
+from cnn_jax.data import cache
+from cnn_jax.data.dataset import Dataset
+from cnn_jax.data.disk import CACHE_FROM, OnDisk
+from cnn_jax.data.order import in_order, process_rows, shuffled
 from cnn_jax.data.preprocess import Statistics, statistics
 
 Item = dict[str, Any]
@@ -89,7 +94,9 @@ class Source(Protocol):
           item: that device's part of an item.
 
         Returns:
-          'image' uint8 (n, h, w, c), 'label' int32 (n,), 'mask' float32 (n,).
+          'image' uint8 (n, h, w, c), 'label' int32 (n,), 'mask' float32 (n,). An
+          evaluation may show several views of an example, which follow one
+          another in 'image' (see `average_views`).
         """
 
 
@@ -119,8 +126,17 @@ class InMemory:
         self.process_count = process_count
 
     def statistics(self) -> Statistics:
-        """Mean and standard deviation of the training images."""
-        return statistics(self.dataset.train.images)
+        """Mean and standard deviation of the training images, kept beside them."""
+        train = self.dataset.train
+        if not self.dataset.path or len(train) < CACHE_FROM:
+            return statistics(train.images)
+        store = cache.Cache(self.dataset.path)
+        name = f"statistics-v1-{train.digest[:32]}"
+        found = store.read(name)
+        if found is None:
+            found = dataclasses.asdict(statistics(train.images))
+            store.write(name, found, name)
+        return Statistics(**found)
 
     def resident(self) -> dict[str, np.ndarray]:
         """Both sets in one array, training examples first."""
@@ -135,8 +151,11 @@ class InMemory:
     ) -> Iterator[tuple[Item, bytes]]:
         """See `Source.train_batches`; the state is always empty."""
         rows = process_rows(batch_size, self.process_index, self.process_count)
-        batches = order(seed, self.num_train, batch_size, step)
-        return (({"index": batch[rows]}, b"") for batch in batches)
+        places = np.arange(batch_size)[rows]
+        return (
+            ({"index": shuffled(seed, self.num_train, step * batch_size + places)}, b"")
+            for step in itertools.count(step)
+        )
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Item]:
         """See `Source.eval_batches`."""
@@ -158,58 +177,27 @@ class InMemory:
         }
 
 
-def order(seed: int, size: int, batch_size: int, step: int) -> Iterator[np.ndarray]:
-    """Numbers of the examples of the batches from ``step`` on, without end.
+def average_views(
+    logits: Float[Array, "views classes"], labels: Int[Array, " n"]
+) -> Float[Array, "n classes"]:
+    """Logits of examples that were seen in several views (ten-crop evaluation).
+
+    The softmax predictions of an example's views are averaged (Krizhevsky et al.
+    2012, section 4.1); the result is the logarithm of that average, and the
+    logits themselves where each example has one view.
 
     Args:
-      seed: of the permutations.
-      size: examples of an epoch.
-      batch_size: examples of a batch; it may be larger than ``size``.
-      step: number of the first batch.
+      logits: of all views, those of an example following one another.
+      labels: of the examples, whose number divides that of the views.
 
-    Yields:
-      int32 (batch_size,).
+    Returns:
+      One row an example.
     """
-    epoch, begin = divmod(step * batch_size, size)
-    left = random_order(size, seed, epoch)[begin:].astype(np.int32)
-    while True:
-        while len(left) < batch_size:
-            epoch += 1
-            left = np.append(left, random_order(size, seed, epoch).astype(np.int32))
-        yield left[:batch_size]
-        left = left[batch_size:]
-
-
-def in_order(size: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Numbers 0 ... size - 1 in batches, the last one padded with 0.
-
-    Args:
-      size: examples in all.
-      batch_size: examples of a batch.
-
-    Yields:
-      int32 (batch_size,), and a float32 mask of the same shape, 0 on padding.
-    """
-    for start in itertools.takewhile(
-        lambda start: start < size, itertools.count(0, batch_size)
-    ):
-        index = np.arange(start, start + batch_size, dtype=np.int32)
-        mask = index < size
-        yield np.where(mask, index, 0), mask.astype(np.float32)
-
-
-def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Which rows of a global batch belong to a process.
-
-    Raises:
-      ConfigError: the batch does not divide by the processes.
-    """
-    if batch_size < 1 or batch_size % process_count:
-        raise names.ConfigError(
-            f"batch of {batch_size} does not divide by {process_count} processes"
-        )
-    size = batch_size // process_count
-    return slice(process_index * size, (process_index + 1) * size)
+    views, count = logits.shape[0], labels.shape[0]
+    if views == count:
+        return logits
+    parts = jax.nn.log_softmax(logits).reshape(count, views // count, -1)
+    return jax.nn.logsumexp(parts, 1) - jnp.log(views // count)
 
 
 def open_source(
@@ -218,7 +206,9 @@ def open_source(
     """The source that a config section ``dataset`` describes.
 
     Args:
-      section: ``name`` and fields, see `cnn_jax.data`.
+      section: ``name`` and fields, see `cnn_jax.data`; with a section ``stream``
+        that is not empty (its fields are those of `cnn_jax.data.streams.Stream`)
+        the set is streamed, else it goes into memory.
       process_index: this process (host) among ``process_count``.
       process_count: processes that share a global batch.
 
@@ -228,7 +218,31 @@ def open_source(
     Raises:
       ConfigError: unknown name or field, or data that cannot be used.
     """
-    found = data.load(**section)
-    if isinstance(found, Dataset):
-        return InMemory(found, process_index, process_count)
-    return found(process_index, process_count)
+    fields = dict(section)
+    stream = dict(fields.pop("stream", {}))
+    found = data.open_set(**fields)
+    if isinstance(found, Source):
+        return found
+    if callable(found):
+        return found(process_index, process_count)
+    if not stream:
+        dataset = found.in_memory() if isinstance(found, OnDisk) else found
+        return InMemory(dataset, process_index, process_count)
+    if not isinstance(found, OnDisk):
+        raise names.ConfigError(
+            f"dataset {fields['name']!r} is in memory; it cannot be streamed"
+        )
+    try:
+        from cnn_jax.data import streams
+    except ImportError as error:
+        raise names.ConfigError(
+            f"dataset.stream needs a package that is not installed ({error.name}): "
+            "`pip install -e '.[streams]'` in the project's folder"
+        ) from error
+    supplied = {
+        "on_disk": found,
+        "process_index": process_index,
+        "process_count": process_count,
+    }
+    names.check_fields("dataset.stream", streams.Stream, stream, list(supplied))
+    return streams.Stream(**stream, **supplied)

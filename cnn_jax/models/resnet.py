@@ -268,7 +268,10 @@ class ResNet(nn.Module):
 
     def block_class(self) -> Any:
         """The class that ``block`` names."""
-        return names.resolve("block", self.block, BLOCKS)
+        block = names.resolve("block", self.block, BLOCKS)
+        if not (isinstance(block, type) and issubclass(block, nn.Module)):
+            raise names.ConfigError(f"block {self.block!r} is not a linen module class")
+        return block
 
     def skipped_layers(self) -> int:
         """Weight layers of a block."""
@@ -287,6 +290,11 @@ class ResNet(nn.Module):
         widths = tuple(self.widths) or own
         if min(widths) < 1:
             raise names.ConfigError(f"widths must be positive, got {widths}")
+        if self.shortcut == "A" and list(widths) != sorted(widths):
+            raise names.ConfigError(
+                f"widths {widths} decrease: option A can add channels, not drop them; "
+                "shortcut 'B' can"
+            )
         return widths
 
     def blocks_per_stage(self) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ from cnn_jax.data import augment, preprocess
 from cnn_jax.names import ConfigError
 from cnn_jax.train import losses, optimizer
 
+Config = Mapping[str, Any] | ml_collections.ConfigDict
+
 # Keys of a run, with the type of each. A `dict` is a section.
 KEYS: dict[str, type] = {
     "seed": int,  # of parameters, order and augmentation
@@ -57,7 +59,7 @@ SUPPLIED = {
 }
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Config) -> None:
     """Refuse a config with a missing, misspelt or mistyped key.
 
     Args:
@@ -95,7 +97,7 @@ def check(config: Mapping[str, Any]) -> None:
         )
 
 
-def as_dict(config: Mapping[str, Any]) -> dict[str, Any]:
+def as_dict(config: Config) -> dict[str, Any]:
     """The config as plain dicts, as ``config.json`` holds it."""
     if isinstance(config, ml_collections.ConfigDict):
         return config.to_dict()

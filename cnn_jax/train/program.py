@@ -5,7 +5,7 @@ not know the seed, so one program trains any number of seeds.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -39,7 +39,7 @@ class Program:
       ConfigError: anything in the config that cannot be run.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: sources.Source | None = None):
+    def __init__(self, config: run_config.Config, source: sources.Source | None = None):
         run_config.check(config)
         self.config = config = run_config.as_dict(config)
         placing = config["parallel"]

@@ -24,6 +24,10 @@ FREE_KEYS = ("dataset.data_dir", "parallel.mode", "parallel.devices")
 FINGERPRINT = "data_fingerprint"
 
 
+class InUse(ConfigError):
+    """Another process is training in this run directory."""
+
+
 class RunDirectory:
     """The files of one run.
 
@@ -79,8 +83,8 @@ class RunDirectory:
           config: the run's config, as JSON would hold it.
 
         Raises:
-          ConfigError: not writable, not a run directory, another config, or
-            another process is training here.
+          ConfigError: not writable, not a run directory, or another config.
+          InUse: another process is training here.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ class RunDirectory:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                raise ConfigError(
+                raise InUse(
                     f"workdir {self.path} is in use by {lock.read().strip()}"
                 ) from None
             lock.truncate(0)
@@ -116,6 +120,17 @@ class RunDirectory:
                 write_atomically(self.path / "config.json", text.encode())
             self.check_config(config)
             yield
+
+    def held(self) -> bool:
+        """Whether a process is training here now."""
+        try:
+            with open(self.path / "lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def rows(self) -> list[dict[str, Any]]:
         """The log, a dict a row; a last line still being written is left out."""

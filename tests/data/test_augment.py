@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import names
-from cnn_jax.data import augment
+from cnn_jax.data import augment, preprocess
 
 # every value tells where it came from
 IMAGES = 1 + jnp.arange(64 * 6 * 5 * 2, dtype=jnp.float32).reshape(64, 6, 5, 2)
@@ -51,6 +51,75 @@ def test_same_key_same_images():
 def test_flip_alone_keeps_rows():
     out = augment.crop_flip(pad=0)(jax.random.key(0), IMAGES)
     np.testing.assert_array_equal(out.sum(2), IMAGES.sum(2))
+
+
+def test_colour_shift_has_the_covariance_of_the_paper():
+    """One shift an image, of covariance ``deviation^2 sum p p' l^2``."""
+    pixels = np.random.default_rng(0).normal(128, 30, (50, 4, 4, 1))
+    colour = np.random.default_rng(1).normal(0, 10, (50, 4, 4, 3))
+    dataset = np.clip(pixels + colour * [1, 2, 0.5], 0, 255).astype(np.uint8)
+    found = preprocess.statistics(dataset)
+    apply = augment.build({"name": "pca_colour", "deviation": 0.2}, found)
+    images = jnp.zeros((20_000, 2, 2, 3))
+    shifts = np.asarray(apply(jax.random.key(0), images), np.float64)
+    np.testing.assert_array_equal(shifts, shifts[:, :1, :1] + 0 * shifts)
+    own = np.cov(dataset.reshape(-1, 3).T / 255, bias=True)
+    expected = 0.2**2 * own @ own  # p l^2 p' is the square of the covariance
+    np.testing.assert_allclose(
+        np.cov(shifts[:, 0, 0].T), expected, atol=0.03 * expected.max()
+    )
+
+
+def test_colour_shift_needs_statistics():
+    with pytest.raises(names.ConfigError, match="needs the field 'statistics'"):
+        augment.build({"name": "pca_colour"})
+
+
+STILL = {"translate": 0.0, "scale": 0.0, "squeeze": 0.0, "shear": 0.0}
+
+
+def test_distortion_of_nothing_changes_nothing():
+    apply = augment.build({"name": "distort", **STILL})
+    np.testing.assert_allclose(apply(jax.random.key(0), IMAGES), IMAGES, rtol=1e-6)
+
+
+def spread(images):
+    """Standard deviation of ink along rows and columns, and their covariance."""
+    ink = np.asarray(images, np.float64)[..., 0] + 0.1
+    ink /= ink.sum((1, 2), keepdims=True)
+    row, column = np.mgrid[: ink.shape[1], : ink.shape[2]]
+    row = row - (ink * row).sum((1, 2), keepdims=True)
+    column = column - (ink * column).sum((1, 2), keepdims=True)
+    moments = [(ink * one).sum((1, 2)) for one in (row**2, column**2, row * column)]
+    return np.sqrt(moments[0]), np.sqrt(moments[1]), moments[2]
+
+
+@pytest.mark.parametrize("kind", ["translate", "scale", "squeeze", "shear"])
+def test_each_distortion_does_its_own(kind):
+    images = np.full((200, 40, 40, 1), -0.1, np.float32)
+    images[:, 14:26, 16:24] = 1.175
+    amount = 3.0 if kind == "translate" else 0.2
+    apply = jax.jit(augment.build({"name": "distort", **STILL, kind: amount}))
+    out = np.asarray(apply(jax.random.key(2), jnp.asarray(images)))
+    np.testing.assert_allclose(out[:, 0], -0.1, atol=1e-6)
+    tall, wide, slant = (
+        new / np.maximum(abs(old), 1)
+        for new, old in zip(spread(out), spread(images), strict=True)
+    )
+    ink = (out + 0.1).sum((2, 3))
+    centre = ink @ np.arange(40) / ink.sum(1)
+    changed = {
+        "scale": np.std(tall) > 0.03 and np.corrcoef(tall, wide)[0, 1] > 0.9,
+        "squeeze": np.std(tall) > 0.03 and np.corrcoef(tall, wide)[0, 1] < -0.9,
+        "shear": np.std(slant) > 0.3,
+        "translate": np.ptp(centre) > 4,
+    }
+    assert [name for name, found in changed.items() if found] == [kind]
+
+
+def test_amounts_out_of_range():
+    with pytest.raises(names.ConfigError, match=r"shear 1\.0 is out of range"):
+        augment.build({"name": "distort", "shear": 1.0})
 
 
 def test_negative_pad():

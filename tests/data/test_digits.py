@@ -34,7 +34,7 @@ def test_split_is_stratified_and_fixed(digits_dir):
     assert (abs(test - share) <= 1).all()
     # Results name their data by this value: a change of split or pixels shows.
     assert dataset.fingerprint == (
-        "4eb0e5012208a948c3002dfd18c96f8e03ac609717c4172c44901855176ba946"
+        "8cb2ada5e9c839dd8d23fdbf36790a244fc5d9047cd1078d4fc16365ed759a1e"
     )
 
 

@@ -21,6 +21,7 @@ def test_statistics_agree_with_numpy(monkeypatch):
     close(found.pixel_std, real.std(0), rtol=1e-6)
     close(found.channel_mean, real.mean((0, 1, 2)), rtol=1e-6)
     close(found.channel_std, real.std((0, 1, 2)), rtol=1e-6)
+    close(found.covariance, np.cov(real.reshape(-1, 3).T, bias=True), rtol=1e-5)
 
 
 @pytest.mark.parametrize("mean", ["pixel", "channel", "none"])

@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -98,3 +99,11 @@ def test_source_of_a_config_section(digits_dir):
     assert (source.num_classes, source.image_shape) == (10, (8, 8, 1))
     assert source.evaluated == "test"
     assert 0.2 < float(source.statistics().channel_mean[0]) < 0.4
+
+
+def test_views_are_averaged_as_probabilities():
+    logits = jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8], [0.4, 0.6]])) + 3
+    found = sources.average_views(logits, jnp.array([0, 1]))
+    np.testing.assert_allclose(np.exp(found), [[0.7, 0.3], [0.3, 0.7]], rtol=1e-6)
+    single = sources.average_views(logits, jnp.arange(4))
+    np.testing.assert_array_equal(single, logits)

@@ -207,6 +207,7 @@ class Explosive(nn.Module):
 
     num_classes: int
     depth: int = 8
+    shortcut: str = "none"
     widths: tuple = ()
 
     @nn.compact

@@ -1,0 +1,228 @@
+"""Data sets on disk: encoded pictures by number, whole or split for validation.
+
+A *reader* knows a format (`cnn_jax.data.prepared`, `cnn_jax.data.folder`); a
+`Part` is what one run sees of a split; `OnDisk` is what a config section names.
+From there a set goes into memory, or is streamed (`cnn_jax.data.streams`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import PIL
+from jaxtyping import Int
+
+from cnn_jax import names
+from cnn_jax.data import cache, pictures
+from cnn_jax.data.dataset import Arrays, Dataset, held_out
+
+Numbers = Int[np.ndarray, " n"] | Sequence[int]
+
+CHUNK = 4096  # examples fetched at once
+# Splits of fewer examples are decoded in less time than a cache is worth.
+CACHE_FROM = 5_000
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A format of image-classification sets on disk; it can be pickled.
+
+    Attributes:
+      name: of the data set, for messages.
+      path: its directory.
+      num_classes: labels are 0 ... num_classes - 1.
+      channels: 1 (grey) or 3 (RGB).
+    """
+
+    name: str
+    path: str
+    num_classes: int
+    channels: int
+
+    def count(self, split: str) -> int:
+        """Examples of a split; ConfigError if there is no such split."""
+
+    def fetch(self, split: str, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
+        """Encoded pictures and labels; ConfigError names one that is unreadable."""
+
+    def where(self, split: str, number: int) -> str:
+        """An example's place, for messages: a file, or a record of one."""
+
+    def files(self, split: str) -> list[str]:
+        """The files that hold a split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A split, or some of its examples.
+
+    Attributes:
+      reader: of the data set.
+      split: its name there.
+      numbers: the examples of the split that belong to this part; () for all.
+    """
+
+    reader: Reader
+    split: str
+    numbers: Int[np.ndarray, " n"] | tuple[()] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers) or self.reader.count(self.split)
+
+    def fetch(self, chosen: Numbers) -> list[tuple[bytes, int]]:
+        """Encoded pictures and labels of examples of this part.
+
+        Raises:
+          ConfigError: one cannot be read, or its label is outside the classes.
+        """
+        numbers = self._numbers(chosen)
+        found = self.reader.fetch(self.split, numbers)
+        for number, (_, label) in zip(numbers, found, strict=True):
+            if not 0 <= label < self.reader.num_classes:
+                raise names.ConfigError(
+                    f"{self.reader.where(self.split, number)}: label {label} is "
+                    f"outside 0..{self.reader.num_classes - 1}"
+                )
+        return found
+
+    def where(self, chosen: int) -> str:
+        """An example's place, for messages."""
+        return self.reader.where(self.split, self._numbers([chosen])[0])
+
+    def key(self, remember: bool) -> str:
+        """Names the part's content: its files' checksums and its examples."""
+        store = cache.Cache(self.reader.path)
+        files = self.reader.files(self.split)
+        return cache.key(
+            files=store.checksums(files, remember),
+            split=self.split,
+            numbers=[int(number) for number in self.numbers],
+            channels=self.reader.channels,
+        )
+
+    def _numbers(self, chosen: Numbers) -> list[int]:
+        numbers = np.asarray(chosen)
+        if len(self.numbers):
+            numbers = self.numbers[numbers]
+        return numbers.tolist()
+
+
+@dataclasses.dataclass(frozen=True)
+class OnDisk:
+    """A training set and the set that a run is evaluated on, not yet read.
+
+    Attributes:
+      train: what is trained on.
+      test: what is evaluated.
+      evaluated: 'test', or 'validation' for a part held out of the training set.
+    """
+
+    train: Part
+    test: Part
+    evaluated: Literal["test", "validation"]
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+        return self.train.reader.name
+
+    def in_memory(self) -> Dataset:
+        """Decode everything.
+
+        Raises:
+          ConfigError: an example that cannot be decoded, images of several
+            sizes, a label outside the classes.
+        """
+        train = read(self.train.reader, self.train.split)
+        if self.evaluated == "validation":
+            parts = (train.part(self.train.numbers), train.part(self.test.numbers))
+        else:
+            parts = (train, read(self.test.reader, self.test.split))
+        reader = self.train.reader
+        return Dataset(
+            reader.name, reader.num_classes, *parts, self.evaluated, reader.path
+        )
+
+
+def open_parts(
+    reader: Reader, train_split: str, test_split: str, validation_size: int
+) -> OnDisk:
+    """The parts of a data set that a run trains on and is evaluated on.
+
+    Args:
+      reader: of the data set.
+      train_split: split to train on.
+      test_split: split to evaluate on.
+      validation_size: 0, or the number of training examples held out and
+        evaluated in place of ``test_split`` (see `held_out`), which is then not
+        looked at.
+
+    Returns:
+      Both parts.
+
+    Raises:
+      ConfigError: no such split, an empty one, or nothing left to train on.
+    """
+    for split in (train_split, *(() if validation_size else (test_split,))):
+        if not reader.count(split):
+            raise names.ConfigError(f"dataset {reader.name!r}: {split} is empty")
+    if not validation_size:
+        return OnDisk(Part(reader, train_split), Part(reader, test_split), "test")
+    held = held_out(reader.count(train_split), validation_size)
+    train, validation = (
+        Part(reader, train_split, np.flatnonzero(mask)) for mask in (~held, held)
+    )
+    return OnDisk(train, validation, "validation")
+
+
+def read(reader: Reader, split: str) -> Arrays:
+    """Decode a whole split, or take it from the cache beside it.
+
+    Args:
+      reader: of the data set.
+      split: its name there.
+
+    Returns:
+      Its images and labels, in their order on disk.
+
+    Raises:
+      ConfigError: as `OnDisk.in_memory`.
+    """
+    part = Part(reader, split)
+    if len(part) < CACHE_FROM:
+        return _decode(part)
+    store = cache.Cache(reader.path)
+    prefix = f"arrays-{cache.key(split=split)[:8]}"
+    name = f"{prefix}-{cache.key(part=part.key(False), pillow=PIL.__version__)}"
+    found = store.read(name)
+    if found is not None:
+        return Arrays(found["images"], found["labels"])
+    arrays = _decode(part)
+    store.write(name, {"images": arrays.images, "labels": arrays.labels}, f"{prefix}-*")
+    return arrays
+
+
+def _decode(part: Part) -> Arrays:
+    images: np.ndarray | None = None
+    labels = np.empty(len(part), np.int32)
+    for start in range(0, len(part), CHUNK):
+        chosen = range(start, min(start + CHUNK, len(part)))
+        for index, (encoded, label) in zip(chosen, part.fetch(chosen), strict=True):
+            try:
+                image = pictures.decode(encoded, part.reader.channels)
+            except (OSError, ValueError) as error:
+                raise names.ConfigError(
+                    f"{part.where(index)} is no picture: {error}"
+                ) from error
+            if images is None:
+                images = np.empty((len(part), *image.shape), np.uint8)
+            if image.shape != images.shape[1:]:
+                raise names.ConfigError(
+                    f"{part.where(index)} is {image.shape}, others "
+                    f"{images.shape[1:]}: only images of one size fit in one array; "
+                    "dataset.stream crops them to one size"
+                )
+            images[index] = image
+            labels[index] = label
+    return Arrays(images, labels)

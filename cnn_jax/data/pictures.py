@@ -1,0 +1,37 @@
+"""PNG and JPEG files decoded by Pillow."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+# Modes that lose nothing but alpha on the way to 8-bit grey or RGB.
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+
+def decode(encoded: bytes, channels: int) -> np.ndarray:
+    """Pixels of a picture file, grey or RGB as ``channels`` asks.
+
+    Grey, palette, CMYK and 1-bit pictures become RGB (or grey), alpha is
+    dropped without blending, and the EXIF orientation is ignored, as the usual
+    ImageNet pipelines do.
+
+    Args:
+      encoded: the file's bytes.
+      channels: 1 or 3.
+
+    Returns:
+      uint8 (height, width, channels).
+
+    Raises:
+      OSError: no picture, or a truncated one.
+      ValueError: one of more than 8 bits a channel.
+    """
+    with Image.open(io.BytesIO(encoded)) as picture:
+        if picture.mode not in MODES:
+            raise ValueError(f"{picture.format} of mode {picture.mode}, not 8-bit")
+        if "transparency" in picture.info:
+            picture = picture.convert("RGBA")
+        mode = "L" if channels == 1 else "RGB"
+        pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+    return pixels[..., None] if channels == 1 else pixels

@@ -1,0 +1,320 @@
+"""Batches decoded as they are needed, for sets that do not fit in memory.
+
+Grain's worker processes (or, with none, its threads) each make whole batches. A
+step alone determines its batch and its random crops, whatever the number of
+workers, so a run goes on in the middle of an epoch exactly where it stopped.
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import grain
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from cnn_jax import names
+from cnn_jax.data import cache, transforms
+from cnn_jax.data.disk import OnDisk, Part
+from cnn_jax.data.order import process_rows, shuffled
+from cnn_jax.data.preprocess import Statistics, Sums
+from cnn_jax.data.sources import Item, Split
+
+THREADS = 4  # that make batches where there are no workers
+AHEAD = 2  # batches that each worker keeps ready
+ENDLESS = 2**40  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Makes the images of chosen examples; can be sent to a worker.
+
+    Attributes:
+      part: where the examples are.
+      transform: from a picture to an image.
+      damaged: see `transforms.Picture`.
+      seed: of the random crops.
+    """
+
+    part: Part
+    transform: transforms.Transform
+    damaged: Literal["refuse", "accept"]
+    seed: int = 0
+
+    def batch(self, numbers: np.ndarray, positions: np.ndarray) -> Item:
+        """Decode and crop a batch.
+
+        Args:
+          numbers: examples of the part, (n,).
+          positions: place of each in the stream, which seeds its crop, (n,).
+
+        Returns:
+          'image' uint8 (n, size, size, channels), with an axis of views after
+          the first if the transform has several, and 'label' int32 (n,).
+
+        Raises:
+          ConfigError: an example that cannot be read or decoded, by its file.
+        """
+        size, channels = self.transform.size, self.part.reader.channels
+        views = () if self.transform.views == 1 else (self.transform.views,)
+        images = np.empty((len(numbers), *views, size, size, channels), np.uint8)
+        labels = np.empty(len(numbers), np.int32)
+        found = self.part.fetch(numbers)
+        for row, (encoded, label) in enumerate(found):
+            seeds = np.random.SeedSequence((self.seed, int(positions[row])))
+            random = np.random.Generator(np.random.Philox(seeds))
+            try:
+                picture = transforms.Picture(encoded, channels, self.damaged)
+                images[row] = self.transform(picture, random)
+            except (OSError, ValueError) as error:
+                where = self.part.where(int(numbers[row]))
+                raise names.ConfigError(f"{where} is no picture: {error}") from error
+            labels[row] = label
+        return {"image": images, "label": labels}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffled:
+    """The batches of optimizer steps, by number from the first one wanted."""
+
+    maker: Maker
+    batch_size: int
+    rows: slice
+    first: int
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> Item:
+        start = (self.first + index) * self.batch_size
+        positions = start + np.arange(self.batch_size)[self.rows]
+        numbers = shuffled(self.maker.seed, len(self.maker.part), positions)
+        return self.maker.batch(numbers, positions)
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrder:
+    """Chosen examples in order, in batches with a 'mask'."""
+
+    maker: Maker
+    numbers: np.ndarray
+    batch_size: int
+    rows: slice
+
+    def __len__(self) -> int:
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __getitem__(self, index: int) -> Item:
+        places = index * self.batch_size + np.arange(self.batch_size)[self.rows]
+        real = places < len(self.numbers)
+        item = self.maker.batch(self.numbers[places[real]], places[real])
+        missing = len(places) - int(real.sum())
+        padded = {
+            key: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1))
+            for key, value in item.items()
+        }
+        return {**padded, "mask": real.astype(np.float32)}
+
+
+class Stream:
+    """A `Source` that decodes pictures as they are needed.
+
+    Args:
+      on_disk: the data set.
+      train: section of the training transform: 'scale', 'alexnet', 'inception'.
+      test: section of the evaluation transform: 'center', 'ten_crop'.
+      workers: processes that decode; 0 for threads of this one.
+      clean_images: training examples, evenly spread, on which the clean training
+        error is measured; 0 for all.
+      statistics_images: training examples, evenly spread, from which the mean
+        and standard deviation are computed (on central crops); 0 for all.
+      damaged: 'refuse' a JPEG that libjpeg complains about, or 'accept' what
+        could be decoded of it.
+      process_index: this process (host) among ``process_count``.
+      process_count: processes that share a global batch.
+
+    Raises:
+      ConfigError: unknown transform or field, sizes that differ.
+    """
+
+    def __init__(
+        self,
+        on_disk: OnDisk,
+        train: Mapping[str, Any],
+        test: Mapping[str, Any],
+        workers: int = 0,
+        clean_images: int = 0,
+        statistics_images: int = 0,
+        damaged: Literal["refuse", "accept"] = "refuse",
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        for field, value in (
+            ("workers", workers),
+            ("clean_images", clean_images),
+            ("statistics_images", statistics_images),
+        ):
+            if value < 0:
+                raise names.ConfigError(f"dataset.stream: {field} {value} is negative")
+        self._train = transforms.build("train", train)
+        self._test = transforms.build("test", test)
+        if self._train.size != self._test.size:
+            raise names.ConfigError(
+                f"dataset.stream: train gives images of side {self._train.size}, "
+                f"test of {self._test.size}"
+            )
+        reader = on_disk.train.reader
+        self.name, self.num_classes = reader.name, reader.num_classes
+        self.image_shape = (self._train.size, self._train.size, reader.channels)
+        self.num_train, self.num_test = len(on_disk.train), len(on_disk.test)
+        self.evaluated = on_disk.evaluated
+        self._parts = {"train": on_disk.train, "test": on_disk.test}
+        self._clean = {"train": clean_images, "test": 0}
+        self._statistics_images = statistics_images
+        self._workers, self._damaged = workers, damaged
+        self._process = (process_index, process_count)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Checksum of the files and of the choice of examples, in hexadecimal."""
+        parts = {split: part.key(remember=True) for split, part in self._parts.items()}
+        return cache.key(**parts)
+
+    def resident(self) -> dict[str, Any]:
+        """Nothing: items carry the pixels."""
+        return {}
+
+    def train_batches(
+        self, seed: int, batch_size: int, step: int, state: bytes = b""
+    ) -> Iterator[tuple[Item, bytes]]:
+        """See `Source.train_batches`; the state is checked, the step suffices.
+
+        Raises:
+          ConfigError: the batch does not divide by the processes, the state is
+            that of another stream, or an example cannot be read or decoded.
+        """
+        rows = process_rows(batch_size, *self._process)
+        if state:
+            self._check_state(json.loads(state), self._state(seed, batch_size, step))
+        maker = Maker(self._parts["train"], self._train, self._damaged, seed)
+        for item in self._batches(Shuffled(maker, batch_size, rows, step)):
+            step += 1
+            after = self._state(seed, batch_size, step)
+            yield item, json.dumps(after).encode()
+
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Item]:
+        """See `Source.eval_batches`; of 'train', ``clean_images`` examples.
+
+        Raises:
+          ConfigError: as `train_batches`.
+        """
+        part = self._parts[split]
+        maker = Maker(part, self._test, self._damaged)
+        rows = process_rows(batch_size, *self._process)
+        numbers = _spread(len(part), self._clean[split])
+        yield from self._batches(InOrder(maker, numbers, batch_size, rows))
+
+    def take(self, resident: Any, item: Item) -> dict[str, Any]:
+        """See `Source.take`; several views of an example follow one another."""
+        del resident
+        image = item["image"].reshape(-1, *item["image"].shape[-3:])
+        mask = item.get("mask", jnp.ones(item["label"].shape, jnp.float32))
+        return {"image": image, "label": item["label"], "mask": mask}
+
+    def statistics(self) -> Statistics:
+        """Mean and standard deviation of central crops of training images.
+
+        They are computed once, by all workers, and kept beside the data.
+        """
+        part = self._parts["train"]
+        crop = transforms.CenterCrop(
+            self._test.size, getattr(self._test, "shorter", self._test.size)
+        )
+        numbers = _spread(len(part), self._statistics_images)
+        store = cache.Cache(part.reader.path)
+        key = cache.key(
+            part=part.key(remember=True), images=len(numbers), crop=str(crop)
+        )
+        name = f"statistics-v1-{key}"
+        found = store.read(name)
+        if found is None:
+            found = self._measure(Maker(part, crop, self._damaged), numbers)
+            store.write(name, found, name)
+        return Statistics(**found)
+
+    def _measure(self, maker: Maker, numbers: np.ndarray) -> dict[str, np.ndarray]:
+        logging.getLogger(__name__).info(
+            "mean and standard deviation of %d images of %s", len(numbers), self.name
+        )
+        sums = Sums(self.image_shape)
+        for item in self._batches(InOrder(maker, numbers, 64, slice(None))):
+            sums.add(item["image"][item["mask"] > 0])
+        return dataclasses.asdict(sums.statistics())
+
+    def _batches(self, batches: Shuffled | InOrder) -> Iterator[Item]:
+        """The items in order, made ahead of time by Grain."""
+        threads = 1 if self._workers else THREADS
+        loader = grain.MapDataset.source(batches).to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+        )
+        if self._workers:
+            # Grain's workers are governed by absl flags, which it reads also
+            # where the program never parsed any.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            loader = loader.mp_prefetch(
+                grain.MultiprocessingOptions(
+                    num_workers=self._workers, per_worker_buffer_size=AHEAD
+                ),
+                worker_init_fn=_follow_parent,
+            )
+        iterator = iter(loader)
+        try:
+            yield from iterator
+        finally:
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    def _state(self, seed: int, batch_size: int, step: int) -> dict[str, Any]:
+        """What must agree for a run to go on: the stream, and the place in it."""
+        return {
+            "data": self.fingerprint,
+            "transform": str(self._train),
+            "seed": seed,
+            "position": step * batch_size,
+        }
+
+    def _check_state(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
+        differing = [key for key in expected if found.get(key) != expected[key]]
+        if differing:
+            was, now = found.get(differing[0]), expected[differing[0]]
+            raise names.ConfigError(
+                f"dataset {self.name!r}: the run was stopped on another stream: "
+                f"{differing[0]} was {was!r}, is {now!r}"
+            )
+
+
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """``wanted`` numbers spread evenly over 0 ... count - 1; all for 0."""
+    if not 0 < wanted < count:
+        return np.arange(count)
+    return np.arange(wanted) * count // wanted
+
+
+def _follow_parent(worker: int, workers: int) -> None:
+    """End this worker when its parent is gone, also by SIGKILL."""
+    del worker, workers
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,394 @@
+"""From an encoded picture to an image of fixed size, on the host.
+
+The crops of the papers, in training (random) and evaluation. A transform is a
+region of the picture and an output size; only that region is resized. JPEG
+files are decoded by libjpeg-turbo (simplejpeg), which refuses damaged ones, and
+at 1/2, 1/4 or 1/8 of their size where the region is shrunk that much anyway.
+OpenCV resizes in training (bilinear, as the Caffe code of He et al. did),
+Pillow in evaluation (bilinear with antialiasing, as torchvision does).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+from PIL import Image
+
+from cnn_jax import names
+from cnn_jax.data import pictures
+
+# Workers and their threads each decode one picture at a time.
+cv2.setNumThreads(1)
+
+Number = int | float
+Box = tuple[Number, Number, Number, Number]
+Pixels = UInt8[np.ndarray, "height width channels"]
+JPEG_START = b"\xff\xd8"
+
+
+class Picture:
+    """An encoded picture, decoded as far as a crop needs.
+
+    Args:
+      encoded: the file's bytes.
+      channels: 1 (grey) or 3 (RGB).
+      damaged: whether a JPEG that libjpeg complains about is refused, or taken
+        for what could be decoded of it. Truncated files are always refused.
+
+    Attributes:
+      height: rows of the whole picture.
+      width: columns of the whole picture.
+
+    Raises:
+      OSError: no picture, or (on use) a truncated one.
+      ValueError: a picture of more than 8 bits a channel, or a damaged JPEG.
+    """
+
+    def __init__(
+        self,
+        encoded: bytes,
+        channels: int,
+        damaged: Literal["refuse", "accept"] = "refuse",
+    ):
+        self._encoded = encoded
+        self._channels = channels
+        self._strict = damaged == "refuse"
+        self._pixels: np.ndarray | None = None
+        self._jpeg = encoded.startswith(JPEG_START)
+        if self._jpeg:
+            try:
+                self.height, self.width, space, _ = simplejpeg.decode_jpeg_header(
+                    encoded
+                )
+                # simplejpeg converts no CMYK that Adobe programs write inverted
+                self._jpeg = space in ("YCbCr", "Gray", "RGB")
+            except ValueError:
+                self._jpeg = False  # an unusual JPEG is Pillow's business
+        if not self._jpeg:
+            self._pixels = pictures.decode(encoded, channels)
+            self.height, self.width = self._pixels.shape[:2]
+
+    def cut(self, box: Box, size: int, mirrored: bool) -> Pixels:
+        """A region, resized bilinearly by OpenCV; for training.
+
+        Args:
+          box: top, left, height and width in pixels of the whole picture; the
+            nearest whole pixels are taken.
+          size: side of the result.
+          mirrored: flip left to right.
+
+        Returns:
+          uint8 (size, size, channels).
+        """
+        top, left, height, width = box
+        shrink = min(height, width) / size
+        pixels = self._decode(size / min(height, width) if shrink >= 2 else 1.0)
+        down, across = pixels.shape[0] / self.height, pixels.shape[1] / self.width
+        first_row = min(round(top * down), pixels.shape[0] - 1)
+        first_column = min(round(left * across), pixels.shape[1] - 1)
+        region = pixels[
+            first_row : first_row + max(round(height * down), 1),
+            first_column : first_column + max(round(width * across), 1),
+        ]
+        image = cv2.resize(region, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = image.reshape(size, size, -1)
+        return image[:, ::-1] if mirrored else image
+
+    def view(self, box: Box, size: tuple[int, int]) -> Pixels:
+        """A region, resized bilinearly with antialiasing by Pillow; to evaluate.
+
+        Args:
+          box: top, left, height and width in pixels of the whole picture, not
+            rounded.
+          size: height and width of the result.
+
+        Returns:
+          uint8 (height, width, channels).
+        """
+        pixels = self._decode(1.0)
+        top, left, height, width = box
+        picture = Image.fromarray(pixels[..., 0] if self._channels == 1 else pixels)
+        image = picture.resize(
+            (size[1], size[0]),
+            Image.Resampling.BILINEAR,
+            box=(left, top, min(left + width, self.width), top + height),
+        )
+        return np.asarray(image).reshape(*size, self._channels)
+
+    def _decode(self, scale: float) -> np.ndarray:
+        """The whole picture, at ``scale`` of its size or somewhat more."""
+        if self._pixels is not None:
+            return self._pixels
+        try:
+            pixels = simplejpeg.decode_jpeg(
+                self._encoded,
+                "GRAY" if self._channels == 1 else "RGB",
+                min_height=math.ceil(self.height * scale),
+                min_width=math.ceil(self.width * scale),
+                min_factor=1 if scale == 1 else 2,
+            )
+        except ValueError as error:
+            if self._strict:
+                raise ValueError(
+                    f"{error} (dataset.stream.damaged='accept' takes what can be "
+                    "decoded of it)"
+                ) from error
+            return pictures.decode(self._encoded, self._channels)
+        if scale == 1:
+            self._pixels = pixels
+        return pixels
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """From a picture to the image (or images) of an example; can be pickled.
+
+    Attributes:
+      size: height and width of the result.
+      views: images of one example; their predictions are averaged.
+    """
+
+    size: int
+    views: int
+
+    def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
+        """uint8 (size, size, channels); (views, size, size, channels) for views > 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleCrop:
+    """Scale augmentation: the shorter side at random, then a crop of fixed size.
+
+    Simonyan and Zisserman (2014), section 3.1 (there [256, 512]), and He et al.
+    (2015), section 3.4: the shorter side is drawn from [256, 480], then a 224x224
+    crop of the picture or its mirror image.
+
+    Attributes:
+      size: side of the crop.
+      shorter: least and greatest length of the shorter side; equal for a fixed
+        scale.
+      flip: mirror left to right with probability 1/2.
+    """
+
+    size: int = 224
+    shorter: Sequence[int] = (256, 480)
+    flip: bool = True
+    views = 1
+
+    def __post_init__(self):
+        low, high = _pair("shorter", self.shorter)
+        _check(self.size > 0, f"size {self.size} is not positive")
+        _check(
+            self.size <= low <= high,
+            f"shorter {tuple(self.shorter)} must rise, from no less than the size "
+            f"{self.size}",
+        )
+
+    def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
+        """uint8 (size, size, channels)."""
+        shorter = int(random.integers(self.shorter[0], self.shorter[1] + 1))
+        height, width = scaled(picture, shorter)
+        top = int(random.integers(0, height - self.size + 1))
+        left = int(random.integers(0, width - self.size + 1))
+        box = unscaled(picture, (height, width), (top, left, self.size, self.size))
+        return picture.cut(box, self.size, self.flip and random.random() < 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class AlexNetCrop:
+    """A crop of the central square, and its mirror image half of the time.
+
+    Krizhevsky et al. (2012), sections 2 and 4.1: the shorter side becomes 256,
+    the central 256x256 square is kept, and 224x224 patches are drawn from it.
+    (Their colour shift is `cnn_jax.data.augment.pca_colour`.)
+
+    Attributes:
+      size: side of the patch.
+      shorter: side of the square.
+      flip: mirror left to right with probability 1/2.
+    """
+
+    size: int = 224
+    shorter: int = 256
+    flip: bool = True
+    views = 1
+
+    def __post_init__(self):
+        _check_sizes(self.size, self.shorter)
+
+    def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
+        """uint8 (size, size, channels)."""
+        whole = scaled(picture, self.shorter)
+        top, left = (
+            (side - self.shorter) // 2
+            + int(random.integers(0, self.shorter - self.size + 1))
+            for side in whole
+        )
+        box = unscaled(picture, whole, (top, left, self.size, self.size))
+        return picture.cut(box, self.size, self.flip and random.random() < 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionCrop:
+    """A region of random area and shape, resized to a square.
+
+    Szegedy et al. (2015), "Going deeper with convolutions", section 6, in the
+    form of torchvision's ``RandomResizedCrop``: up to ten draws of the area
+    (uniform) and the aspect ratio (log-uniform), else the centre.
+
+    Attributes:
+      size: side of the result.
+      area: least and greatest part of the picture's area.
+      ratio: least and greatest width / height.
+      flip: mirror left to right with probability 1/2.
+    """
+
+    size: int = 224
+    area: Sequence[float] = (0.08, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    views = 1
+
+    def __post_init__(self):
+        low, high = _pair("area", self.area)
+        _check(self.size > 0, f"size {self.size} is not positive")
+        _check(0 < low <= high <= 1, f"area {tuple(self.area)} must rise within (0, 1]")
+        low, high = _pair("ratio", self.ratio)
+        _check(0 < low <= high, f"ratio {tuple(self.ratio)} must rise from above 0")
+
+    def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
+        """uint8 (size, size, channels)."""
+        box = self._box(picture, random)
+        return picture.cut(box, self.size, self.flip and random.random() < 0.5)
+
+    def _box(self, picture: Picture, random: np.random.Generator) -> Box:
+        low, high = map(math.log, self.ratio)
+        for _ in range(10):
+            area = random.uniform(*self.area) * picture.height * picture.width
+            ratio = math.exp(random.uniform(low, high))
+            width = round(math.sqrt(area * ratio))
+            height = round(math.sqrt(area / ratio))
+            if 0 < width <= picture.width and 0 < height <= picture.height:
+                top = int(random.integers(0, picture.height - height + 1))
+                left = int(random.integers(0, picture.width - width + 1))
+                return top, left, height, width
+        ratio = min(max(picture.width / picture.height, self.ratio[0]), self.ratio[1])
+        width = min(picture.width, round(picture.height * ratio))
+        height = min(picture.height, round(picture.width / ratio))
+        top, left = (picture.height - height) // 2, (picture.width - width) // 2
+        return top, left, height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterCrop:
+    """The central square, after the shorter side has been resized.
+
+    Attributes:
+      size: side of the result.
+      shorter: length of the shorter side.
+    """
+
+    size: int = 224
+    shorter: int = 256
+    views = 1
+
+    def __post_init__(self):
+        _check_sizes(self.size, self.shorter)
+
+    def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
+        """uint8 (size, size, channels); nothing is random."""
+        del random
+        whole = scaled(picture, self.shorter)
+        # rounded as torchvision rounds
+        top, left = (round((side - self.size) / 2) for side in whole)
+        box = unscaled(picture, whole, (top, left, self.size, self.size))
+        return picture.view(box, (self.size, self.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class TenCrop:
+    """Four corners and the centre of the central square, and their mirror images.
+
+    Krizhevsky et al. (2012), section 4.1; the "10-crop testing" of He et al.
+    (2015), table 3.
+
+    Attributes:
+      size: side of each view.
+      shorter: side of the square.
+    """
+
+    size: int = 224
+    shorter: int = 256
+    views = 10
+
+    def __post_init__(self):
+        _check_sizes(self.size, self.shorter)
+
+    def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
+        """uint8 (10, size, size, channels); nothing is random."""
+        square = CenterCrop(self.shorter, self.shorter)(picture, random)
+        end, middle = self.shorter - self.size, (self.shorter - self.size) // 2
+        corners = ((0, 0), (0, end), (end, 0), (end, end), (middle, middle))
+        views = [
+            square[top : top + self.size, left : left + self.size]
+            for top, left in corners
+        ]
+        return np.stack([*views, *(view[:, ::-1] for view in views)])
+
+
+TRAIN = {"scale": ScaleCrop, "alexnet": AlexNetCrop, "inception": InceptionCrop}
+TEST = {"center": CenterCrop, "ten_crop": TenCrop}
+
+
+def build(kind: str, section: Mapping[str, Any]) -> Transform:
+    """The transform that a config section describes.
+
+    Args:
+      kind: 'train' or 'test', which names to choose from.
+      section: ``name`` and fields; either kind may be used for both purposes as
+        ``cnn_jax.data.transforms:CenterCrop`` and so on.
+
+    Returns:
+      The transform.
+
+    Raises:
+      ConfigError: unknown name, field or value.
+    """
+    table = {"train": TRAIN, "test": TEST}[kind]
+    return names.build(f"dataset.stream.{kind}", section, table)
+
+
+def scaled(picture: Picture, shorter: int) -> tuple[int, int]:
+    """Height and width when the shorter side is resized to ``shorter``."""
+    if picture.height <= picture.width:
+        return shorter, int(shorter * picture.width / picture.height)
+    return int(shorter * picture.height / picture.width), shorter
+
+
+def unscaled(picture: Picture, whole: tuple[int, int], box: Box) -> Box:
+    """A box of a picture resized to ``whole``, in pixels of the picture itself."""
+    down, across = picture.height / whole[0], picture.width / whole[1]
+    top, left, height, width = box
+    return top * down, left * across, height * down, width * across
+
+
+def _pair(field: str, value: Sequence[Any]) -> Sequence[Any]:
+    _check(len(value) == 2, f"{field} {tuple(value)} must be two numbers")
+    return value
+
+
+def _check_sizes(size: int, shorter: int) -> None:
+    _check(
+        0 < size <= shorter,
+        f"size {size} must be positive and at most shorter = {shorter}",
+    )
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise names.ConfigError(f"dataset.stream: {message}")

@@ -1,0 +1,122 @@
+"""The commands as a user calls them: exit statuses, one-line errors, files."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import degradation, train
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SHORT = (
+    f"--config={ROOT}/configs/resnet_digits.py",
+    "--config.model.widths=(2,2,2)",
+    "--config.model.depth=8",
+    "--config.steps=2",
+    "--config.batch_size=32",
+    "--config.parallel.devices=1",
+)
+STUDY = (
+    "--config.depths=(8,)",
+    "--config.seeds=(0,)",
+    "--config.run.model.widths=(2,2,2)",
+    "--config.run.steps=2",
+    "--config.run.batch_size=32",
+    "--config.run.schedule.boundaries=(1,)",
+    "--config.run.parallel.devices=1",
+)
+
+
+def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
+    arguments = [*SHORT, f"--workdir={tmp_path / 'run'}"]
+    assert train.main(arguments) == 0
+    out = capsys.readouterr().out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"test_error: {result['test_error']}" in out
+    assert "step 2 of 2" in out
+    assert train.main(arguments) == 0
+    assert "step 2 of 2" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.model.depth=21"], "depth 21 is not 6n+2"),
+        (["--config.model.dept=20"], "did you mean 'depth'?"),
+        (["--config.modle.depth=20"], "unknown config key 'modle'"),
+        (["--config.batch_size=many"], "config.batch_size=many"),
+        (["--config.model.name=vgg17"], "unknown model 'vgg17'"),
+        (["--config.model.block=nowhere:Block"], "cannot import module 'nowhere'"),
+        (["--config.model.block=json:dumps"], "json:dumps"),
+        (["--config.dataset.name=cifar11"], "cifar11"),
+        (["--config.dataset.data_dir=/dev/null"], "/dev/null"),
+        (["--config.batch_size=33", "--config.parallel.devices=8"], "33 does not"),
+        (["--config.parallel.mode=tmap"], "pmap, shard_map"),
+        (["--config.parallel.bn_group_size=7"], "bn_group_size 7"),
+        (["--config.warmup.until_error=80.0"], "until_error is a fraction"),
+        (["--config.steps=0"], "config.steps must be positive"),
+        (["--config.optimizer.momentum=1.5"], "momentum 1.5"),
+        (["--config.seed=-1"], "config.seed must not be negative"),
+        (["--nonsense=1"], "nonsense"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--config=missing.py"], "no config file 'missing.py'"),
+        (["--workdir=/proc/nowhere/run"], "cannot be written"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, capsys):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert train.main([*SHORT, workdir, *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_a_config_is_needed_and_the_known_ones_are_listed(tmp_path, capsys):
+    assert train.main([f"--workdir={tmp_path}"]) == 2
+    assert "resnet_digits.py" in capsys.readouterr().err
+
+
+def test_help_shows_the_command_and_its_flags(capsys):
+    assert degradation.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "python -m experiments.degradation" in out
+    assert "--[no]plot_only" in out
+
+
+def test_the_study_from_its_command(tmp_path, capsys):
+    arguments = [*STUDY, f"--workdir={tmp_path / 'study'}"]
+    assert degradation.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "[1/2] plain-8-seed0 finished" in out
+    assert "[2/2] residual-8-seed0 finished" in out
+    made = {path.name for path in (tmp_path / "study").iterdir()}
+    figures = {
+        f"{name}.{suffix}"
+        for name in ("depth_vs_error", "training_curves")
+        for suffix in ("png", "svg")
+    }
+    assert made == {"runs", "results.csv", *figures}
+
+    for name in ("results.csv", *figures):
+        (tmp_path / "study" / name).unlink()
+    assert degradation.main([*arguments, "--plot_only"]) == 0
+    assert made == {path.name for path in (tmp_path / "study").iterdir()}
+
+
+def test_plot_only_without_runs_says_so(tmp_path, capsys):
+    assert degradation.main([f"--workdir={tmp_path}", "--plot_only"]) == 2
+    assert "holds no runs" in capsys.readouterr().err
+
+
+def test_a_failing_run_is_reported_with_a_status(tmp_path, capsys):
+    arguments = [
+        *(flag for flag in STUDY if "widths" not in flag),
+        f"--workdir={tmp_path / 'study'}",
+        "--config.families.plain.model.block=tests.test_study:Broken",
+        "--config.run.model.widths=(2,3,4)",
+    ]
+    assert degradation.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "plain-8-seed0 failed: RuntimeError: this block is broken" in captured.err
+    assert "residual-8-seed0 finished" in captured.out

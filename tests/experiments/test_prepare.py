@@ -1,0 +1,100 @@
+"""``python -m experiments.prepare``."""
+
+import os
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from cnn_jax import data
+from experiments import prepare
+from tests.data.conftest import encode
+
+PIXELS = np.full((4, 4, 3), 7, np.uint8)
+
+with tfds.core.registered.skip_registration():
+
+    class Toy(tfds.core.GeneratorBasedBuilder):
+        """A set from outside TFDS; its files are fetched by hand."""
+
+        VERSION = tfds.core.Version("1.2.3")
+        MANUAL_DOWNLOAD_INSTRUCTIONS = "Fetch\n  toy.txt."
+        name = "toy"
+        url_infos = {}  # noqa: RUF012
+
+        def _info(self):
+            features = tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(4, 4, 3)),
+                    "label": tfds.features.ClassLabel(num_classes=2),
+                }
+            )
+            return tfds.core.DatasetInfo(
+                builder=self, features=features, supervised_keys=("image", "label")
+            )
+
+        def _split_generators(self, dl_manager):
+            count = int((dl_manager.manual_dir / "toy.txt").read_text())
+            return {
+                "train": self._generate_examples(count),
+                "test": self._generate_examples(1),
+            }
+
+        def _generate_examples(self, count):
+            for number in range(count):
+                yield number, {"image": encode(PIXELS), "label": number % 2}
+
+
+TOY = f"{__name__}:Toy"
+
+
+def failed(capsys, *arguments) -> str:
+    assert prepare.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_prepares_what_a_run_then_reads(tmp_path, capsys):
+    manual = tmp_path / "by_hand"
+    manual.mkdir()
+    (manual / "toy.txt").write_text("3")
+    arguments = [TOY, f"--data_dir={tmp_path}", f"--manual_dir={manual}"]
+    assert prepare.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "classes: 2" in printed
+    assert "train: 3" in printed
+    dataset = data.load("toy", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(dataset.train.images, np.tile(PIXELS, (3, 1, 1, 1)))
+    (manual / "toy.txt").unlink()
+    assert prepare.main(arguments) == 0  # it is there already
+
+
+def test_files_to_fetch_by_hand_are_named(tmp_path, capsys):
+    place = os.path.join(tmp_path, "downloads", "manual")
+    error = failed(capsys, TOY, f"--data_dir={tmp_path}")
+    assert f"put into {place!r}" in error
+    assert "Fetch toy.txt." in error
+
+
+def test_failure_while_preparing_is_one_line(tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("")
+    arguments = (TOY, f"--data_dir={tmp_path / 'x'}", f"--manual_dir={tmp_path}")
+    assert "could not be prepared" in failed(capsys, *arguments)
+    assert not (tmp_path / "x" / "toy" / "1.2.3").exists()
+
+
+def test_digits_need_nothing(tmp_path, capsys):
+    assert prepare.main(["digits", f"--data_dir={tmp_path}"]) == 0
+    assert "train: 1,500" in capsys.readouterr().out
+
+
+def test_tensorflow_is_asked_for(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(prepare, "NEEDED", ("a_package_that_is_not_there",))
+    error = failed(capsys, "mnist", f"--data_dir={tmp_path}")
+    assert "preparing 'mnist' needs a_package_that_is_not_there" in error
+    assert "pip install -e '.[prepare]'" in error
+
+
+def test_unknown_name(capsys):
+    assert "did you mean 'cifar10'" in failed(capsys, "cifar_10")
+    assert "unknown attribute" in failed(capsys, f"{__name__}:Tow")

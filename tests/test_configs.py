@@ -1,0 +1,27 @@
+"""Every config file describes a run, or a study, that can be built."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from cnn_jax import models, study
+from cnn_jax.train import config as run_config
+
+FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_is_complete_and_says_what_it_is(path):
+    module = importlib.import_module(f"configs.{path.stem}")
+    assert "python -m experiments." in module.__doc__
+    config = module.get_config()
+    if "families" in config:
+        runs = study.expand(config)
+        assert config.name == path.stem
+        assert len(runs) == len(config.families) * len(config.depths) * len(
+            config.seeds
+        )
+    else:
+        run_config.check(config)
+        models.create(**config.model.to_dict(), num_classes=10)

@@ -1,0 +1,73 @@
+"""Names and fields from configs: what is found, and what is refused how."""
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+
+from cnn_jax import names
+from cnn_jax.names import ConfigError
+
+
+def circle(radius: float, fill: bool = False, sides: Sequence[int] = ()) -> str:
+    return f"{radius} {fill} {tuple(sides)}"
+
+
+TABLE = {"circle": circle, "unit": functools.partial(circle, radius=1.0)}
+
+
+def test_a_section_is_a_call():
+    assert names.build("shape", {"name": "circle", "radius": 2}, TABLE) == "2 False ()"
+    assert names.build("shape", {"name": "unit", "fill": True}, TABLE) == "1.0 True ()"
+
+
+def test_supplied_arguments_are_added_where_they_are_taken():
+    built = names.build("shape", {"name": "circle"}, TABLE, radius=3.0, other=1)
+    assert built == "3.0 False ()"
+
+
+def test_an_attribute_of_a_module_is_a_name():
+    assert names.resolve("shape", "math:tau", {}) == pytest.approx(6.2831853)
+    assert names.resolve("shape", "os:path.join", {})("a", "b") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({}, "shape needs a 'name'; choices: circle, unit"),
+        ({"name": "circel"}, r"unknown shape 'circel' \(did you mean 'circle'\?\)"),
+        ({"name": 3}, "shape must be a name"),
+        ({"name": "nowhere.mine:x"}, "cannot import module 'nowhere.mine'"),
+        ({"name": "math:tua"}, r"did you mean 'tau'"),
+        ({"name": "circle"}, "shape 'circle' needs the field 'radius'"),
+        ({"name": "circle", "radios": 1}, r"did you mean 'radius'.*choices: fill"),
+        ({"name": "circle", "radius": "1"}, r"radius must be float, got '1' \(str\)"),
+        ({"name": "circle", "radius": True}, "radius must be float, got True"),
+        ({"name": "unit", "fill": 1}, r"fill must be bool, got 1 \(int\)"),
+        ({"name": "unit", "sides": (1, "2")}, "sides must be"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_choices(section, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        names.build("shape", section, TABLE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fits"),
+    [
+        (1, float, True),
+        (1.0, int, False),
+        (True, int, False),
+        ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False),
+        ([1, 2], tuple[int, ...], True),
+        ((1, 2.5), tuple[int, ...], False),
+        (None, int | None, True),
+        ("x", int | None, False),
+        (object(), object, True),
+    ],
+)
+def test_types_that_a_config_can_express(value, annotation, fits):
+    assert names.has_type(value, annotation) is fits
