@@ -23,6 +23,7 @@ OTHER_STYLES = (
     {"color": "#009E73", "marker": "^", "linestyle": "-."},
     {"color": "#000000", "marker": "D", "linestyle": ":"},
 )
+LINES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 FIGURE_STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -68,7 +69,9 @@ def depth_vs_error(rows: Sequence[Row], directory: pathlib.Path, title: str) -> 
     families = sorted({row["family"] for row in finished})
     seeds = len({row["seed"] for row in finished})
     with plt.rc_context(FIGURE_STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.6), sharex=True)
+        figure, panels = plt.subplots(
+            1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True
+        )
         names = ("clean_train_error", "test_error")
         labels = ("training error, clean (%)", "test error (%)")
         for panel, column, label in zip(panels, names, labels, strict=True):
@@ -119,7 +122,7 @@ def training_curves(
     """Error over steps: thin lines training, bold lines test.
 
     The arrangement of He et al. (2015), figures 1 and 6: one panel a family, one
-    colour a depth. The training error is the running one (augmented images,
+    colour and dash a depth. The training error is the running one (augmented images,
     batch statistics); lines are means over seeds, bands +- one std of the test
     error.
 
@@ -132,7 +135,7 @@ def training_curves(
     finished = [row for row in rows if row["status"] == "finished"]
     families = sorted({row["family"] for row in finished})
     depths = sorted({row["depth"] for row in finished})
-    colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.85, len(depths)))
+    colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.75, len(depths)))
     with plt.rc_context(FIGURE_STYLE):
         figure, panels = plt.subplots(
             1,
@@ -142,18 +145,17 @@ def training_curves(
             squeeze=False,
         )
         for panel, family in zip(panels[0], families, strict=True):
-            for depth, color in zip(depths, colors, strict=True):
+            for index, (depth, color) in enumerate(zip(depths, colors, strict=True)):
+                look = {"color": color, "linestyle": LINES[index % len(LINES)]}
                 runs = [
                     logs[f"{family}-{depth}-seed{row['seed']}"]
                     for row in finished
                     if row["family"] == family and row["depth"] == depth
                 ]
                 steps, mean, _ = curve(runs, "running_train_error")
-                panel.plot(steps, 100 * mean, color=color, linewidth=0.8)
+                panel.plot(steps, 100 * mean, linewidth=0.8, **look)
                 steps, mean, std = curve(runs, "test_error")
-                panel.plot(
-                    steps, 100 * mean, color=color, linewidth=2.2, label=f"{depth}"
-                )
+                panel.plot(steps, 100 * mean, linewidth=2.2, label=f"{depth}", **look)
                 panel.fill_between(
                     steps,
                     100 * (mean - std),

@@ -1,8 +1,7 @@
 """The degradation study: family x depth x seed, each a run of its own.
 
 A study is a directory of runs; everything else in it (``results.csv``, figures)
-is rebuilt from them. Runs that are finished are skipped, runs that were stopped
-go on, so a study is started again by giving the same command.
+is rebuilt from them. `cnn_jax.execution` trains them.
 """
 
 import copy
@@ -11,18 +10,13 @@ import dataclasses
 import io
 import pathlib
 import statistics
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnn_jax import names
-from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
-from cnn_jax.train.checkpoint import CheckpointError, write_atomically
-from cnn_jax.train.interrupt import Interrupted
-from cnn_jax.train.loop import Diverged, fit
-from cnn_jax.train.program import Program
+from cnn_jax.train.checkpoint import write_atomically
 from cnn_jax.train.run_directory import RunDirectory
 
 KEYS = ("name", "families", "depths", "seeds", "overrides", "run")
@@ -64,25 +58,6 @@ class Run:
     def name(self) -> str:
         """Its directory's name."""
         return f"{self.family}-{self.depth}-seed{self.seed}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """What a study reports while it goes on.
-
-    Attributes:
-      run: the run that it is about.
-      step: its optimizer steps so far.
-      row: a log row of that step, or None.
-      status: 'running', 'finished', 'skipped', 'diverged' or 'failed'.
-      message: why it failed, in one line.
-    """
-
-    run: Run
-    step: int = 0
-    row: Row | None = None
-    status: str = "running"
-    message: str = ""
 
 
 def expand(config: run_config.Config) -> list[Run]:
@@ -143,79 +118,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
-
-
-def execute(
-    runs: Sequence[Run],
-    directory: pathlib.Path,
-    report: Callable[[Event], None],
-) -> list[Event]:
-    """Train every run that is not finished.
-
-    Runs of one shape share a compiled program. A run that fails or diverges is
-    reported and does not stop the others; what a failed one raised stands in
-    ``failures/``, and it is tried again next time.
-
-    Args:
-      runs: from `expand`.
-      directory: the study's directory.
-      report: called as runs go on.
-
-    Returns:
-      The last event of every run that did not finish.
-
-    Raises:
-      ConfigError: a run's directory is used by another process or config.
-      Interrupted: a signal asked to stop; the run under way has a checkpoint.
-    """
-    places = {run: RunDirectory(directory / "runs" / run.name) for run in runs}
-    for run, place in places.items():
-        place.check_config(run.config)
-    program: Program | None = None
-    shape: dict[str, Any] = {}
-    opened: dict[str, sources.Source] = {}
-    unfinished: list[Event] = []
-    for run, place in places.items():
-        previous = place.result()
-        if previous is not None:
-            event = Event(run, run.config["steps"], previous, "skipped")
-            if previous["status"] != "finished":
-                event = Event(run, 0, None, previous["status"], previous["message"])
-                unfinished.append(event)
-            report(event)
-            continue
-        try:
-            if program is None or merge(run.config, {"seed": 0}) != shape:
-                program = None  # free the old one's arrays first
-                shape = merge(run.config, {"seed": 0})
-                section = run.config["dataset"]
-                key = repr(sorted(section.items()))
-                if key not in opened:
-                    opened[key] = sources.open_source(section)
-                program = Program(run.config, opened[key])
-            result = fit(
-                program,
-                run.seed,
-                place,
-                lambda step, row, run=run: report(Event(run, step, row)),
-            )
-            event = Event(run, run.config["steps"], result, "finished")
-        except (ConfigError, CheckpointError, Interrupted):
-            raise
-        except Diverged as error:
-            place.finish({"status": "diverged", "message": str(error)})
-            event = Event(run, 0, None, "diverged", str(error))
-        except Exception as error:
-            first_line, *_ = str(error).split("\n")
-            line = f"{type(error).__name__}: {first_line}"
-            failures = directory / "failures"
-            failures.mkdir(parents=True, exist_ok=True)
-            (failures / f"{run.name}.txt").write_text(traceback.format_exc())
-            event = Event(run, 0, None, "failed", line)
-        if event.status != "finished":
-            unfinished.append(event)
-        report(event)
-    return unfinished
 
 
 def collect(directory: pathlib.Path) -> tuple[list[Row], dict[str, list[Row]]]:

@@ -1,7 +1,7 @@
 """The degradation study: plain and residual nets over depth and seeds.
 
     python -m experiments.degradation [--config=configs/degradation_digits.py] \
-        [--workdir=DIR] [--config.depths='(8,20)'] [--plot_only]
+        [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only]
 
 Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG and SVG)
 into the study's directory, ``runs/NAME`` by default. The same command goes on
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cnn_jax import plots, study
+from cnn_jax import execution, plots, study
 from cnn_jax.names import ConfigError
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
@@ -25,6 +25,13 @@ def define(values: flags.FlagValues) -> None:
     """The command's flags."""
     flags.DEFINE_string(
         "workdir", "", "Directory of the study; runs/NAME if empty.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "workers",
+        0,
+        "Processes that train; 0 for one a core on CPU, one on a GPU or TPU.",
+        lower_bound=0,
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "plot_only",
@@ -46,14 +53,15 @@ def body(values: flags.FlagValues) -> int:
         return 0
     try:
         with StudyProgress(runs) as progress:
-            unfinished = study.execute(runs, directory, progress)
+            workers = values.workers or execution.default_workers(runs)
+            unfinished = execution.execute(runs, directory, progress, workers)
     except (Interrupted, KeyboardInterrupt):
         write(directory, config.name)  # a study that is stopped shows what it has
         raise
     write(directory, config.name)
     for event in unfinished:
         print(f"{event.run.name} {event.status}: {event.message}", file=sys.stderr)
-    return 1 if unfinished else 0
+    return 1 if any(e.status in ("failed", "diverged") for e in unfinished) else 0
 
 
 def write(directory: pathlib.Path, title: str) -> None:

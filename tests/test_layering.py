@@ -14,6 +14,7 @@ ALLOWED = {
     "data": set(),
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
+    "execution": {"study", "train", "data"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_gtn": {"plots", "graphs", "data", "models"},

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from PIL import Image
 
-from cnn_jax import plots, study
+from cnn_jax import execution, plots, study
 from cnn_jax.models.resnet import BasicBlock
 from cnn_jax.names import ConfigError
 from cnn_jax.train.run_directory import RunDirectory
@@ -107,7 +107,7 @@ def finished(tmp_path_factory):
     chosen["families"].pop("residual")
     events = []
     runs = study.expand(chosen)
-    unfinished = study.execute(runs, directory, events.append)
+    unfinished = execution.execute(runs, directory, events.append)
     return directory, runs, events, unfinished
 
 
@@ -143,7 +143,7 @@ def test_a_plugin_block_trains_through_one_config_line(finished):
 def test_finished_runs_are_skipped_and_failed_ones_tried_again(finished):
     directory, runs, _, _ = finished
     events = []
-    study.execute(runs, directory, events.append)
+    execution.execute(runs, directory, events.append)
     skipped = [event.run.name for event in events if event.status == "skipped"]
     assert skipped == [run.name for run in runs if run.family != "broken"]
     failed = [event.run.name for event in events if event.status == "failed"]
@@ -157,7 +157,7 @@ def test_a_changed_recipe_on_an_old_directory_is_refused(finished):
         for r in runs
     ]
     with pytest.raises(ConfigError, match="batch_size: 16 there, 8 now"):
-        study.execute(changed, directory, lambda event: None)
+        execution.execute(changed, directory, lambda event: None)
 
 
 def test_results_hold_a_row_a_run(finished, tmp_path):

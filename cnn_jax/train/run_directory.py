@@ -21,7 +21,12 @@ from cnn_jax.train.checkpoint import write_atomically
 
 # These say where a run happens, not what it computes.
 FREE_KEYS = ("dataset.data_dir", "parallel.mode", "parallel.devices")
-FINGERPRINT = "data_fingerprint"
+# Recorded beside the config, from the data and the devices of the first start.
+FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
+
+
+class InUse(ConfigError):
+    """Another process is training in this run directory."""
 
 
 class RunDirectory:
@@ -47,8 +52,8 @@ class RunDirectory:
         """Refuse a config other than the one this directory was started with.
 
         Args:
-          config: the run's config; without a 'data_fingerprint' the data is not
-            compared.
+          config: the run's config; what `fit` records beside it is compared only
+            if it is given.
 
         Raises:
           ConfigError: naming every key that differs, and both values.
@@ -56,8 +61,9 @@ class RunDirectory:
         old = self.config()
         if old is None:
             return
-        if FINGERPRINT not in config:
-            old.pop(FINGERPRINT, None)
+        for derived in (FINGERPRINT, BN_IMAGES):
+            if derived not in config:
+                old.pop(derived, None)
         before, now = flatten(old), flatten(json.loads(json.dumps(dict(config))))
         absent = "(absent)"
         differing = [
@@ -79,8 +85,8 @@ class RunDirectory:
           config: the run's config, as JSON would hold it.
 
         Raises:
-          ConfigError: not writable, not a run directory, another config, or
-            another process is training here.
+          ConfigError: not writable, not a run directory, or another config.
+          InUse: another process is training here.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -95,7 +101,7 @@ class RunDirectory:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                raise ConfigError(
+                raise InUse(
                     f"workdir {self.path} is in use by {lock.read().strip()}"
                 ) from None
             lock.truncate(0)
@@ -116,6 +122,17 @@ class RunDirectory:
                 write_atomically(self.path / "config.json", text.encode())
             self.check_config(config)
             yield
+
+    def held(self) -> bool:
+        """Whether a process is training here now."""
+        try:
+            with open(self.path / "lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def rows(self) -> list[dict[str, Any]]:
         """The log, a dict a row; a last line still being written is left out."""

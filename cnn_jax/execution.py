@@ -1,0 +1,277 @@
+"""Training the runs of a study, in this process or on several.
+
+Runs that are finished are skipped, runs that were stopped go on, and runs that
+another process holds are left to it, so a study is started again (or joined from
+another terminal) by giving the same command.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import queue
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from cnn_jax.data import sources
+from cnn_jax.names import ConfigError
+from cnn_jax.study import Row, Run, merge
+from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.interrupt import Interrupted, StopRequest
+from cnn_jax.train.loop import Diverged, fit
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import InUse, RunDirectory
+
+# Seconds between reports of plain steps from one process to another.
+REPORT_EVERY = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """What is reported while a study goes on.
+
+    Attributes:
+      run: the run that it is about.
+      step: its optimizer steps so far.
+      row: a log row of that step, or None.
+      status: 'running', or how it ended: 'finished', 'skipped' (it was finished
+        before), 'diverged', 'failed', or 'elsewhere' (another process has it).
+      message: why it did not finish, in one line.
+    """
+
+    run: Run
+    step: int = 0
+    row: Row | None = None
+    status: str = "running"
+    message: str = ""
+
+
+Report = Callable[[Event], None]
+
+
+def default_workers(runs: Sequence[Run]) -> int:
+    """Processes to train with: one a core on CPU, one where there is a GPU or TPU.
+
+    Small nets on small images keep one core busy and gain little from a second,
+    so on CPU two runs at a time finish sooner than one after another.
+    """
+    if jax.default_backend() != "cpu":
+        return 1
+    return max(1, min(len(_cores()), len(_shapes(runs)), 8))
+
+
+def _cores() -> list[int]:
+    """The cores this process may use; all of them where systems do not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def execute(
+    runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int = 1
+) -> list[Event]:
+    """Train every run that is not finished.
+
+    Runs of one shape share a compiled program. A run that fails or diverges is
+    reported and does not stop the others; what a failed one raised stands in
+    ``failures/``, and it is tried again next time.
+
+    Args:
+      runs: from `cnn_jax.study.expand`.
+      directory: the study's directory.
+      report: called as runs go on, in this process.
+      workers: processes that train, each on its share of the cores; 1 for this
+        process alone. A worker that dies leaves its run to the others.
+
+    Returns:
+      The last event of every run that did not finish.
+
+    Raises:
+      ConfigError: a run's directory holds another config.
+      CheckpointError: a run has checkpoints and none is whole.
+      Interrupted: a signal asked to stop; runs under way have a checkpoint.
+    """
+    last: dict[Run, Event] = {}
+
+    def remember(event: Event) -> None:
+        last[event.run] = event
+        report(event)
+
+    for run in runs:
+        _place(run, directory).check_config(run.config)
+    if workers > 1:
+        _work_together(runs, directory, remember, workers)
+    ended = {run for run, event in last.items() if event.status != "running"}
+    # What is left is all of it for a single worker, else what a dead one left.
+    _work([run for run in runs if run not in ended], directory, remember)
+    return [e for e in last.values() if e.status not in ("finished", "skipped")]
+
+
+def _place(run: Run, directory: pathlib.Path) -> RunDirectory:
+    return RunDirectory(directory / "runs" / run.name)
+
+
+def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ by their seed alone, together."""
+    groups: list[tuple[dict[str, Any], list[Run]]] = []
+    for run in runs:
+        shape = merge(run.config, {"seed": 0})
+        for known, members in groups:
+            if known == shape:
+                members.append(run)
+                break
+        else:
+            groups.append((shape, [run]))
+    return [members for _, members in groups]
+
+
+def _work(runs: Sequence[Run], directory: pathlib.Path, report: Report) -> None:
+    """Train in this process whatever no other holds.
+
+    A shape that another process is busy with comes last, so that two of them do
+    not compile the same program.
+    """
+    opened: dict[str, sources.Source] = {}
+    later = []
+    for group in _shapes(runs):
+        if any(_place(run, directory).held() for run in group):
+            later.append(group)
+        else:
+            _train_shape(group, directory, report, opened)
+    for group in later:
+        _train_shape(group, directory, report, opened)
+
+
+def _train_shape(
+    group: Sequence[Run],
+    directory: pathlib.Path,
+    report: Report,
+    opened: dict[str, sources.Source],
+) -> None:
+    """Train the runs of one shape, with one program."""
+    program: Program | None = None
+    for run in group:
+        place = _place(run, directory)
+        previous = place.result()
+        if previous is not None:
+            status = previous["status"]
+            if status == "finished":
+                report(Event(run, run.config["steps"], previous, "skipped"))
+            else:
+                report(Event(run, 0, None, status, previous["message"]))
+            continue
+        try:
+            if program is None:
+                section = run.config["dataset"]
+                key = repr(sorted(section.items()))
+                if key not in opened:
+                    opened[key] = sources.open_source(section)
+                program = Program(run.config, opened[key])
+            result = fit(
+                program,
+                run.seed,
+                place,
+                lambda step, row, run=run: report(Event(run, step, row)),
+            )
+            report(Event(run, run.config["steps"], result, "finished"))
+        except InUse as error:
+            report(Event(run, 0, None, "elsewhere", str(error)))
+        except (ConfigError, CheckpointError, Interrupted):
+            raise
+        except Diverged as error:
+            place.finish({"status": "diverged", "message": str(error)})
+            report(Event(run, 0, None, "diverged", str(error)))
+        except Exception as error:
+            failures = directory / "failures"
+            failures.mkdir(parents=True, exist_ok=True)
+            (failures / f"{run.name}.txt").write_text(traceback.format_exc())
+            first_line, *_ = str(error).split("\n")
+            message = f"{type(error).__name__}: {first_line}"
+            report(Event(run, 0, None, "failed", message))
+
+
+def _work_together(
+    runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int
+) -> None:
+    """Train on several processes; returns when all have ended."""
+    context = multiprocessing.get_context("spawn")
+    events: Any = context.Queue()
+    cores = _cores()
+    processes = [
+        context.Process(
+            target=_worker,
+            args=(runs, directory, events, cores[number::workers] or cores),
+        )
+        for number in range(workers)
+    ]
+    done: set[Run] = set()
+
+    def take(event: Any) -> None:
+        if isinstance(event, Exception):
+            raise event
+        # A run that a worker found in other hands is in the hands of a
+        # colleague, who reports on it.
+        if event.status == "elsewhere" or (event.run in done):
+            return
+        if event.status != "running":
+            done.add(event.run)
+        report(event)
+
+    with StopRequest() as stop:
+        told = False
+        try:
+            for process in processes:
+                process.start()
+            while any(process.is_alive() for process in processes):
+                if stop.received and not told:
+                    told = True
+                    for process in processes:
+                        process.terminate()  # SIGTERM: a checkpoint, then the end
+                try:
+                    take(events.get(timeout=0.1))
+                except queue.Empty:
+                    continue
+            while True:
+                try:
+                    take(events.get(timeout=0.1))
+                except queue.Empty:
+                    break
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join()
+        if stop.received:
+            raise Interrupted(stop.received)
+
+
+def _worker(
+    runs: Sequence[Run], directory: pathlib.Path, events: Any, cores: Sequence[int]
+) -> None:
+    """The body of a worker process, which keeps to its own cores."""
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, cores)
+    parent = os.getppid()
+    reported = 0.0
+
+    def report(event: Event) -> None:
+        nonlocal reported
+        if os.getppid() != parent:  # whoever asked for this is gone
+            os.kill(os.getpid(), signal.SIGTERM)
+        now = time.monotonic()
+        plain = event.status == "running" and event.row is None
+        if not plain or now - reported > REPORT_EVERY:
+            reported = now
+            events.put(event)
+
+    try:
+        _work(runs, directory, report)
+    except Interrupted:
+        pass  # the parent was told by the same signal
+    except (ConfigError, CheckpointError) as error:
+        events.put(error)

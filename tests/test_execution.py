@@ -1,0 +1,107 @@
+"""A study on several processes: no run lost, none run twice."""
+
+import fcntl
+import multiprocessing
+
+import pytest
+
+from cnn_jax import execution, study
+from cnn_jax.names import ConfigError
+from cnn_jax.train.run_directory import RunDirectory
+from tests import tiny
+
+
+def small_study(**changes):
+    base = {
+        "name": "tiny",
+        "families": {
+            "plain": {"model": {"shortcut": "none"}},
+            "residual": {"model": {"shortcut": "A"}},
+        },
+        "depths": (8,),
+        "seeds": (0, 1),
+        "overrides": {},
+        "run": tiny.config(steps=4, eval_every=0, log_every=4, checkpoint_every=1),
+    }
+    return study.expand(study.merge(base, changes))
+
+
+def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
+    runs = small_study()
+    events, killed = [], []
+
+    def report(event):
+        events.append(event)
+        if not killed and event.step >= 1:
+            worker = multiprocessing.active_children()[0]
+            worker.kill()
+            killed.append(worker)
+
+    assert execution.execute(runs, tmp_path, report, workers=2) == []
+    killed[0].join()
+    assert killed[0].exitcode == -9
+    ended = [e.run.name for e in events if e.status in ("finished", "skipped")]
+    assert sorted(ended) == sorted(run.name for run in runs)
+    for run in runs:
+        rows = RunDirectory(tmp_path / "runs" / run.name).rows()
+        assert [row["step"] for row in rows] == [4]
+
+
+def test_a_run_in_other_hands_is_left_to_them(tmp_path):
+    runs = small_study()
+    place = RunDirectory(tmp_path / "runs" / runs[0].name)
+    place.path.mkdir(parents=True)
+    (place.path / "lock").write_text("process 1 on elsewhere\n")
+    events = []
+    with open(place.path / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert place.held()
+        unfinished = execution.execute(runs, tmp_path, events.append)
+    assert [event.run for event in unfinished] == [runs[0]]
+    assert unfinished[0].status == "elsewhere"
+    assert "process 1 on elsewhere" in unfinished[0].message
+    # the shape that somebody is busy with came last
+    order = [event.run.name for event in events if event.status == "finished"]
+    assert order == ["residual-8-seed0", "residual-8-seed1", "plain-8-seed1"]
+    assert not place.held()
+
+
+def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
+    runs = small_study(
+        seeds=(0,),
+        families={
+            "plain": {
+                "model": {"name": "tests.train.test_loop:Explosive"},
+                "schedule": {"rates": (1e30,), "boundaries": ()},
+            },
+        },
+    )
+    for _ in range(2):  # the second time from its mark, without training
+        events = []
+        unfinished = execution.execute(runs, tmp_path, events.append)
+        assert [e.status for e in unfinished] == ["diverged"]
+        assert "at step" in unfinished[0].message
+        ended = {e.run.family: e.status for e in events if e.status != "running"}
+        assert ended["residual"] in ("finished", "skipped")
+    rows, _ = study.collect(tmp_path)
+    assert {row["family"]: row["status"] for row in rows} == {
+        "plain": "diverged",
+        "residual": "finished",
+    }
+
+
+def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
+    runs = small_study(run={"parallel": {"devices": 9}}, seeds=(0,))
+    with pytest.raises(ConfigError, match="devices 9"):
+        execution.execute(runs, tmp_path, lambda event: None, workers=2)
+
+
+def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):
+    runs = small_study()
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    assert execution.default_workers(runs) == 2
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    assert execution.default_workers(runs) == 1
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    assert execution.default_workers(runs) == 1
