@@ -24,7 +24,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cnn_jax.data import transforms
+from cnn_jax.data import regions, transforms
 
 SIZE, SHORTER = 224, (256, 480)
 Augment = Callable[[bytes, np.random.Generator], object]
@@ -51,7 +51,7 @@ def photographs(count: int) -> list[bytes]:
 def of_this_package() -> Augment:
     """What a worker of `cnn_jax.data.streams` does to a picture."""
     crop = transforms.ScaleCrop(SIZE, SHORTER)
-    return lambda encoded, random: crop(transforms.Picture(encoded, 3), random)
+    return lambda encoded, random: crop(regions.Picture(encoded, 3), random)
 
 
 def of_pillow() -> Augment:

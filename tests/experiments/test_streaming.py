@@ -112,14 +112,16 @@ def test_killed_in_an_epoch_and_started_again(
 ):
     """Bit-identical, and no example is seen twice or left out."""
     place = RunDirectory(tmp_path / "run")
+    # workers import the script as well, and need none of this
     code = (
-        "import jax, time; jax.config.update('jax_numpy_rank_promotion', 'raise')\n"
-        "from tests.experiments.test_streaming import *\n"
-        "def slow(step, row):\n"
-        "    time.sleep(0.2 if step >= 5 else 0)\n"
         "if __name__ == '__main__':\n"
-        f"    program = Program(config({str(pictures)!r}, {workers}))\n"
-        f"    fit(program, 0, RunDirectory({str(place.path)!r}), slow)\n"
+        "    import jax, time\n"
+        "    jax.config.update('jax_numpy_rank_promotion', 'raise')\n"
+        "    from tests.experiments import test_streaming as here\n"
+        "    def slow(step, row):\n"
+        "        time.sleep(0.2 if step >= 5 else 0)\n"
+        f"    program = here.Program(here.config({str(pictures)!r}, {workers}))\n"
+        f"    here.fit(program, 0, here.RunDirectory({str(place.path)!r}), slow)\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
