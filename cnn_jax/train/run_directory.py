@@ -20,7 +20,12 @@ from cnn_jax.names import ConfigError
 from cnn_jax.train.checkpoint import write_atomically
 
 # These say where a run happens, not what it computes.
-FREE_KEYS = ("dataset.data_dir", "parallel.mode", "parallel.devices")
+FREE_KEYS = (
+    "dataset.data_dir",
+    "dataset.stream.workers",
+    "parallel.mode",
+    "parallel.devices",
+)
 # Recorded beside the config, from the data and the devices of the first start.
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
 
