@@ -3,10 +3,10 @@
 LeCun, Bottou, Bengio and Haffner (1998), sections II.B and III.B: 60,000 images
 in a 32x32 field, background -0.1 and ink 1.175, weights uniform in
 +-2.4 / fan-in, the discriminative loss of equation 9, 20 epochs, no distortions.
-The paper divides each rate (5e-4 to 1e-5) by a curvature of the weight; plain
-stochastic gradient descent on 16 images a step takes ten times those rates at
-the same epochs. They, and the constant j, which the paper does not give, were
-chosen on the last 10,000 training images.
+The paper divides each rate (5e-4 to 1e-5) by a curvature of the weight, image by
+image; plain stochastic gradient descent on 16 images a step has rates of its
+own. They, and the constant j, which the paper does not give, were chosen on the
+last 10,000 training images in runs of 10 epochs, and stretched to 20.
 
     python -m experiments.prepare mnist
     python -m experiments.train --config=configs/lenet5_mnist.py \\
@@ -46,8 +46,8 @@ def get_config() -> ConfigDict:
     }
     config.schedule = {
         "name": "piecewise",
-        "rates": (5e-3, 2e-3, 1e-3, 5e-4, 1e-4),
-        "boundaries": (7_500, 18_750, 30_000, 45_000),  # after 2, 5, 8, 12 epochs
+        "rates": (5e-3, 1.5e-3, 5e-4, 1.5e-4),
+        "boundaries": (22_500, 45_000, 60_000),  # after 6, 12 and 16 epochs
     }
     config.warmup = {"rate": 0.0, "until_error": 0.0}
     config.batch_size = 16

@@ -32,6 +32,7 @@ class Program:
       source: where batches come from.
       model: the network, with the run's batch-norm groups.
       devices: the devices it trains on.
+      bn_images: images that share batch-norm statistics.
       num_parameters: trainable parameters.
       traces: how often the train step was traced: 1 once it has run.
 
@@ -47,6 +48,9 @@ class Program:
         self.devices.check_batch(config["batch_size"], "batch_size")
         self.devices.check_batch(config["eval_batch_size"], "eval_batch_size")
         self.source = source or sources.open_source(config["dataset"])
+        self.bn_images = (
+            placing["bn_group_size"] or config["batch_size"] // self.devices.count
+        )
         self.model = self._model(placing["bn_group_size"])
         self.optimizer = names.build(
             "optimizer", config["optimizer"], optimizer.OPTIMIZERS

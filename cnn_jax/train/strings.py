@@ -23,11 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cnn_jax import graphs, names
+from cnn_jax import graphs
 from cnn_jax.acceptors import alignment_acceptor, string_acceptor
 from cnn_jax.graphs import Graph
 
-CRITERIA = ("viterbi", "discriminative_viterbi", "forward", "discriminative_forward")
 Criterion = Literal[
     "viterbi", "discriminative_viterbi", "forward", "discriminative_forward"
 ]
@@ -48,16 +47,11 @@ def string_loss(
       outputs: recognition graphs of a batch of lines.
       batch: its 'label' holds the strings, int32 (batch, most), its 'length'
         their lengths, int32 (batch,).
-      criterion: one of `CRITERIA`.
+      criterion: see the module's description.
 
     Returns:
       Loss of each line, float32.
-
-    Raises:
-      ConfigError: an unknown criterion.
     """
-    if criterion not in CRITERIA:
-        raise names.choices("criterion", criterion, CRITERIA)
     score = graphs.best if "viterbi" in criterion else graphs.forward
 
     def loss(graph: Graph, label: Array, length: Array) -> Array:
