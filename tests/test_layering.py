@@ -67,7 +67,15 @@ def test_imports_run_one_way():
 def test_models_see_jax_and_flax_only():
     allowed = {
         *("jax", "flax", "numpy", "jaxtyping", "cnn_jax"),
-        *("collections", "dataclasses", "functools", "math", "typing"),
+        *(
+            "collections",
+            "contextlib",
+            "contextvars",
+            "dataclasses",
+            "functools",
+            "math",
+            "typing",
+        ),
     }
     nets = ROOT / "cnn_jax" / "models"
     around = {

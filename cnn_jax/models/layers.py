@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
+from cnn_jax.models import convolution
 from cnn_jax.models.initializers import he_normal
 
 ModuleDef = Callable[..., Any]
@@ -23,14 +24,32 @@ Images = Float[Array, "batch height width channels"]
 Maps = Float[Array, "batch rows columns maps"]
 
 
+@jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Rectified linear unit, max(x, 0); its derivative at 0 is 0."""
-    return nn.relu(x)
+    """Rectified linear unit, max(x, 0); its derivative at 0 is 0.
+
+    Written as a select. XLA's CPU backend takes a maximum for free and copies it
+    into every user, so that in a residual net each weight gradient recomputes
+    the whole chain of additions of its stage, at a cost quadratic in the depth;
+    a select is computed once. The derivative is read off the output, which the
+    next layer keeps anyway. Not-a-numbers stay.
+    """
+    return jnp.where(x <= 0, jnp.zeros_like(x), x)
+
+
+@relu.defjvp
+def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = relu(*primals)
+    return y, jnp.where(y == 0, jnp.zeros_like(y), tangents[0])
 
 
 # Padding is pixels a side (an int): an odd kernel k keeps the size with
 # (k - 1) / 2, also in front of a stride, where linen's 'SAME' pads unevenly.
-Conv: ModuleDef = partial(nn.Conv, kernel_init=he_normal)
+Conv: ModuleDef = partial(
+    nn.Conv,
+    kernel_init=he_normal,
+    conv_general_dilated=convolution.conv_general_dilated,
+)
 
 
 class BatchNorm(nn.Module):
