@@ -62,7 +62,14 @@ def default_workers(runs: Sequence[Run]) -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    return max(1, min(len(os.sched_getaffinity(0)), len(_shapes(runs)), 8))
+    return max(1, min(len(_cores()), len(_shapes(runs)), 8))
+
+
+def _cores() -> list[int]:
+    """The cores this process may use; all of them where systems do not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def execute(
@@ -194,7 +201,7 @@ def _work_together(
     """Train on several processes; returns when all have ended."""
     context = multiprocessing.get_context("spawn")
     events: Any = context.Queue()
-    cores = sorted(os.sched_getaffinity(0))
+    cores = _cores()
     processes = [
         context.Process(
             target=_worker,
@@ -247,7 +254,8 @@ def _worker(
     runs: Sequence[Run], directory: pathlib.Path, events: Any, cores: Sequence[int]
 ) -> None:
     """The body of a worker process, which keeps to its own cores."""
-    os.sched_setaffinity(0, cores)
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, cores)
     parent = os.getppid()
     reported = 0.0
 

@@ -22,105 +22,14 @@ from absl import flags
 
 from cnn_jax import names
 from cnn_jax.data import cache, transforms
-from cnn_jax.data.disk import OnDisk, Part
-from cnn_jax.data.order import process_rows, shuffled
+from cnn_jax.data.batches import InOrder, Maker, Shuffled
+from cnn_jax.data.disk import OnDisk
+from cnn_jax.data.order import process_rows
 from cnn_jax.data.preprocess import Statistics, Sums
 from cnn_jax.data.sources import Item, Split
 
 THREADS = 4  # that make batches where there are no workers
 AHEAD = 2  # batches that each worker keeps ready
-ENDLESS = 2**40  # steps
-
-
-@dataclasses.dataclass(frozen=True)
-class Maker:
-    """Makes the images of chosen examples; can be sent to a worker.
-
-    Attributes:
-      part: where the examples are.
-      transform: from a picture to an image.
-      damaged: see `transforms.Picture`.
-      seed: of the random crops.
-    """
-
-    part: Part
-    transform: transforms.Transform
-    damaged: Literal["refuse", "accept"]
-    seed: int = 0
-
-    def batch(self, numbers: np.ndarray, positions: np.ndarray) -> Item:
-        """Decode and crop a batch.
-
-        Args:
-          numbers: examples of the part, (n,).
-          positions: place of each in the stream, which seeds its crop, (n,).
-
-        Returns:
-          'image' uint8 (n, size, size, channels), with an axis of views after
-          the first if the transform has several, and 'label' int32 (n,).
-
-        Raises:
-          ConfigError: an example that cannot be read or decoded, by its file.
-        """
-        size, channels = self.transform.size, self.part.reader.channels
-        views = () if self.transform.views == 1 else (self.transform.views,)
-        images = np.empty((len(numbers), *views, size, size, channels), np.uint8)
-        labels = np.empty(len(numbers), np.int32)
-        found = self.part.fetch(numbers)
-        for row, (encoded, label) in enumerate(found):
-            seeds = np.random.SeedSequence((self.seed, int(positions[row])))
-            random = np.random.Generator(np.random.Philox(seeds))
-            try:
-                picture = transforms.Picture(encoded, channels, self.damaged)
-                images[row] = self.transform(picture, random)
-            except (OSError, ValueError) as error:
-                where = self.part.where(int(numbers[row]))
-                raise names.ConfigError(f"{where} is no picture: {error}") from error
-            labels[row] = label
-        return {"image": images, "label": labels}
-
-
-@dataclasses.dataclass(frozen=True)
-class Shuffled:
-    """The batches of optimizer steps, by number from the first one wanted."""
-
-    maker: Maker
-    batch_size: int
-    rows: slice
-    first: int
-
-    def __len__(self) -> int:
-        return ENDLESS
-
-    def __getitem__(self, index: int) -> Item:
-        start = (self.first + index) * self.batch_size
-        positions = start + np.arange(self.batch_size)[self.rows]
-        numbers = shuffled(self.maker.seed, len(self.maker.part), positions)
-        return self.maker.batch(numbers, positions)
-
-
-@dataclasses.dataclass(frozen=True)
-class InOrder:
-    """Chosen examples in order, in batches with a 'mask'."""
-
-    maker: Maker
-    numbers: np.ndarray
-    batch_size: int
-    rows: slice
-
-    def __len__(self) -> int:
-        return -(-len(self.numbers) // self.batch_size)
-
-    def __getitem__(self, index: int) -> Item:
-        places = index * self.batch_size + np.arange(self.batch_size)[self.rows]
-        real = places < len(self.numbers)
-        item = self.maker.batch(self.numbers[places[real]], places[real])
-        missing = len(places) - int(real.sum())
-        padded = {
-            key: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1))
-            for key, value in item.items()
-        }
-        return {**padded, "mask": real.astype(np.float32)}
 
 
 class Stream:
@@ -260,18 +169,20 @@ class Stream:
 
     def _batches(self, batches: Shuffled | InOrder) -> Iterator[Item]:
         """The items in order, made ahead of time by Grain."""
-        threads = 1 if self._workers else THREADS
+        # an evaluation of few batches is not worth starting many processes
+        workers = min(self._workers, len(batches))
+        threads = 1 if workers else THREADS
         loader = grain.MapDataset.source(batches).to_iter_dataset(
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         )
-        if self._workers:
+        if workers:
             # Grain's workers are governed by absl flags, which it reads also
             # where the program never parsed any.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             loader = loader.mp_prefetch(
                 grain.MultiprocessingOptions(
-                    num_workers=self._workers, per_worker_buffer_size=AHEAD
+                    num_workers=workers, per_worker_buffer_size=AHEAD
                 ),
                 worker_init_fn=_follow_parent,
             )

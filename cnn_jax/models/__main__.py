@@ -96,7 +96,7 @@ def _networks_table() -> Table:
     table.add_column("network")
     for column in ("input", "weight layers", "parameters", "MACs"):
         table.add_column(column, justify="right")
-    for name in models.TABLE:
+    for name in models.NETS:
         found = summary_of(name, {})
         table.add_row(
             name,

@@ -103,7 +103,10 @@ def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
       CheckpointError: not a checkpoint, another format, damaged, or the state
         of another network.
     """
-    line, _, payload = path.read_bytes().partition(b"\n")
+    try:
+        line, _, payload = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         header = json.loads(line)
         known = header["format"] == FORMAT
@@ -127,6 +130,9 @@ def restore(
 ) -> tuple[Any, dict[str, Any], list[str]] | None:
     """The newest checkpoint that is whole.
 
+    Newer ones that are damaged are set aside under another name, so that they do
+    not count as one of the two that are kept.
+
     Args:
       directory: the run's checkpoints.
       template: a pytree of the expected structure and shapes.
@@ -139,13 +145,17 @@ def restore(
       CheckpointError: there are checkpoints, and none can be used.
     """
     found = steps(directory)
+    damaged: list[pathlib.Path] = []
     complaints: list[str] = []
     for path in reversed(found):
         try:
             state, notes = read(path, template)
         except CheckpointError as error:
+            damaged.append(path)
             complaints.append(str(error))
         else:
+            for other in damaged:
+                other.rename(other.with_name(f"{other.name}.damaged"))
             return state, notes, complaints
     if not found:
         return None

@@ -56,6 +56,7 @@ SUPPLIED = {
     "model": ("num_classes", "norm", "conv"),
     "loss": ("outputs", "batch"),
     "preprocess": ("statistics",),
+    "augment": ("statistics",),
 }
 
 

@@ -10,7 +10,7 @@ import jax
 from cnn_jax.train import checkpoint
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import FINGERPRINT, RunDirectory
+from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
@@ -70,7 +70,11 @@ def fit(
       Interrupted: SIGTERM or Ctrl-C came; a checkpoint of that step is saved.
     """
     config = {**program.config, "seed": seed}
-    record = {**config, FINGERPRINT: program.source.fingerprint}
+    record = {
+        **config,
+        FINGERPRINT: program.source.fingerprint,
+        BN_IMAGES: program.bn_images,
+    }
     with directory.open_for_training(record), StopRequest() as stop:
         done = directory.result()
         if done is not None:

@@ -4,6 +4,7 @@ Building checks everything that can be checked before compiling. The steps do
 not know the seed, so one program trains any number of seeds.
 """
 
+import collections
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,9 @@ from cnn_jax.train import config as run_config
 from cnn_jax.train import losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
 
+# Evaluation batches that may be under way before the oldest is read.
+IN_FLIGHT = 2
+
 
 class Program:
     """Everything a run needs, from its config.
@@ -32,6 +36,7 @@ class Program:
       source: where batches come from.
       model: the network, with the run's batch-norm groups.
       devices: the devices it trains on.
+      bn_images: images that share batch-norm statistics.
       num_parameters: trainable parameters.
       traces: how often the train step was traced: 1 once it has run.
 
@@ -47,6 +52,9 @@ class Program:
         self.devices.check_batch(config["batch_size"], "batch_size")
         self.devices.check_batch(config["eval_batch_size"], "eval_batch_size")
         self.source = source or sources.open_source(config["dataset"])
+        self.bn_images = (
+            placing["bn_group_size"] or config["batch_size"] // self.devices.count
+        )
         self.model = self._model(placing["bn_group_size"])
         self.optimizer = names.build(
             "optimizer", config["optimizer"], optimizer.OPTIMIZERS
@@ -56,7 +64,7 @@ class Program:
         self._preprocess = preprocess.build(
             config["preprocess"], self.source.statistics()
         )
-        self._augment = augment.build(config["augment"])
+        self._augment = augment.build(config["augment"], self.source.statistics())
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
         self.traces = 0
@@ -119,16 +127,22 @@ class Program:
         """
         weights = (state.params, state.batch_stats)
         batches = self.source.eval_batches(split, self.config["eval_batch_size"])
-        parts = [
-            self.eval_step(weights, self.resident, self.devices.split(item))
-            for item in batches
-        ]
-        totals = [self.devices.fetch(part) for part in parts]
-        count = sum(float(part["count"]) for part in totals)
-        return {
-            key: sum(float(part[key]) for part in totals) / count
-            for key in ("loss", "error")
-        }
+        totals = dict.fromkeys(("loss", "error", "count"), 0.0)
+        pending: collections.deque[Any] = collections.deque()
+
+        def read_oldest() -> None:
+            for key, value in self.devices.fetch(pending.popleft()).items():
+                totals[key] += float(value)
+
+        for item in batches:
+            item = self.devices.split(item)
+            pending.append(self.eval_step(weights, self.resident, item))
+            # A stream's batches are large: few of them wait on the device.
+            if len(pending) > IN_FLIGHT:
+                read_oldest()
+        while pending:
+            read_oldest()
+        return {key: totals[key] / totals["count"] for key in ("loss", "error")}
 
     def _model(self, bn_group_size: int) -> nn.Module:
         section = self.config["model"]

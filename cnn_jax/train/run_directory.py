@@ -20,8 +20,14 @@ from cnn_jax.names import ConfigError
 from cnn_jax.train.checkpoint import write_atomically
 
 # These say where a run happens, not what it computes.
-FREE_KEYS = ("dataset.data_dir", "parallel.mode", "parallel.devices")
-FINGERPRINT = "data_fingerprint"
+FREE_KEYS = (
+    "dataset.data_dir",
+    "dataset.stream.workers",
+    "parallel.mode",
+    "parallel.devices",
+)
+# Recorded beside the config, from the data and the devices of the first start.
+FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
 
 
 class InUse(ConfigError):
@@ -51,8 +57,8 @@ class RunDirectory:
         """Refuse a config other than the one this directory was started with.
 
         Args:
-          config: the run's config; without a 'data_fingerprint' the data is not
-            compared.
+          config: the run's config; what `fit` records beside it is compared only
+            if it is given.
 
         Raises:
           ConfigError: naming every key that differs, and both values.
@@ -60,8 +66,9 @@ class RunDirectory:
         old = self.config()
         if old is None:
             return
-        if FINGERPRINT not in config:
-            old.pop(FINGERPRINT, None)
+        for derived in (FINGERPRINT, BN_IMAGES):
+            if derived not in config:
+                old.pop(derived, None)
         before, now = flatten(old), flatten(json.loads(json.dumps(dict(config))))
         absent = "(absent)"
         differing = [

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from cnn_jax.data.sources import average_views
 from cnn_jax.train import parallel
 from cnn_jax.train.optimizer import Schedule, Warmup, current_rate
 from cnn_jax.train.state import TrainState
@@ -154,6 +155,8 @@ def make_eval_step(
             preprocess(batch["image"]),
             train=False,
         )
+        if len(jax.tree.leaves(batch["image"])[0]) != len(batch["mask"]):
+            outputs = average_views(outputs, batch["label"])
         return masked_sums(loss(outputs, batch), errors(outputs, batch), batch["mask"])
 
     return step

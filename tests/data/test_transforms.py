@@ -8,12 +8,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from cnn_jax import names
-from cnn_jax.data import transforms
+from cnn_jax.data import regions, transforms
+from cnn_jax.data.regions import Picture
 from cnn_jax.data.transforms import (
     AlexNetCrop,
     CenterCrop,
     InceptionCrop,
-    Picture,
     ScaleCrop,
     TenCrop,
 )
@@ -122,14 +122,14 @@ def test_inception_crop_falls_back_to_the_centre():
 def test_jpeg_shrunk_a_lot_is_decoded_small(monkeypatch):
     picture = Picture(encoded(form="jpeg", quality=95), 3)
     sizes = []
-    plain = transforms.simplejpeg.decode_jpeg
+    plain = regions.simplejpeg.decode_jpeg
 
     def decode(*args, **options):
         pixels = plain(*args, **options)
         sizes.append(pixels.shape[:2])
         return pixels
 
-    monkeypatch.setattr(transforms.simplejpeg, "decode_jpeg", decode)
+    monkeypatch.setattr(regions.simplejpeg, "decode_jpeg", decode)
     image = picture.cut((0, 0, 240, 320), 56, False)
     assert sizes == [(60, 80)]
     expected = Image.fromarray(PHOTO).resize((56, 56), Image.Resampling.BILINEAR)

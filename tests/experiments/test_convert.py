@@ -6,6 +6,7 @@ import pytest
 from cnn_jax import names
 from cnn_jax.models import torchvision, weights
 from experiments import convert
+from tests import tiny
 
 
 @pytest.fixture
@@ -56,3 +57,39 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(names.ConfigError, match="unknown torchvision net 'resnet20'"):
         convert.convert("resnet20", source, target)
+
+
+def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
+    """Both forms of the same weights have the same error on a config's test set."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from ml_collections import ConfigDict\n"
+        "from tests import tiny\n"
+        "def get_config():\n"
+        "    return ConfigDict(tiny.config(preprocess={'size': 32}))\n"
+    )
+    narrow["conv1.weight"] = narrow["conv1.weight"][:, :1]
+    narrow["fc.weight"], narrow["fc.bias"] = narrow["fc.weight"][:3], np.zeros(3)
+    for key in narrow:
+        if key.endswith("running_var"):
+            narrow[key] = np.abs(narrow[key]) + 1
+    narrow["fc.bias"] = np.array([0.0, 1e6, 0.0], np.float32)  # always class 1
+    source, ours, back = (str(tmp_path / f"{n}.safetensors") for n in "abc")
+    weights.write_tensors(source, narrow)
+    found = []
+    for pair in ((source, ours), (ours, back)):
+        arguments = ["resnet18", *pair, "--evaluate", str(config)]
+        assert convert.main(arguments) == 0
+        printed = capsys.readouterr().out
+        found.append(
+            [line for line in printed.splitlines() if line.lstrip()[:5] == "test_"]
+        )
+    assert found[0] == found[1]
+    labels = tiny.noise(40).test.labels
+    assert f"test_error: {(labels != 1).mean()}" in "".join(found[0])
+
+    narrow["fc.weight"], narrow["fc.bias"] = np.zeros((4, 5)), np.zeros(4)
+    weights.write_tensors(source, narrow)
+    arguments = ["resnet18", source, ours, "--evaluate", str(config)]
+    assert convert.main(arguments) == 1
+    assert capsys.readouterr().err.count("\n") == 1

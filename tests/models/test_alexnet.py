@@ -1,6 +1,5 @@
 """AlexNet: its layers against NumPy, its towers, its beginning, its errors."""
 
-import drawn
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +8,7 @@ import pytest
 
 from cnn_jax import models, names
 from cnn_jax.models.alexnet import local_response_norm
+from tests.models import drawn
 
 NARROW = {"widths": (4, 8, 6, 6, 4), "hidden": (10, 12)}
 SMALL = {**NARROW, "image_size": 67}  # the least with the paper's stem

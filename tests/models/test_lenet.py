@@ -1,6 +1,5 @@
 """LeNet-5 against the paper and against NumPy."""
 
-import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from cnn_jax import models, names
 from cnn_jax.models import lenet
 from cnn_jax.models.__main__ import summary_of
+from tests.models import drawn
 
 # Table I by columns: the inputs of each map of C3.
 COLUMNS = [

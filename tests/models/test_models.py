@@ -1,12 +1,12 @@
 """What holds for every network of the table: precision, inputs, names."""
 
-import drawn
 import jax
 import jax.numpy as jnp
 import pytest
 
 from cnn_jax import models, names
 from cnn_jax.models.layers import check_images
+from tests.models import drawn
 
 # Narrow versions; the same code.
 SMALL = {
@@ -43,7 +43,7 @@ def small(name, **fields):
 
 def test_small_versions_reach_every_module():
     used = {type(small(name)[0]) for name in NETS}
-    assert used == {type(small(name)[0]) for name in models.TABLE}
+    assert used == {type(small(name)[0]) for name in models.NETS}
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -2,7 +2,6 @@
 
 import itertools
 
-import drawn
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import pytest
 
 from cnn_jax import models, names
 from cnn_jax.models.nin import max_pool_covering
+from tests.models import drawn
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 8, 13, 32])

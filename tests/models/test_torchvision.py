@@ -1,12 +1,12 @@
 """Weights exchanged with torchvision, and what is refused."""
 
-import drawn
 import jax
 import numpy as np
 import pytest
 
 from cnn_jax import models, names
 from cnn_jax.models import torchvision
+from tests.models import drawn
 
 NARROW = {
     "alexnet": {"widths": (4, 6, 8, 6, 4), "hidden": (10, 12)},
@@ -166,7 +166,7 @@ class TestWithTorch:
 
     @staticmethod
     def peer(name, fields):
-        import torch_nets
+        from tests.models import torch_nets
 
         if family(name) == "alexnet":
             return torch_nets.AlexNet(7, **fields)
@@ -182,7 +182,8 @@ class TestWithTorch:
     )
     def test_logits_survive_both_ways(self, name):
         import torch
-        import torch_nets
+
+        from tests.models import torch_nets
 
         fields = NARROW[family(name)]
         peer = torch_nets.randomize(self.peer(name, fields))

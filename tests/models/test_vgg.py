@@ -1,10 +1,10 @@
 """VGG: batch norm, the CIFAR adaptation, and fields that make no net."""
 
-import drawn
 import jax
 import pytest
 
 from cnn_jax import models, names
+from tests.models import drawn
 
 SMALL = {"widths": (2, 3, 4, 5, 6), "image_size": 32}
 

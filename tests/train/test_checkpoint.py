@@ -58,6 +58,11 @@ def test_a_damaged_one_is_named_and_the_one_before_used(directory, damage):
     assert found["w"].tolist() == [2.0] * 5
     assert len(complaints) == 1
     assert "step_000000003.ckpt: damaged" in complaints[0]
+    # set aside, it does not push a good one out
+    checkpoint.save(directory, 4, state(4), {})
+    names = [path.name for path in checkpoint.steps(directory)]
+    assert names == ["step_000000002.ckpt", "step_000000004.ckpt"]
+    assert (directory / "step_000000003.ckpt.damaged").exists()
 
 
 def test_all_damaged_is_an_error_never_a_fresh_start(directory):

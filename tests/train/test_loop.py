@@ -144,6 +144,13 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
     assert "steps" not in str(error.value)
 
 
+def test_more_devices_may_not_change_what_batch_norm_sees(reference):
+    """16 images share statistics; 8 devices would make that 2, unless told to."""
+    place, _, _ = reference
+    with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
+        fit(Program(tiny.config(parallel={"devices": 8})), 0, place)
+
+
 def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
     result = fit(program, 1, RunDirectory(tmp_path / "run"))
     assert result["running_train_loss"] != reference[1]["running_train_loss"]

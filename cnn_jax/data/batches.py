@@ -1,0 +1,108 @@
+"""Batches of a stream by number: pictures fetched, decoded and cropped.
+
+Everything here can be sent to a worker process.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from cnn_jax import names
+from cnn_jax.data import regions, transforms
+from cnn_jax.data.disk import Part
+from cnn_jax.data.order import shuffled
+from cnn_jax.data.sources import Item
+
+ENDLESS = 2**40  # steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Makes the images of chosen examples.
+
+    Attributes:
+      part: where the examples are.
+      transform: from a picture to an image.
+      damaged: see `regions.Picture`.
+      seed: of the random crops.
+    """
+
+    part: Part
+    transform: transforms.Transform
+    damaged: Literal["refuse", "accept"]
+    seed: int = 0
+
+    def batch(self, numbers: np.ndarray, positions: np.ndarray) -> Item:
+        """Decode and crop a batch.
+
+        Args:
+          numbers: examples of the part, (n,).
+          positions: place of each in the stream, which seeds its crop, (n,).
+
+        Returns:
+          'image' uint8 (n, size, size, channels), with an axis of views after
+          the first if the transform has several, and 'label' int32 (n,).
+
+        Raises:
+          ConfigError: an example that cannot be read or decoded, by its file.
+        """
+        size, channels = self.transform.size, self.part.reader.channels
+        views = () if self.transform.views == 1 else (self.transform.views,)
+        images = np.empty((len(numbers), *views, size, size, channels), np.uint8)
+        labels = np.empty(len(numbers), np.int32)
+        found = self.part.fetch(numbers)
+        for row, (encoded, label) in enumerate(found):
+            seeds = np.random.SeedSequence((self.seed, int(positions[row])))
+            random = np.random.Generator(np.random.Philox(seeds))
+            try:
+                picture = regions.Picture(encoded, channels, self.damaged)
+                images[row] = self.transform(picture, random)
+            except (OSError, ValueError) as error:
+                where = self.part.where(int(numbers[row]))
+                raise names.ConfigError(f"{where} is no picture: {error}") from error
+            labels[row] = label
+        return {"image": images, "label": labels}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shuffled:
+    """The batches of optimizer steps, by number from the first one wanted."""
+
+    maker: Maker
+    batch_size: int
+    rows: slice
+    first: int
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, index: int) -> Item:
+        start = (self.first + index) * self.batch_size
+        positions = start + np.arange(self.batch_size)[self.rows]
+        numbers = shuffled(self.maker.seed, len(self.maker.part), positions)
+        return self.maker.batch(numbers, positions)
+
+
+@dataclasses.dataclass(frozen=True)
+class InOrder:
+    """Chosen examples in order, in batches with a 'mask'."""
+
+    maker: Maker
+    numbers: np.ndarray
+    batch_size: int
+    rows: slice
+
+    def __len__(self) -> int:
+        return -(-len(self.numbers) // self.batch_size)
+
+    def __getitem__(self, index: int) -> Item:
+        places = index * self.batch_size + np.arange(self.batch_size)[self.rows]
+        real = places < len(self.numbers)
+        item = self.maker.batch(self.numbers[places[real]], places[real])
+        missing = len(places) - int(real.sum())
+        padded = {
+            key: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1))
+            for key, value in item.items()
+        }
+        return {**padded, "mask": real.astype(np.float32)}

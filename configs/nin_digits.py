@@ -1,0 +1,47 @@
+"""Network in Network, at a quarter of its width, on the embedded digits.
+
+Lin et al. (2013), the CIFAR net, on images enlarged to 16x16.
+
+    python -m experiments.train --config=configs/nin_digits.py \\
+        --workdir=runs/nin_digits
+
+EXPECTED
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.model = {"name": "nin_cifar", "width": 0.25}
+    config.loss = {"name": "softmax_cross_entropy"}
+    config.dataset = {"name": "digits", "data_dir": ""}
+    config.preprocess = {
+        "name": "standardize",
+        "mean": "channel",
+        "std": "channel",
+        "size": 16,
+    }
+    config.augment = {"name": "none"}
+    config.optimizer = {
+        "name": "sgd",
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0001,
+        "decay": "all",
+    }
+    config.schedule = {
+        "name": "piecewise",
+        "rates": (0.02, 0.002),
+        "boundaries": (940,),
+    }
+    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.batch_size = 32
+    config.eval_batch_size = 500
+    config.steps = 1410
+    config.log_every = 94
+    config.eval_every = 470
+    config.checkpoint_every = 1410
+    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    return config

@@ -1,0 +1,53 @@
+"""ResNet-50 at an eighth of its width on the embedded digits.
+
+He et al. (2015), table 1: the ImageNet net of 50 layers with bottlenecks, on
+images enlarged to 32x32.
+
+    python -m experiments.train --config=configs/resnet50_digits.py \\
+        --workdir=runs/resnet50_digits
+
+EXPECTED
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0
+    config.model = {
+        "name": "resnet50",
+        "widths": (8, 16, 32, 64),
+        "shortcut": "B",
+        "bottleneck_stride": "1x1",
+    }
+    config.loss = {"name": "softmax_cross_entropy"}
+    config.dataset = {"name": "digits", "data_dir": ""}
+    config.preprocess = {
+        "name": "standardize",
+        "mean": "channel",
+        "std": "channel",
+        "size": 32,
+    }
+    config.augment = {"name": "none"}
+    config.optimizer = {
+        "name": "sgd",
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 0.0001,
+        "decay": "all",
+    }
+    config.schedule = {
+        "name": "piecewise",
+        "rates": (0.05, 0.005),
+        "boundaries": (470,),
+    }
+    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.batch_size = 32
+    config.eval_batch_size = 500
+    config.steps = 705
+    config.log_every = 47
+    config.eval_every = 235
+    config.checkpoint_every = 705
+    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    return config

@@ -1,0 +1,201 @@
+"""How fast pictures become training images: images a second on one core.
+
+    python -m experiments.decode_benchmark
+
+JPEG files of ImageNet's usual size (500x375, cut from the two photographs that
+scikit-learn ships, or those of ``--folder``) are decoded and augmented as He et
+al. (2015) do at 224: shorter side in [256, 480], random crop, flip. This
+package's stream is compared with Pillow alone, with torchvision (its transforms
+on Pillow pictures; its own decoder and tensor transforms) and with tf.data,
+where those are installed. All run in turns in one thread, and rates are per
+second of processor time, so that other work on the machine disturbs little.
+"""
+
+import argparse
+import io
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cnn_jax.data import regions, transforms
+
+SIZE, SHORTER = 224, (256, 480)
+Augment = Callable[[bytes, np.random.Generator], object]
+
+
+def photographs(count: int) -> list[bytes]:
+    """JPEG files of 500x375 and 375x500 pixels, quality 85 to 95."""
+    from sklearn.datasets import load_sample_images
+
+    random = np.random.default_rng(0)
+    files = []
+    for index in range(count):
+        whole = load_sample_images().images[index % 2]
+        height, width = ((375, 500), (375, 500), (400, 375))[index % 3]
+        top = random.integers(0, whole.shape[0] - height + 1)
+        left = random.integers(0, whole.shape[1] - width + 1)
+        region = Image.fromarray(whole[top : top + height, left : left + width])
+        out = io.BytesIO()
+        region.save(out, "jpeg", quality=(85, 90, 95)[index % 3])
+        files.append(out.getvalue())
+    return files
+
+
+def of_this_package() -> Augment:
+    """What a worker of `cnn_jax.data.streams` does to a picture."""
+    crop = transforms.ScaleCrop(SIZE, SHORTER)
+    return lambda encoded, random: crop(regions.Picture(encoded, 3), random)
+
+
+def of_pillow() -> Augment:
+    """Decode, resize and crop as one would write it down with Pillow."""
+
+    def augment(encoded: bytes, random: np.random.Generator) -> np.ndarray:
+        picture = Image.open(io.BytesIO(encoded)).convert("RGB")
+        shorter = int(random.integers(SHORTER[0], SHORTER[1] + 1))
+        scale = shorter / min(picture.size)
+        width, height = (int(side * scale + 1e-6) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        top = int(random.integers(0, height - SIZE + 1))
+        left = int(random.integers(0, width - SIZE + 1))
+        picture = picture.crop((left, top, left + SIZE, top + SIZE))
+        if random.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(picture)
+
+    return augment
+
+
+def of_torchvision(own_decoder: bool) -> Augment:
+    """torchvision's transforms, on pictures of Pillow or on tensors."""
+    import torch
+    from torchvision import io as torch_io
+    from torchvision.transforms import v2
+
+    torch.set_num_threads(1)
+    crop = v2.Compose([v2.RandomCrop(SIZE), v2.RandomHorizontalFlip()])
+
+    def augment(encoded: bytes, random: np.random.Generator) -> object:
+        if own_decoder:
+            content = torch.frombuffer(bytearray(encoded), dtype=torch.uint8)
+            picture = torch_io.decode_jpeg(content, mode=torch_io.ImageReadMode.RGB)
+        else:
+            picture = Image.open(io.BytesIO(encoded)).convert("RGB")
+        shorter = int(random.integers(SHORTER[0], SHORTER[1] + 1))
+        picture = crop(v2.functional.resize(picture, shorter, antialias=True))
+        return picture if own_decoder else v2.functional.pil_to_tensor(picture)
+
+    return augment
+
+
+def of_tf_data() -> Callable[[Sequence[bytes]], None]:
+    """A tf.data pipeline of TensorFlow's own operations, in one thread."""
+    import tensorflow as tf
+
+    def augment(encoded):
+        picture = tf.io.decode_jpeg(encoded, channels=3)
+        shape = tf.cast(tf.shape(picture)[:2], tf.float32)
+        shorter = tf.random.uniform((), SHORTER[0], SHORTER[1] + 1, tf.int32)
+        scale = tf.cast(shorter, tf.float32) / tf.reduce_min(shape)
+        size = tf.cast(tf.math.ceil(shape * scale), tf.int32)
+        picture = tf.image.resize(picture, size)
+        picture = tf.image.random_crop(picture, (SIZE, SIZE, 3))
+        return tf.cast(tf.image.random_flip_left_right(picture), tf.uint8)
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+
+    def run(files: Sequence[bytes]) -> None:
+        pictures = tf.data.Dataset.from_tensor_slices(list(files))
+        for _ in pictures.map(augment).with_options(options):
+            pass
+
+    return run
+
+
+def candidates() -> dict[str, Callable[[], Callable[[Sequence[bytes]], None]]]:
+    """What is compared, by name: each makes a function of a list of files."""
+
+    def one_by_one(augment: Augment) -> Callable[[Sequence[bytes]], None]:
+        def run(files: Sequence[bytes]) -> None:
+            random = np.random.default_rng(0)
+            for encoded in files:
+                augment(encoded, random)
+
+        return run
+
+    return {
+        "cnn_jax": lambda: one_by_one(of_this_package()),
+        "Pillow alone": lambda: one_by_one(of_pillow()),
+        "torchvision on Pillow": lambda: one_by_one(of_torchvision(False)),
+        "torchvision on tensors": lambda: one_by_one(of_torchvision(True)),
+        "tf.data": of_tf_data,
+    }
+
+
+def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
+    """Images per second of processor time of every candidate, round by round."""
+    runs = {}
+    for name, make in candidates().items():
+        try:
+            run = make()
+            run(files[:2])  # tracing
+        except (ImportError, RuntimeError) as error:  # not installed, or broken
+            print(f"{name} is left out: {str(error).splitlines()[0]}")
+        else:
+            runs[name] = run
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.process_time()
+            run(files)
+            rates[name].append(len(files) / (time.process_time() - start))
+    return rates
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=120, help="pictures a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", default="", help="JPEG files of your own")
+    words = parser.parse_args(argv)
+    if words.folder:
+        paths = sorted(pathlib.Path(words.folder).rglob("*.[jJ][pP]*[gG]"))
+        files = [path.read_bytes() for path in paths[: words.images]]
+        if not files:
+            print(f"error: no JPEG files in {words.folder!r}", file=sys.stderr)
+            return 2
+    else:
+        files = photographs(words.images)
+    rates = measure(files, words.rounds)
+    first = np.array(rates["cnn_jax"])
+    table = Table(box=box.SIMPLE)
+    for title in ("pipeline", "images/s a core", "range", "cnn_jax is faster by"):
+        table.add_column(title, justify="left" if title == "pipeline" else "right")
+    for name, values in rates.items():
+        ratio = np.median(first / np.array(values))
+        table.add_row(
+            name,
+            f"{np.median(values):.0f}",
+            f"{min(values):.0f} to {max(values):.0f}",
+            "" if name == "cnn_jax" else f"{ratio:.2f}x",
+        )
+    size = np.mean([len(encoded) for encoded in files]) / 1000
+    print(f"{len(files)} files of {size:.0f} kB on average, {words.rounds} rounds")
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
