@@ -21,6 +21,7 @@ class Explanation:
       image: the line, (height, width).
       label: its digits.
       cut: column in front of which each cut is.
+      present: pieces that there are, (cuts, pieces).
       posterior: posterior probability of each arc, (cuts, pieces, classes).
       source: cuts where the arcs of the best path begin.
       target: cuts where they end.
@@ -30,6 +31,7 @@ class Explanation:
     image: np.ndarray
     label: np.ndarray
     cut: np.ndarray
+    present: np.ndarray
     posterior: np.ndarray
     source: np.ndarray
     target: np.ndarray
@@ -107,9 +109,9 @@ def segmentation(
     """
     with plt.rc_context({**FIGURE_STYLE, "axes.grid": False}):
         figure, panels = plt.subplots(
-            len(seen), 1, figsize=(4.8, 4.0 * len(seen)), squeeze=False
+            1, len(seen), figsize=(4.4 * len(seen), 4.2), squeeze=False
         )
-        for panel, one, title in zip(panels[:, 0], seen, titles, strict=True):
+        for panel, one, title in zip(panels[0], seen, titles, strict=True):
             height, width = one.image.shape
             panel.imshow(one.image, cmap="gray_r", extent=(0, width, height, 0))
             panel.vlines(one.cut, 0, height + 4, color="#888888", linewidth=0.8)
@@ -123,7 +125,7 @@ def segmentation(
             for target in range(len(one.cut)):
                 for piece in range(one.posterior.shape[1]):
                     source = target - 1 - piece
-                    if source < 0:
+                    if not one.present[target, piece]:
                         continue
                     mass = float(one.posterior[target, piece].sum())
                     on_path = (source, target) in taken
@@ -153,7 +155,7 @@ def segmentation(
             panel.set_axis_off()
             spelled = "".join(map(str, one.label.tolist()))
             read = "".join(map(str, one.read.tolist()))
-            panel.set_title(f"{title}: {spelled} is read as {read}", fontsize=10)
+            panel.set_title(f"{title}\n{spelled} is read as {read}", fontsize=10)
         save(figure, directory, "segmentation")
 
 

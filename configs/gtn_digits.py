@@ -11,6 +11,16 @@ systems, each trained anew for every seed:
     displacement   the space displacement network, from scratch
 
     python -m experiments.gtn
+
+Errors on 500 lines of held-out digits, mean +- std of 3 seeds:
+
+    system                             string error (%)   digit error (%)
+    isolated, then Viterbi             59.3 +- 2.6        34.3 +- 2.6
+    the same, each piece normalised    43.3 +- 6.6        20.3 +- 3.6
+    system                              9.4 +- 2.4         2.4 +- 0.7
+    displacement                       10.5 +- 3.6         2.7 +- 0.9
+
+Time: 334 processor seconds on 2 CPU cores, figures included.
 """
 
 from ml_collections import ConfigDict

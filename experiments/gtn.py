@@ -12,6 +12,7 @@ study's directory, ``runs/NAME`` by default, and goes on where it was stopped.
 """
 
 import csv
+import functools
 import io
 import json
 import pathlib
@@ -22,20 +23,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from cnn_jax import graphs, models, names, plots_gtn
-from cnn_jax.data import preprocess, sources
-from cnn_jax.models.gtn import OverSegmentation
-from cnn_jax.train import checkpoint, strings
+from cnn_jax import names, plots_gtn
+from cnn_jax.train import checkpoint
 from cnn_jax.train import config as run_config
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import single_run
+from experiments.reading import Reader, explain
 
 STAGES = ("isolated", "system", "displacement")
 KEYS = ("name", "seeds", *STAGES)
@@ -137,6 +136,19 @@ class Study:
         """Where a run is."""
         return RunDirectory(self.directory / "runs" / f"{stage}-seed{seed}")
 
+    @functools.cache  # noqa: B019 - a study lives as long as the command
+    def program(self, stage: str) -> Program:
+        """The program of a stage, for all seeds."""
+        return (Tuned if stage == "system" else Program)(self.config[stage])
+
+    @functools.cache  # noqa: B019
+    def reader(self, stage: str, normalize: bool = False) -> Reader:
+        """The reader of a stage's lines."""
+        config = self.config[stage]
+        if normalize:
+            config = {**config, "model": {**config["model"], "normalize": True}}
+        return Reader(config)
+
     def train(self) -> None:
         """Train every run that is not finished; one compiled program a stage."""
         for stage in STAGES:
@@ -145,7 +157,7 @@ class Study:
             ]
             if not todo:
                 continue
-            program = (Tuned if stage == "system" else Program)(self.config[stage])
+            program = self.program(stage)
             for seed in todo:
                 print(f"{stage}, seed {seed}", flush=True)
                 if isinstance(program, Tuned):
@@ -162,8 +174,8 @@ class Study:
         place = self.place(stage, seed)
         if place.result() is None:
             raise names.ConfigError(f"{place.path} holds no finished run")
-        program = Program(self.config[stage])
-        found = checkpoint.restore(place.checkpoints, program.initial_state(seed))
+        template = Program.initial_state(self.program(stage), seed)
+        found = checkpoint.restore(place.checkpoints, template)
         if found is None:
             raise names.ConfigError(f"{place.path} holds no checkpoint")
         return found[0].params
@@ -177,7 +189,7 @@ class Study:
         isolated = {"recognizer": self.params("isolated", seed)}
         trained = self.params("system", seed)
         plots_gtn.segmentation(
-            explain(self.config["system"], [isolated, trained]),
+            explain(self.reader("system"), [isolated, trained]),
             [ROWS["isolated"], ROWS["system"]],
             self.directory,
         )
@@ -194,10 +206,6 @@ class Study:
         for system in ROWS:
             stage = system.partition("_")[0]
             reader = "displacement" if stage == "displacement" else "system"
-            config = self.config[reader]
-            if system == "isolated_normalized":
-                config = {**config, "model": {**config["model"], "normalize": True}}
-            measure = None
             for seed in self.seeds:
                 place = self.place(stage, seed)
                 stored = place.path / f"reading_{system}.json"
@@ -205,7 +213,7 @@ class Study:
                     params = self.params(stage, seed)
                     if stage == "isolated":
                         params = {"recognizer": params}
-                    measure = measure or Reader(config)
+                    measure = self.reader(reader, system == "isolated_normalized")
                     text = json.dumps(measure(params))
                     checkpoint.write_atomically(stored, text.encode())
                 yield {
@@ -213,98 +221,6 @@ class Study:
                     "seed": seed,
                     **json.loads(stored.read_text()),
                 }
-
-
-class Reader:
-    """A system that reads the test lines of its config.
-
-    Args:
-      config: of the run that the system is from.
-    """
-
-    def __init__(self, config: dict[str, Any]):
-        self.source = sources.open_source(config["dataset"])
-        self.batch_size = config["eval_batch_size"]
-        self.scale = preprocess.build(config["preprocess"], self.source.statistics())
-        self.model = models.create(
-            **config["model"], num_classes=self.source.num_classes
-        )
-
-    def __call__(self, params: Any) -> dict[str, float]:
-        """String and digit error rates (fractions), lines that no path spells.
-
-        Args:
-          params: of the system.
-        """
-
-        @jax.jit
-        def sums(batch):
-            outputs = self.model.apply(
-                {"params": params}, self.scale(batch["image"]), train=False
-            )
-            kinds = {
-                "string_error": strings.string_errors(outputs, batch),
-                "digit_error": strings.digit_edits(outputs, batch),
-                "unspellable": 1.0 - strings.spellable(outputs, batch),
-                "loss": strings.string_loss(outputs, batch),
-                "digits": batch["length"],
-                "strings": jnp.ones_like(batch["mask"]),
-            }
-            return {key: (value * batch["mask"]).sum() for key, value in kinds.items()}
-
-        totals: dict[str, float] = {}
-        for batch in self.source.eval_batches("test", self.batch_size):
-            for key, value in sums(batch).items():
-                totals[key] = totals.get(key, 0.0) + float(value)
-        count, digits = totals.pop("strings"), totals.pop("digits")
-        shares = {"digit_error": digits}
-        return {key: value / shares.get(key, count) for key, value in totals.items()}
-
-
-def explain(
-    config: dict[str, Any], weights: Sequence[Any]
-) -> list[plots_gtn.Explanation]:
-    """What systems of different weights see in a line that they read apart.
-
-    Args:
-      config: of the over-segmentation system.
-      weights: parameters of each system.
-
-    Returns:
-      For each: the line, its cuts, its pieces and the best path through them.
-      The line is the first test line that the first system misreads and the
-      last reads right (the first of all, where there is none).
-    """
-    reader = Reader(config)
-    model = reader.model
-    assert isinstance(model, OverSegmentation)
-    batch = next(iter(reader.source.eval_batches("test", reader.batch_size)))
-    images = reader.scale(jnp.asarray(batch["image"]))
-
-    @jax.jit
-    def see(params):
-        graph = model.apply({"params": params}, images, train=False)
-        posterior = jax.vmap(
-            jax.grad(lambda score, graph: graphs.forward(graph.replace(score=score)))
-        )(graph.score, graph)
-        wrong = strings.string_errors(graph, batch)
-        return posterior, jax.vmap(graphs.viterbi)(graph), wrong
-
-    seen = [jax.device_get(see(params)) for params in weights]
-    found = jax.device_get(jax.jit(model.segment)(images))
-    row = int(((seen[0][2] > 0) & (seen[-1][2] == 0)).argmax())
-    return [
-        plots_gtn.Explanation(
-            image=batch["image"][row, :, :, 0],
-            label=batch["label"][row, : batch["length"][row]],
-            cut=found.cut[row, : found.count[row]],
-            posterior=posterior[row].reshape(*found.present.shape[1:], -1),
-            source=path.source[row, : path.length[row]],
-            target=path.target[row, : path.length[row]],
-            read=path.label[row, : path.length[row]],
-        )
-        for posterior, path, _ in seen
-    ]
 
 
 def write_speed(config: dict[str, Any], directory: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from cnn_jax import models, study
 from cnn_jax.train import config as run_config
+from experiments import gtn
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -22,6 +23,9 @@ def test_a_config_is_complete_and_says_what_it_is(path):
         assert len(runs) == len(config.families) * len(config.depths) * len(
             config.seeds
         )
+    elif "system" in config:
+        gtn.check(config)
+        assert config.name == path.stem
     else:
         run_config.check(config)
         models.create(**config.model.to_dict(), num_classes=10)

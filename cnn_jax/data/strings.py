@@ -76,11 +76,7 @@ class DigitStrings:
 
     def __post_init__(self):
         self._check()
-        glyphs = [
-            _glyph(image, index, self.glyph_height)
-            for index, image in enumerate(self.images)
-        ]
-        object.__setattr__(self, "_glyphs", glyphs)
+        object.__setattr__(self, "_glyphs", _glyphs(self.images, self.glyph_height))
         if self.columns and self.columns < self._needed_columns():
             raise names.ConfigError(
                 f"columns {self.columns}: {self.max_length} digits can need "
@@ -221,19 +217,29 @@ class DigitStrings:
         span[:length] += shift
 
 
-def _glyph(image: np.ndarray, index: int, height: int) -> np.ndarray:
-    """A digit scaled to ``height`` rows and cut to its columns of ink."""
-    image = image.reshape(image.shape[:2])
-    if image.shape[0] != height:
-        width = round(image.shape[1] * height / image.shape[0])
-        scaled = Image.fromarray(image).resize(
-            (width, height), Image.Resampling.BILINEAR
+def _glyphs(images: np.ndarray, height: int) -> list[np.ndarray]:
+    """Digits scaled to ``height`` rows and cut to their columns of ink."""
+    images = images.reshape(images.shape[:3])
+    rows, columns = images.shape[1:]
+    if rows != height:
+        size = round(columns * height / rows), height
+        bilinear = Image.Resampling.BILINEAR
+        images = np.stack(
+            [
+                np.asarray(Image.fromarray(image).resize(size, bilinear))
+                for image in images
+            ]
         )
-        image = np.asarray(scaled)
-    ink = np.flatnonzero((image >= INK).any(0))
-    if not len(ink):
+    ink = (images >= INK).any(1)
+    if not ink.any(1).all():
+        index = int(ink.any(1).argmin())
         raise names.ConfigError(f"image {index} has no ink (grey of {INK} or more)")
-    return image[:, ink[0] : ink[-1] + 1]
+    first = ink.argmax(1)
+    end = ink.shape[1] - ink[:, ::-1].argmax(1)
+    return [
+        image[:, left:right]
+        for image, left, right in zip(images, first, end, strict=True)
+    ]
 
 
 def _free_columns(

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cnn_jax import graphs
@@ -147,40 +146,6 @@ def edit_distance(
 
 # What the training step counts as an error of this loss's outputs.
 string_loss.errors = string_errors
-
-
-def check_strings(
-    label: Int[np.ndarray, "batch most"],
-    length: Int[np.ndarray, " batch"],
-    num_classes: int,
-) -> None:
-    """Refuse strings that no line can have; on the host, before training.
-
-    Args:
-      label: the strings.
-      length: their lengths.
-      num_classes: labels are 0 to ``num_classes`` - 1.
-
-    Raises:
-      ValueError: an empty string, a length past the array, or a label outside
-        the classes.
-    """
-    if (length < 1).any():
-        row = int((length < 1).argmax())
-        raise ValueError(f"string {row} is empty: a line has at least 1 digit")
-    if (length > label.shape[1]).any():
-        row = int((length > label.shape[1]).argmax())
-        raise ValueError(
-            f"string {row} has length {length[row]}, but only {label.shape[1]} labels"
-        )
-    used = np.arange(label.shape[1])[None] < length[:, None]
-    outside = used & ((label < 0) | (label >= num_classes))
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        raise ValueError(
-            f"label {label[row, column]} of string {row} is outside 0 to "
-            f"{num_classes - 1}"
-        )
 
 
 def _right_paths(graph: Graph, label: Array, length: Array) -> Graph:

@@ -233,27 +233,6 @@ def test_edit_distance_equals_its_definition(one, other):
     assert found == levenshtein(one, other)
 
 
-@pytest.mark.parametrize(
-    ("label", "length", "message"),
-    [
-        ([[1, 2], [0, 1]], [2, 0], "string 1 is empty"),
-        ([[1, 2]], [3], "string 0 has length 3, but only 2 labels"),
-        ([[1, 2], [0, 7]], [2, 2], "label 7 of string 1 is outside 0 to 2"),
-        ([[1, -1]], [2], "label -1 of string 0"),
-    ],
-)
-def test_strings_that_no_line_has_are_refused(label, length, message):
-    with pytest.raises(ValueError, match=message):
-        strings.check_strings(
-            np.array(label, np.int32), np.array(length, np.int32), CLASSES
-        )
-
-
-def test_padding_may_hold_anything():
-    label = np.array([[1, -1], [2, 9]], np.int32)
-    assert strings.check_strings(label, np.array([1, 1], np.int32), CLASSES) is None
-
-
 def test_an_unknown_criterion_is_refused():
     with pytest.raises(names.ConfigError, match="criterion must be one of 'viterbi'"):
         names.check_fields(

@@ -1,0 +1,107 @@
+"""How well a trained system reads test lines, and what it sees in one of them."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax import graphs, models, plots_gtn
+from cnn_jax.data import preprocess, sources
+from cnn_jax.models.gtn import OverSegmentation
+from cnn_jax.train import strings
+
+
+class Reader:
+    """A system that reads the test lines of its config.
+
+    Args:
+      config: of the run that the system is from.
+    """
+
+    def __init__(self, config: dict[str, Any]):
+        self.source = sources.open_source(config["dataset"])
+        self.batch_size = config["eval_batch_size"]
+        self.scale = preprocess.build(config["preprocess"], self.source.statistics())
+        self.model = models.create(
+            **config["model"], num_classes=self.source.num_classes
+        )
+
+    @functools.cached_property
+    def sums(self) -> Callable[[Any, Any], dict[str, Any]]:
+        """Compiled sums over a batch, by (params, batch)."""
+
+        def sums(params: Any, batch: Any) -> dict[str, Any]:
+            outputs = self.model.apply(
+                {"params": params}, self.scale(batch["image"]), train=False
+            )
+            kinds = {
+                "string_error": strings.string_errors(outputs, batch),
+                "digit_error": strings.digit_edits(outputs, batch),
+                "unspellable": 1.0 - strings.spellable(outputs, batch),
+                "loss": strings.string_loss(outputs, batch),
+                "digits": batch["length"],
+                "strings": jnp.ones_like(batch["mask"]),
+            }
+            return {key: (value * batch["mask"]).sum() for key, value in kinds.items()}
+
+        return jax.jit(sums)
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """String and digit error rates (fractions), lines that no path spells.
+
+        Args:
+          params: of the system.
+        """
+        totals: dict[str, float] = {}
+        for batch in self.source.eval_batches("test", self.batch_size):
+            for key, value in self.sums(params, batch).items():
+                totals[key] = totals.get(key, 0.0) + float(value)
+        count, digits = totals.pop("strings"), totals.pop("digits")
+        shares = {"digit_error": digits}
+        return {key: value / shares.get(key, count) for key, value in totals.items()}
+
+
+def explain(reader: Reader, weights: Sequence[Any]) -> list[plots_gtn.Explanation]:
+    """What systems of different weights see in a line that they read apart.
+
+    Args:
+      reader: of the over-segmentation system.
+      weights: parameters of each system.
+
+    Returns:
+      For each: the line, its cuts, its pieces and the best path through them.
+      The line is the first test line that the first system misreads and the
+      last reads right (the first of all, where there is none).
+    """
+    model = reader.model
+    assert isinstance(model, OverSegmentation)
+    batch = next(iter(reader.source.eval_batches("test", reader.batch_size)))
+    images = reader.scale(jnp.asarray(batch["image"]))
+
+    @jax.jit
+    def see(params):
+        graph = model.apply({"params": params}, images, train=False)
+        posterior = jax.vmap(
+            jax.grad(lambda score, graph: graphs.forward(graph.replace(score=score)))
+        )(graph.score, graph)
+        wrong = strings.string_errors(graph, batch)
+        return posterior, jax.vmap(graphs.viterbi)(graph), wrong
+
+    seen = [jax.device_get(see(params)) for params in weights]
+    found = jax.device_get(jax.jit(model.segment)(images))
+    row = int(((seen[0][2] > 0) & (seen[-1][2] == 0)).argmax())
+    return [
+        plots_gtn.Explanation(
+            image=batch["image"][row, :, :, 0],
+            label=batch["label"][row, : batch["length"][row]],
+            cut=found.cut[row, : found.count[row]],
+            present=found.present[row],
+            posterior=posterior[row].reshape(*found.present.shape[1:], -1),
+            source=path.source[row, : path.length[row]],
+            target=path.target[row, : path.length[row]],
+            read=path.label[row, : path.length[row]],
+        )
+        for posterior, path, _ in seen
+    ]

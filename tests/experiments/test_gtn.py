@@ -1,0 +1,170 @@
+"""The experiment end to end, on three glyphs and with a small recogniser."""
+
+import csv
+import json
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import names
+from cnn_jax.data import Arrays, Dataset
+from configs import gtn_digits
+from experiments import gtn
+
+
+class Small(nn.Module):
+    """A recogniser of squares, or of each place of a line, that compiles fast."""
+
+    num_classes: int = 3
+    line: bool = False
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.avg_pool(x, (4, 2), strides=(4, 2))
+        x = nn.Conv(8, (8, 16), strides=(1, 2), padding="VALID")(x)
+        x = nn.Dense(self.num_classes)(nn.relu(x))
+        return x[:, 0] if self.line else x[:, 0, 0]
+
+
+def glyphs() -> Dataset:
+    """A stroke, two strokes joined by a thin one (to be cut in two), a block."""
+    images = np.zeros((3, 20, 20, 1), np.uint8)
+    images[0, :, 8:12] = 255
+    images[1, :, 4:8] = images[1, :, 12:16] = 255
+    images[1, 8:10, 8:12] = 255
+    images[2, 8:, 4:16] = 255
+    part = Arrays(images, np.arange(3, dtype=np.int32))
+    return Dataset("glyphs", 3, part, part)
+
+
+def get_config():
+    config = gtn_digits.get_config()
+    config.seeds = (0,)
+    small = f"{__name__}:Small"
+    config.isolated.model = {"name": small}
+    config.system.model.recognizer = small
+    config.displacement.model.recognizer = small
+    for stage, steps in (("isolated", 2), ("system", 60), ("displacement", 2)):
+        run = config[stage]
+        run.dataset.digits = {"name": f"{__name__}:glyphs"}
+        run.dataset.num_lines = 24
+        run.dataset.min_length = 2
+        run.dataset.max_length = 3
+        run.dataset.touching = 0.0
+        run.dataset.spacing = (2, 4)
+        run.steps = steps
+        run.schedule = {"name": "piecewise", "rates": (5e-3,), "boundaries": ()}
+        run.batch_size = run.eval_batch_size = 16
+        run.parallel.devices = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A directory in which the experiment has run once."""
+    directory = tmp_path_factory.mktemp("gtn")
+    path = directory / "config.py"
+    path.write_text(f"from {__name__} import get_config  # noqa: F401\n")
+    arguments = [f"--config={path}", f"--workdir={directory / 'study'}"]
+    assert gtn.main(arguments) == 0
+    return directory / "study", arguments
+
+
+def results(directory):
+    with open(directory / "results.csv") as file:
+        return {row["system"]: row for row in csv.DictReader(file)}
+
+
+def test_training_through_the_graph_lowers_the_string_error(study):
+    directory, _ = study
+    rows = results(directory)
+    assert list(rows) == list(gtn.ROWS)
+    before, after = (
+        float(rows[name]["string_error"]) for name in ("isolated", "system")
+    )
+    assert before > 0.4
+    assert after < before / 4
+    assert float(rows["system"]["loss"]) < float(rows["isolated"]["loss"]) / 2
+    assert float(rows["system"]["unspellable"]) == 0.0
+    for name in ("reading_errors", "segmentation"):
+        for suffix in ("png", "svg"):
+            assert (directory / f"{name}.{suffix}").stat().st_size > 5000
+
+
+def test_the_trainer_and_the_reader_count_the_same_errors(study):
+    directory, _ = study
+    result = json.loads((directory / "runs/system-seed0/result.json").read_text())
+    row = results(directory)["system"]
+    assert result["test_error"] == pytest.approx(float(row["string_error"]))
+    assert result["test_loss"] == pytest.approx(float(row["loss"]), rel=1e-4)
+
+
+def test_a_finished_experiment_is_rebuilt_without_training(study, monkeypatch):
+    directory, arguments = study
+    wanted = (directory / "results.csv").read_text()
+    (directory / "results.csv").unlink()
+    (directory / "segmentation.png").unlink()
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(gtn, "fit", refuse)
+    assert gtn.main([*arguments, "--plot_only"]) == 0
+    assert (directory / "results.csv").read_text() == wanted
+    assert (directory / "segmentation.png").exists()
+    assert gtn.main(arguments) == 0
+
+
+def test_the_system_starts_from_the_isolated_recogniser(study):
+    directory, _ = study
+    config = gtn.check(get_config())
+    experiment = gtn.Study(config, directory)
+    program = gtn.Tuned(config["system"])
+    program.start = experiment.params("isolated", 0)
+    state = program.initial_state(0)
+    jax.tree.map(
+        np.testing.assert_array_equal, state.params["recognizer"], program.start
+    )
+
+
+def test_speed_is_measured_over_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(gtn, "SPEED_LENGTHS", (2,))
+    monkeypatch.setattr(gtn, "SPEED_STEPS", 1)
+    config = get_config().system.to_dict()
+    gtn.write_speed(config, tmp_path)
+    with open(tmp_path / "speed.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["length"] for row in rows] == ["2"]
+    for row in rows:
+        product = float(row["strings_per_second"]) * float(row["seconds_per_string"])
+        assert product == pytest.approx(1.0)
+    assert (tmp_path / "speed.png").exists()
+
+
+def changed(**changes):
+    config = get_config()
+    with config.unlocked():
+        for key, value in changes.items():
+            config[key] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": ()}, r"config.seeds must be integers, got \(\)"),
+        ({"seed": 0}, "did you mean 'seeds'"),
+        ({"system": get_config().isolated}, "config.system.loss.name"),
+        ({"isolated": {"model": {"name": "lenet5"}}}, "lacks"),
+    ],
+)
+def test_a_config_that_cannot_run_is_refused(changes, message):
+    with pytest.raises(names.ConfigError, match=message):
+        gtn.check(changed(**changes))
+
+
+def test_figures_of_nothing_are_refused_in_one_line(tmp_path, capsys):
+    assert gtn.main([f"--workdir={tmp_path}/none", "--plot_only"]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
