@@ -3,3 +3,7 @@
 Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
 ``analysis`` looks at trained networks. The commands are in ``experiments``.
 """
+
+from cnn_jax.backend import avoid_miscompilation
+
+avoid_miscompilation()
