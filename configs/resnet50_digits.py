@@ -39,15 +39,15 @@ def get_config() -> ConfigDict:
     }
     config.schedule = {
         "name": "piecewise",
-        "rates": (0.05, 0.005),
-        "boundaries": (470,),
+        "rates": (0.1, 0.01),
+        "boundaries": (750,),
     }
     config.warmup = {"rate": 0.0, "until_error": 0.0}
     config.batch_size = 32
     config.eval_batch_size = 500
-    config.steps = 705
-    config.log_every = 47
-    config.eval_every = 235
-    config.checkpoint_every = 705
+    config.steps = 1000
+    config.log_every = 50
+    config.eval_every = 250
+    config.checkpoint_every = 500
     config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
     return config
