@@ -4,8 +4,8 @@ He et al. (2015), section 4.2, at half width on 8x8 images.
 
     python -m experiments.train --config=configs/resnet_digits.py --workdir=runs/first
 
-Hardware and time: 2 CPU cores, under half a minute.
-Expected: test error about 3 % (seed 0).
+Hardware and time: 2 CPU cores, 11 s, compiling included.
+Expected: test error 3.03 % (seed 0).
 """
 
 from ml_collections import ConfigDict
