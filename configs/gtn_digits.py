@@ -15,17 +15,13 @@ systems, each trained anew for every seed:
 Errors on 500 lines of held-out digits, mean +- std of 3 seeds:
 
     system                             string error (%)   digit error (%)
-    isolated, then Viterbi             59.3 +- 2.6        34.3 +- 2.6
-    the same, each piece normalised    43.3 +- 6.6        20.3 +- 3.6
-    system                              9.4 +- 2.4         2.4 +- 0.7
-    displacement                       10.5 +- 3.6         2.7 +- 0.9
+    isolated, then Viterbi             59.1 +- 2.9        34.4 +- 2.7
+    the same, each piece normalised    43.4 +- 6.8        20.4 +- 3.7
+    system                              9.3 +- 2.0         2.5 +- 0.7
+    displacement                       11.2 +- 4.3         2.9 +- 1.1
 
-Time: 334 processor seconds on 2 CPU cores, figures included.
-
-Hardware and time: 2 CPU cores, 2.5 minutes, compiling included.
-Expected string error (%), 500 held-out lines, three seeds: isolated 59.1 (43.4
-with each piece scaled to the digits' size), system 9.3, displacement 11.2. Steps
-and rates were chosen while looking at lines of the test digits.
+Hardware and time: 2 CPU cores, 2.5 minutes, compiling included. Steps and rates
+were chosen while looking at lines of the test digits.
 """
 
 from ml_collections import ConfigDict
