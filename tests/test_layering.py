@@ -18,6 +18,7 @@ ALLOWED = {
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_gtn": {"plots", "graphs", "data", "models"},
+    "report": set(),
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
@@ -25,6 +26,7 @@ OUTSIDE_ONLY_IN = {
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
+    "jinja2": {"report"},
 }
 
 
