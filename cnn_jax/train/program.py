@@ -117,12 +117,15 @@ class Program:
         )
         return self.devices.compile(step, donate_state=False)
 
-    def evaluate(self, state: Any, split: str) -> dict[str, float]:
+    def evaluate(
+        self, state: Any, split: str, between: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Loss and error over every example of a split, in evaluation mode.
 
         Args:
           state: a replicated `TrainState`.
           split: 'train' or 'test'.
+          between: called before each batch; may raise to end it.
 
         Returns:
           'loss' (mean) and 'error' (a fraction), each example counted once.
@@ -137,6 +140,7 @@ class Program:
                 totals[key] += float(value)
 
         for item in batches:
+            between()
             item = self.devices.split(item)
             pending.append(self.eval_step(weights, self.resident, item))
             # A stream's batches are large: few of them wait on the device.
