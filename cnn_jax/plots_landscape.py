@@ -62,9 +62,11 @@ def surfaces(nets: Any, directory: pathlib.Path, title: str) -> None:
     """The loss of the first seed of each net as a surface over both directions."""
     drawn = {key: _logarithms(_first_seed(rows)) for key, rows in nets.items()}
     scale = _scale(values for _, _, values in drawn.values())
-    figure = plt.figure(figsize=(4.4 * len(drawn), 4.2))
-    for number, ((depth, family), (first, second, values)) in enumerate(drawn.items()):
-        panel = figure.add_subplot(1, len(drawn), number + 1, projection="3d")
+    depths, families = _rows_and_columns(nets)
+    figure = plt.figure(figsize=(4.3 * len(families), 3.7 * len(depths) + 0.2))
+    for (depth, family), (first, second, values) in drawn.items():
+        place = depths.index(depth) * len(families) + families.index(family) + 1
+        panel = figure.add_subplot(len(depths), len(families), place, projection="3d")
         across, down = np.meshgrid(second, first)
         panel.plot_surface(
             across,
@@ -79,49 +81,67 @@ def surfaces(nets: Any, directory: pathlib.Path, title: str) -> None:
         )
         panel.set_zlim(scale.vmin, scale.vmax)
         panel.zaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5, integer=True))
-        panel.zaxis.set_major_formatter(lambda power, _: f"$10^{{{power:.0f}}}$")
+        panel.zaxis.set_major_formatter(lambda power, _: power_of_ten(power))
         panel.set_xlabel("second direction")
         panel.set_ylabel("first direction")
         panel.set_title(f"{family}, {depth} layers", fontsize=10)
         panel.view_init(elev=28, azim=-58)
-    figure.suptitle(f"{title}: training loss (nats) around one seed's nets", fontsize=11)
+    figure.suptitle(
+        f"{title}: training loss (nats) around {_one_seed(nets)}", fontsize=11
+    )
     save(figure, directory, "landscape_surface")
 
 
 def contours(nets: Any, directory: pathlib.Path, title: str) -> None:
-    """The same as lines of equal loss, five to a factor of ten."""
+    """The same from above, with lines of equal loss a factor of ten apart."""
     drawn = {key: _logarithms(_first_seed(rows)) for key, rows in nets.items()}
     scale = _scale(values for _, _, values in drawn.values())
-    lines = np.arange(np.floor(scale.vmin), np.ceil(scale.vmax) + 0.1, 0.2)
+    levels = np.arange(np.floor(scale.vmin), np.ceil(scale.vmax) + 0.1, 0.2)
+    depths, families = _rows_and_columns(nets)
     figure, panels = plt.subplots(
-        1, len(drawn), figsize=(4.2 * len(drawn), 3.9), sharey=True, squeeze=False
+        len(depths),
+        len(families),
+        figsize=(3.8 * len(families) + 0.9, 3.6 * len(depths) + 0.2),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
-    for panel, ((depth, family), (first, second, values)) in zip(
-        panels[0], drawn.items(), strict=True
-    ):
-        filled = panel.contourf(second, first, values, lines, cmap=COLORS, norm=scale)
-        drawn_lines = panel.contour(
-            second, first, values, lines[::5], colors="white", linewidths=0.8
+    for (depth, family), (first, second, values) in drawn.items():
+        panel = panels[depths.index(depth), families.index(family)]
+        filled = panel.contourf(second, first, values, levels, cmap=COLORS, norm=scale)
+        lines = panel.contour(
+            second,
+            first,
+            values,
+            levels[::5],
+            colors="white",
+            linewidths=0.8,
+            linestyles="solid",
         )
-        panel.clabel(drawn_lines, fmt=lambda power: f"$10^{{{power:.0f}}}$", fontsize=8)
+        panel.clabel(lines, fmt=power_of_ten, fontsize=8)
         panel.plot(0, 0, marker="+", color="white", markersize=9, markeredgewidth=1.6)
         panel.set_aspect("equal")
-        panel.set_xlabel("second direction")
         panel.set_title(f"{family}, {depth} layers", fontsize=10)
-    panels[0][0].set_ylabel("first direction")
-    bar = figure.colorbar(filled, ax=list(panels[0]), shrink=0.85)
-    whole = [line for line in lines if abs(line - round(line)) < 1e-6]
-    bar.set_ticks(whole, labels=[f"$10^{{{line:.0f}}}$" for line in whole])
+    for panel in panels[-1]:
+        panel.set_xlabel("second direction")
+    for panel in panels[:, 0]:
+        panel.set_ylabel("first direction")
+    bar = figure.colorbar(filled, ax=panels, shrink=0.85)
+    bar.set_ticks(levels[::5], labels=[power_of_ten(level) for level in levels[::5]])
     bar.set_label("training loss (nats)")
-    figure.suptitle(f"{title}: training loss around one seed's nets", fontsize=11)
+    figure.suptitle(f"{title}: training loss around {_one_seed(nets)}", fontsize=11)
     save(figure, directory, "landscape_contours")
+
+
+def power_of_ten(power: float) -> str:
+    """A label such as 10³, in matplotlib's mathematics."""
+    return f"$10^{{{round(power)}}}$"
 
 
 def sections(nets: Any, directory: pathlib.Path, title: str) -> None:
     """Loss and error of every seed along the first direction."""
     every = [row for rows in nets.values() for row in rows]
-    families = sorted({family for _, family in nets})
-    depths = sorted({depth for depth, _ in nets})
+    depths, families = _rows_and_columns(nets)
     figure, panels = plt.subplots(
         len(depths), 2, figsize=(8.2, 3.3 * len(depths)), sharex=True, squeeze=False
     )
@@ -147,10 +167,20 @@ def sections(nets: Any, directory: pathlib.Path, title: str) -> None:
         line[0].set_ylabel("training loss (nats)")
         line[1].set_ylabel("training error (%)")
         line[1].set_ylim(0, 100)
-        line[1].legend(loc="lower right")
+        line[0].legend(loc="upper center")
     count = seeds_of(every).rpartition("of ")[2]
     figure.suptitle(f"{title}: a section of the landscape, {count}", fontsize=11)
     save(figure, directory, "landscape_sections")
+
+
+def _rows_and_columns(nets: Any) -> tuple[list[int], list[str]]:
+    """Depths and families of the panels."""
+    return sorted({depth for depth, _ in nets}), sorted({name for _, name in nets})
+
+
+def _one_seed(nets: Any) -> str:
+    seeds = sorted({min(row["seed"] for row in rows) for rows in nets.values()})
+    return f"the nets of seed {', '.join(map(str, seeds))}"
 
 
 def _first_seed(rows: Sequence[Row]) -> list[Row]:
