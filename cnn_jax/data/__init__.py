@@ -47,7 +47,9 @@ def open_set(name: str, **fields: Any) -> Any:
     if name not in table and ":" not in name:
         prepared.find(name, fields.get("data_dir", ""))  # or says what is there
         table[name] = functools.partial(prepared.open_set, name)
-    return names.build("dataset", {"name": name, **fields}, table)
+    section = {"name": name, **fields}
+    # a set that is made of another one is given the way to open it
+    return names.build("dataset", section, table, open_digits=load)
 
 
 def load(name: str, **fields: Any) -> Dataset:

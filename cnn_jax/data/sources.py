@@ -9,7 +9,7 @@ Several processes (hosts) each get their own rows of every global batch.
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,9 @@ from cnn_jax import data, names
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.disk import CACHE_FROM, OnDisk
+from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import in_order, process_rows, shuffled
 from cnn_jax.data.preprocess import Statistics, statistics
-
-Item = dict[str, Any]
-Split = Literal["train", "test"]
 
 
 @runtime_checkable
