@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 # Modes that lose nothing but alpha on the way to 8-bit grey or RGB.
@@ -35,3 +36,18 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
         mode = "L" if channels == 1 else "RGB"
         pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     return pixels[..., None] if channels == 1 else pixels
+
+
+def central_square(
+    pixels: UInt8[np.ndarray, "height width channels"], size: int
+) -> UInt8[np.ndarray, "{size} {size} channels"]:
+    """The largest square in the middle, resized (bilinear, antialiased)."""
+    height, width, channels = pixels.shape
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(
+        (size, size),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + side, top + side),
+    )
+    return np.asarray(image).reshape(size, size, channels)

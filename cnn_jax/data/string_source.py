@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from cnn_jax import names
 from cnn_jax.data import preprocess
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.item import Item, Split
@@ -152,6 +153,10 @@ def load(
     Raises:
       ConfigError: digits or fields that make no lines.
     """
+    if "name" not in digits:
+        raise names.ConfigError("dataset.digits needs a 'name'")
+    if num_lines < 1:
+        raise names.ConfigError(f"dataset: num_lines {num_lines} is not positive")
     found = open_digits(**digits)
 
     def lines(arrays: Arrays, columns: int) -> DigitStrings:
@@ -163,7 +168,7 @@ def load(
             height=height,
             columns=0 if isolated else columns,
             glyph_height=glyph_height,
-            spacing=(spacing[0], spacing[1]),
+            spacing=tuple(spacing),
             touching=float(touching),
             overlap=overlap,
             jitter=jitter,
