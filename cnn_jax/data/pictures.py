@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Modes that lose nothing but alpha on the way to 8-bit grey or RGB.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -26,9 +26,15 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
 
     Raises:
       OSError: no picture, or a truncated one.
-      ValueError: one of more than 8 bits a channel.
+      ValueError: one of more than 8 bits a channel, or of too many pixels.
     """
-    with Image.open(io.BytesIO(encoded)) as picture:
+    try:
+        opened = Image.open(io.BytesIO(encoded))
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except UnidentifiedImageError as error:  # its text names an object in memory
+        raise OSError(f"cannot identify the format of {len(encoded)} bytes") from error
+    with opened as picture:
         if picture.mode not in MODES:
             raise ValueError(f"{picture.format} of mode {picture.mode}, not 8-bit")
         if "transparency" in picture.info:
