@@ -22,39 +22,8 @@ from tests import tiny
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def program():
-    return Program(tiny.config())
-
-
-@pytest.fixture(scope="module")
-def reference(program, tmp_path_factory):
-    """The uninterrupted run."""
-    place = RunDirectory(tmp_path_factory.mktemp("reference") / "run")
-    result = fit(program, 0, place)
-    return place, result, final_state(program, place)
-
-
-def final_state(program, place):
-    state, _, _ = checkpoint.restore(place.checkpoints, program.initial_state(0))
-    return state
-
-
-def assert_equals_reference(program, place, result, reference):
-    expected_place, expected, expected_state = reference
-    same = {k: v for k, v in result.items() if k != "seconds"}
-    assert same == {k: v for k, v in expected.items() if k != "seconds"}
-    log = (place.path / "metrics.jsonl").read_bytes()
-    assert log == (expected_place.path / "metrics.jsonl").read_bytes()
-    state = final_state(program, place)
-    for found, wanted in zip(
-        jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True
-    ):
-        np.testing.assert_array_equal(found, wanted)
-
-
 def test_a_run_learns_and_logs_what_it_says(reference):
-    place, result, state = reference
+    place, result, state = reference.place, reference.result, reference.state
     assert result["status"] == "finished"
     assert result["step"] == 12 == int(state.step)
     rows = place.rows()
@@ -69,7 +38,7 @@ def test_a_run_learns_and_logs_what_it_says(reference):
 
 
 def test_a_finished_run_is_not_run_again(program, reference):
-    place, result, _ = reference
+    place, result = reference.place, reference.result
     before = (place.path / "metrics.jsonl").stat().st_mtime_ns
     assert fit(program, 0, place) == result
     assert (place.path / "metrics.jsonl").stat().st_mtime_ns == before
@@ -86,8 +55,8 @@ def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, st
 
     with pytest.raises(RuntimeError, match="stopped"):
         fit(program, 0, place, fail)
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
@@ -102,8 +71,8 @@ def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
     assert stopped.value.exit_status == 143
     saved = checkpoint.steps(place.checkpoints)[-1].name
     assert saved in ("step_000000005.ckpt", "step_000000006.ckpt")
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
@@ -130,12 +99,12 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     process.kill()
     process.wait()
     assert place.result() is None
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(reference):
-    place, _, _ = reference
+    place = reference.place
     other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
     with pytest.raises(ConfigError) as error:
         fit(other, 0, place)
@@ -146,14 +115,13 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
 
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
     """16 images share statistics; 8 devices would make that 2, unless told to."""
-    place, _, _ = reference
     with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
-        fit(Program(tiny.config(parallel={"devices": 8})), 0, place)
+        fit(Program(tiny.config(parallel={"devices": 8})), 0, reference.place)
 
 
 def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
     result = fit(program, 1, RunDirectory(tmp_path / "run"))
-    assert result["running_train_loss"] != reference[1]["running_train_loss"]
+    assert result["running_train_loss"] != reference.result["running_train_loss"]
 
 
 def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):
