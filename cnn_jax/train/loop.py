@@ -8,13 +8,14 @@ from typing import Any
 import jax
 
 from cnn_jax.train import checkpoint
+from cnn_jax.train.feed import feed
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
-# Steps that may be under way before the host reads the oldest one's sums.
+# Dispatches that may be under way before the host reads the oldest one's sums.
 IN_FLIGHT = 2
 
 
@@ -29,10 +30,10 @@ class _Window:
         self.totals = dict(totals or {"loss": 0.0, "error": 0.0, "count": 0.0})
         self.rate = 0.0
 
-    def add(self, sums: dict[str, Any]) -> None:
+    def add(self, sums: dict[str, float]) -> None:
         for key in self.totals:
-            self.totals[key] += float(sums[key])
-        self.rate = float(sums["rate"])
+            self.totals[key] += sums[key]
+        self.rate = sums["rate"]
 
     def close(self) -> dict[str, float]:
         count = self.totals["count"]
@@ -120,19 +121,16 @@ class _Run:
     def train(self) -> dict[str, Any]:
         program, config = self.program, self.config
         total = config["steps"]
-        pending: list[tuple[int, Any]] = []
-        batches = program.source.train_batches(
-            config["seed"], config["batch_size"], self.step, self.source_state
+        pending: list[tuple[int, int, Any]] = []
+        dispatches = feed(
+            program.source, program.devices, config, self.step, self.source_state
         )
         self.report(self.step, None)
-        while self.step < total:
-            item, source_state = next(batches)
-            self.state, sums = program.train_step(
-                self.state, program.resident, program.devices.split(item)
-            )
-            self.step += 1
-            self.source_state = source_state
-            pending.append((self.step, sums))
+        for dispatch in dispatches:
+            self.state, sums = program.train(self.state, dispatch)
+            self.step = dispatch.last
+            self.source_state = dispatch.source_state
+            pending.append((dispatch.last, dispatch.count, sums))
             last = self.step == total
             log = last or self.step % config["log_every"] == 0
             evaluate = last or _due(self.step, config["eval_every"])
@@ -148,18 +146,21 @@ class _Run:
                 raise Interrupted(stopping)
         return self._finish()
 
-    def _read(self, pending: list[tuple[int, Any]], keep: int) -> None:
+    def _read(self, pending: list[tuple[int, int, Any]], keep: int) -> None:
         """Take in the sums of steps that are done; stop at a non-finite loss."""
         while len(pending) > keep:
-            step, sums = pending.pop(0)
-            sums = self.program.devices.fetch(sums)
-            if not math.isfinite(sums["loss"]):
-                raise Diverged(
-                    f"the training loss is {float(sums['loss'])} at step {step} "
-                    f"(learning rate {float(sums['rate']):g}); the last good "
-                    f"checkpoint is kept in {self.directory.checkpoints}"
-                )
-            self.window.add(sums)
+            last, count, stacked = pending.pop(0)
+            stacked = self.program.devices.fetch(stacked)
+            for place in range(count):
+                sums = {key: float(values[place]) for key, values in stacked.items()}
+                if not math.isfinite(sums["loss"]):
+                    raise Diverged(
+                        f"the training loss is {sums['loss']} at step "
+                        f"{last - count + 1 + place} (learning rate "
+                        f"{sums['rate']:g}); the last good checkpoint is kept in "
+                        f"{self.directory.checkpoints}"
+                    )
+                self.window.add(sums)
 
     def _log(self, log: bool, evaluate: bool) -> dict[str, Any] | None:
         if not log and not evaluate:

@@ -19,12 +19,13 @@ from typing import Any
 from cnn_jax.names import ConfigError
 from cnn_jax.train.checkpoint import write_atomically
 
-# These say where a run happens, not what it computes.
+# These say where and how a run happens, not what it computes.
 FREE_KEYS = (
     "dataset.data_dir",
     "dataset.stream.workers",
     "parallel.mode",
     "parallel.devices",
+    "steps_per_dispatch",
 )
 # Recorded beside the config, from the data and the devices of the first start.
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"

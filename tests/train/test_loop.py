@@ -134,6 +134,51 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     assert_equals_reference(program, place, result, reference)
 
 
+@pytest.fixture(scope="module", params=["pmap", "shard_map"])
+def several(request, tmp_path_factory):
+    """A program of up to five steps a dispatch, and the run that it made."""
+    program = Program(
+        tiny.config(steps_per_dispatch=5, parallel={"mode": request.param})
+    )
+    place = RunDirectory(tmp_path_factory.mktemp("several") / "run")
+    taken = []
+    result = fit(program, 0, place, lambda step, row: taken.append(step))
+    # a log row every 3 steps, an evaluation every 6, a checkpoint every 4
+    assert taken == [0, 3, 4, 6, 8, 9, 12]
+    return program, (place, result, final_state(program, place))
+
+
+def test_several_steps_a_dispatch_equal_one(several, reference):
+    program, (place, result, _) = several
+    assert_equals_reference(program, place, result, reference)
+
+
+def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
+    runs = []
+    for most in (1, 5):
+        place = RunDirectory(tmp_path / f"run{most}")
+        program = Program(tiny.config(steps_per_dispatch=most, parallel={"devices": 2}))
+        runs.append((place, fit(program, 0, place), final_state(program, place)))
+    assert_equals_reference(program, *runs[1][:2], runs[0])
+
+
+def test_a_run_stopped_within_a_dispatch_goes_on_with_single_steps(
+    several, program, reference, tmp_path
+):
+    place = RunDirectory(tmp_path / "run")
+
+    def terminate(step, row):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit(several[0], 0, place, terminate)
+    # the signal came before the dispatch of steps 7 and 8, which is seen through
+    assert checkpoint.steps(place.checkpoints)[-1].name == "step_000000008.ckpt"
+    result = fit(program, 0, place)
+    assert_equals_reference(program, place, result, reference)
+
+
 def test_another_config_is_refused_with_the_keys_that_differ(reference):
     place, _, _ = reference
     other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
@@ -156,15 +201,32 @@ def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
     assert result["running_train_loss"] != reference[1]["running_train_loss"]
 
 
+def diverging(**changes):
+    return tiny.config(
+        model={"name": "tests.train.test_loop:Explosive"},
+        schedule={"rates": (1e30,), "boundaries": ()},
+        **changes,
+    )
+
+
+def test_a_dispatch_names_the_step_whose_loss_is_not_finite(tmp_path):
+    said = []
+    for most in (1, 12):
+        place = RunDirectory(tmp_path / f"run{most}")
+        every = {"log_every": 12, "eval_every": 0, "checkpoint_every": 0}
+        program = Program(diverging(steps_per_dispatch=most, **every))
+        with pytest.raises(Diverged) as error:
+            fit(program, 0, place)
+        assert checkpoint.steps(place.checkpoints) == []
+        said.append(str(error.value).partition(" (")[0])
+    assert "at step" in said[0]
+    assert "at step 12" not in said[0], "the last step of the dispatch is no test"
+    assert said[0] == said[1]
+
+
 def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):
     place = RunDirectory(tmp_path / "run")
-    program = Program(
-        tiny.config(
-            model={"name": "tests.train.test_loop:Explosive"},
-            schedule={"rates": (1e30,), "boundaries": ()},
-            checkpoint_every=1,
-        )
-    )
+    program = Program(diverging(checkpoint_every=1))
     with pytest.raises(Diverged, match=r"loss is (nan|inf|-inf) at step \d+"):
         fit(program, 0, place)
     for path in checkpoint.steps(place.checkpoints):
@@ -188,22 +250,25 @@ def test_evaluation_counts_every_example_once():
         np.testing.assert_allclose(values, np.broadcast_to(values[0], (3, 2)), 1e-5)
 
 
-def test_nothing_is_traced_again_after_the_first_step(program):
-    state = program.devices.replicate(program.initial_state(0))
-    batches = program.source.train_batches(0, 16, 0)
-    with jax.log_compiles(False):
-        for _ in range(2):
-            item, _ = next(batches)
-            state, _ = program.train_step(
-                state, program.resident, program.devices.split(item)
-            )
-    before = program.traces
-    for _ in range(3):
-        item, _ = next(batches)
-        state, _ = program.train_step(
-            state, program.resident, program.devices.split(item)
-        )
-    assert program.traces == before == 1
+def test_nothing_is_traced_or_compiled_again_after_the_first_run(several, tmp_path):
+    """Dispatches of one, two and three steps, evaluations, another seed."""
+    program, _ = several
+    assert program.traces == 1
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + 1)(np.zeros(7))
+        assert len(compiled) == 1, "compilations are not heard"
+        fit(program, 1, RunDirectory(tmp_path / "run"))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 1
+    assert program.traces == 1
 
 
 import flax.linen as nn  # noqa: E402
