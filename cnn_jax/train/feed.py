@@ -19,8 +19,8 @@ from cnn_jax.train.parallel import Devices
 # Dispatches whose batches are on the devices before they are asked for: a stream's
 # next images travel while the steps before them run.
 AHEAD = 2
-# What is due every so many steps, and not while a dispatch is under way.
-DUE = ("log_every", "eval_every", "checkpoint_every")
+# The config's keys for what happens between steps; all happens after the last.
+EVERY = ("log_every", "eval_every", "checkpoint_every")
 
 
 class Dispatch(NamedTuple):
@@ -88,7 +88,7 @@ def _dispatches(
 
 def end_of_dispatch(step: int, config: Mapping[str, Any]) -> int:
     """The last step of the dispatch that begins after ``step``."""
-    due = [(step // config[key] + 1) * config[key] for key in DUE if config[key]]
+    due = [(step // config[key] + 1) * config[key] for key in EVERY if config[key]]
     return min(step + config["steps_per_dispatch"], config["steps"], *due)
 
 

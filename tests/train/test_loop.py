@@ -18,43 +18,13 @@ from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
+from tests.train.uninterrupted import Uninterrupted
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def program():
-    return Program(tiny.config())
-
-
-@pytest.fixture(scope="module")
-def reference(program, tmp_path_factory):
-    """The uninterrupted run."""
-    place = RunDirectory(tmp_path_factory.mktemp("reference") / "run")
-    result = fit(program, 0, place)
-    return place, result, final_state(program, place)
-
-
-def final_state(program, place):
-    state, _, _ = checkpoint.restore(place.checkpoints, program.initial_state(0))
-    return state
-
-
-def assert_equals_reference(program, place, result, reference):
-    expected_place, expected, expected_state = reference
-    same = {k: v for k, v in result.items() if k != "seconds"}
-    assert same == {k: v for k, v in expected.items() if k != "seconds"}
-    log = (place.path / "metrics.jsonl").read_bytes()
-    assert log == (expected_place.path / "metrics.jsonl").read_bytes()
-    state = final_state(program, place)
-    for found, wanted in zip(
-        jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True
-    ):
-        np.testing.assert_array_equal(found, wanted)
-
-
 def test_a_run_learns_and_logs_what_it_says(reference):
-    place, result, state = reference
+    place, result, state = reference.place, reference.result, reference.state
     assert result["status"] == "finished"
     assert result["step"] == 12 == int(state.step)
     rows = place.rows()
@@ -69,7 +39,7 @@ def test_a_run_learns_and_logs_what_it_says(reference):
 
 
 def test_a_finished_run_is_not_run_again(program, reference):
-    place, result, _ = reference
+    place, result = reference.place, reference.result
     before = (place.path / "metrics.jsonl").stat().st_mtime_ns
     assert fit(program, 0, place) == result
     assert (place.path / "metrics.jsonl").stat().st_mtime_ns == before
@@ -86,8 +56,8 @@ def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, st
 
     with pytest.raises(RuntimeError, match="stopped"):
         fit(program, 0, place, fail)
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
@@ -102,8 +72,8 @@ def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
     assert stopped.value.exit_status == 143
     saved = checkpoint.steps(place.checkpoints)[-1].name
     assert saved in ("step_000000005.ckpt", "step_000000006.ckpt")
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
@@ -130,57 +100,57 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     process.kill()
     process.wait()
     assert place.result() is None
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 @pytest.fixture(scope="module", params=["pmap", "shard_map"])
 def several(request, tmp_path_factory):
-    """A program of up to five steps a dispatch, and the run that it made."""
+    """The run that takes up to five steps a dispatch."""
     program = Program(
         tiny.config(steps_per_dispatch=5, parallel={"mode": request.param})
     )
-    place = RunDirectory(tmp_path_factory.mktemp("several") / "run")
-    taken = []
-    result = fit(program, 0, place, lambda step, row: taken.append(step))
-    # a log row every 3 steps, an evaluation every 6, a checkpoint every 4
-    assert taken == [0, 3, 4, 6, 8, 9, 12]
-    return program, (place, result, final_state(program, place))
+    path = tmp_path_factory.mktemp("several") / "run"
+    return Uninterrupted.train(program, path)
 
 
 def test_several_steps_a_dispatch_equal_one(several, reference):
-    program, (place, result, _) = several
-    assert_equals_reference(program, place, result, reference)
+    reference.assert_equals(several.place)
 
 
 def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
-    runs = []
-    for most in (1, 5):
-        place = RunDirectory(tmp_path / f"run{most}")
-        program = Program(tiny.config(steps_per_dispatch=most, parallel={"devices": 2}))
-        runs.append((place, fit(program, 0, place), final_state(program, place)))
-    assert_equals_reference(program, *runs[1][:2], runs[0])
+    one, five = (
+        Uninterrupted.train(
+            Program(tiny.config(steps_per_dispatch=most, parallel={"devices": 2})),
+            tmp_path / f"run{most}",
+        )
+        for most in (1, 5)
+    )
+    one.assert_equals(five.place)
 
 
-def test_a_run_stopped_within_a_dispatch_goes_on_with_single_steps(
+def test_a_dispatch_is_seen_through_and_the_run_goes_on_with_single_steps(
     several, program, reference, tmp_path
 ):
     place = RunDirectory(tmp_path / "run")
+    taken = []
 
     def terminate(step, row):
+        taken.append(step)
         if step == 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        fit(several[0], 0, place, terminate)
-    # the signal came before the dispatch of steps 7 and 8, which is seen through
+        fit(several.program, 0, place, terminate)
+    # a log row every 3 steps, an evaluation every 6, a checkpoint every 4
+    assert taken == [0, 3, 4, 6, 8]
     assert checkpoint.steps(place.checkpoints)[-1].name == "step_000000008.ckpt"
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    fit(program, 0, place)
+    reference.assert_equals(place)
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(reference):
-    place, _, _ = reference
+    place = reference.place
     other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
     with pytest.raises(ConfigError) as error:
         fit(other, 0, place)
@@ -191,14 +161,13 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
 
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
     """16 images share statistics; 8 devices would make that 2, unless told to."""
-    place, _, _ = reference
     with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
-        fit(Program(tiny.config(parallel={"devices": 8})), 0, place)
+        fit(Program(tiny.config(parallel={"devices": 8})), 0, reference.place)
 
 
 def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
     result = fit(program, 1, RunDirectory(tmp_path / "run"))
-    assert result["running_train_loss"] != reference[1]["running_train_loss"]
+    assert result["running_train_loss"] != reference.result["running_train_loss"]
 
 
 def diverging(**changes):
@@ -252,7 +221,7 @@ def test_evaluation_counts_every_example_once():
 
 def test_nothing_is_traced_or_compiled_again_after_the_first_run(several, tmp_path):
     """Dispatches of one, two and three steps, evaluations, another seed."""
-    program, _ = several
+    program = several.program
     assert program.traces == 1
     compiled = []
 
