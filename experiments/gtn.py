@@ -243,7 +243,7 @@ def write_speed(config: dict[str, Any], directory: pathlib.Path) -> None:
             },
         }
         program = Program(run)
-        state = program.devices.replicate(program.initial_state(0))
+        state = program.place(program.initial_state(0))
         item, _ = next(program.source.train_batches(0, run["batch_size"], 0))
         item = program.devices.split(item)
         seconds = []

@@ -399,12 +399,13 @@ class ResNet(nn.Module):
             if self.scan and size > 1
         }
 
-    def init(self, *arguments: Any, **keywords: Any) -> Any:
-        """`nn.Module.init`; with ``scan`` too, the values are the unrolled net's."""
+    def init_with_output(self, *arguments: Any, **keywords: Any) -> Any:
+        """As of any module (and so is ``init``); initial values do not see ``scan``."""
         if not self.scan:
-            return super().init(*arguments, **keywords)
-        unrolled = self.clone(scan=False).init(*arguments, **keywords)
-        return layout.stack(unrolled, self)
+            return super().init_with_output(*arguments, **keywords)
+        unrolled = self.clone(scan=False)
+        output, variables = unrolled.init_with_output(*arguments, **keywords)
+        return output, layout.stack(variables, self)
 
     @nn.compact
     def __call__(

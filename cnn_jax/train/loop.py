@@ -135,7 +135,7 @@ class _Run:
         self.logged = rows[-1]["step"] if rows else 0
         self.step = int(fresh.step)
         self.saved = self.step if found is not None else -1
-        self.state = program.devices.replicate(fresh)
+        self.state = program.place(fresh)
 
     def _check_that_none_is_lost(self) -> None:
         """Refuse to start again where the log has passed a first checkpoint."""
@@ -228,7 +228,7 @@ class _Run:
             "log": self.log.decode(),
             "source_state": self.source_state.hex(),
         }
-        host = self.program.devices.fetch(self.state)
+        host = self.program.fetch(self.state)
         # The loss was computed before the last update: it does not tell.
         weights = {"params": host.params, "batch_stats": host.batch_stats}
         for path, leaf in jax.tree_util.tree_leaves_with_path(weights):

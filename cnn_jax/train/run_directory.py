@@ -28,6 +28,8 @@ READABLE = (1, 2)
 FREE_KEYS = (
     "dataset.data_dir",
     "dataset.stream.workers",
+    "model.scan",
+    "model.remat",
     "parallel.mode",
     "parallel.devices",
     "steps_per_dispatch",
