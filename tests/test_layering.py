@@ -17,14 +17,17 @@ ALLOWED = {
     "execution": {"study", "train", "data"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
+    "plots_analysis": {"plots"},
     "plots_gtn": {"plots", "graphs", "data", "models"},
+    "report": set(),
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
-    "matplotlib": {"plots", "plots_gtn"},
+    "matplotlib": {"plots", "plots_analysis", "plots_gtn"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
+    "jinja2": {"report"},
 }
 
 
