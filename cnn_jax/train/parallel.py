@@ -161,7 +161,7 @@ class Devices:
     def replicate(self, tree: Any) -> Any:
         """Host arrays, equal on all hosts, to every device, whole."""
         if self.mode == "shard_map":
-            return jax.tree.map(partial(self._place, self._whole), tree)
+            return self._place(tree, self._whole)
 
         def one(leaf: Any) -> jax.Array:
             host = np.asarray(leaf)[None]
@@ -174,20 +174,24 @@ class Devices:
     def split(self, item: Any) -> Any:
         """This host's rows of a global batch to its devices, by their leading axis."""
         if self.mode == "shard_map":
-            return jax.tree.map(partial(self._place, self._split), item)
-        return jax.tree.map(
+            return self._place(item, self._split)
+        parts = jax.tree.map(
             lambda leaf: leaf.reshape(len(self._local), -1, *leaf.shape[1:]), item
         )
+        return jax.device_put(parts, self._own)
 
-    def _place(self, sharding: NamedSharding, leaf: Any) -> jax.Array:
-        """An array over the devices of all hosts, from this host's part."""
+    def _place(self, tree: Any, sharding: NamedSharding) -> Any:
+        """Arrays over the devices of all hosts, from this host's part of them."""
         if self.hosts == 1:
-            return jax.device_put(leaf, sharding)
-        leaf = np.asarray(leaf)
-        whole = sharding is self._whole
-        rows = leaf.shape[:1] if whole else (leaf.shape[0] * self.hosts,)
-        shape = (*rows, *leaf.shape[1:])
-        return jax.make_array_from_process_local_data(sharding, leaf, shape)
+            return jax.device_put(tree, sharding)
+        copies = 1 if sharding is self._whole else self.hosts
+
+        def one(leaf: Any) -> jax.Array:
+            leaf = np.asarray(leaf)
+            shape = tuple(n * copies for n in leaf.shape[:1]) + leaf.shape[1:]
+            return jax.make_array_from_process_local_data(sharding, leaf, shape)
+
+        return jax.tree.map(one, tree)
 
     def highest(self, number: int) -> jax.Array:
         """The highest of the hosts' numbers, to be read later with `int`.
@@ -201,6 +205,10 @@ class Devices:
 
     def fetch(self, tree: Any) -> Any:
         """Replicated arrays back to the host, one copy."""
-        if self.mode == "pmap":
-            tree = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
-        return jax.device_get(tree)
+        if self.mode == "shard_map":
+            return jax.device_get(tree)
+        first = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree)
+        # a reshape, since [0] would turn an array of one number into a scalar
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(leaf.shape[1:]), jax.device_get(first)
+        )
