@@ -1,0 +1,148 @@
+"""What is timed: train steps of this package, and the machine's largest product."""
+
+import collections
+import itertools
+import math
+import time
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.train.program import Program
+from experiments.benchmark.case import Case
+
+# Steps that may be under way before the host reads the oldest one's sums.
+IN_FLIGHT = 2
+
+
+class Contender(Protocol):
+    """One framework, ready to train one case on images that are on the device.
+
+    Built from a `Case`, in a process of its own.
+
+    Attributes:
+      parameters: trainable ones.
+    """
+
+    parameters: int
+
+    def run(self, steps: int) -> float:
+        """Take so many train steps, to their end; the loss of the last one."""
+
+    def device_memory(self) -> int | None:
+        """Peak bytes on the accelerator; None where it is the host's memory."""
+
+
+class CnnJax:
+    """This package: the step of `cnn_jax.train.program`, as `fit` calls it.
+
+    Beside what the peers do, it gathers the batch out of the resident images and
+    normalises their uint8 pixels.
+
+    Args:
+      case: what is trained.
+    """
+
+    def __init__(self, case: Case):
+        self.program = program = Program(case.config())
+        self.parameters = program.num_parameters
+        self.state = program.devices.replicate(program.initial_state(0))
+        self.batches = program.source.train_batches(0, case.batch, 0)
+
+    def run(self, steps: int) -> float:
+        """See `Contender.run`."""
+        program, pending = self.program, collections.deque()
+        for _ in range(steps):
+            item, _ = next(self.batches)
+            self.state, sums = program.train_step(
+                self.state, program.resident, program.devices.split(item)
+            )
+            pending.append(sums)
+            if len(pending) > IN_FLIGHT:
+                jax.block_until_ready(pending.popleft())
+        jax.block_until_ready(self.state)
+        sums = program.devices.fetch(pending[-1])
+        return float(sums["loss"] / sums["count"])
+
+    def device_memory(self) -> int | None:
+        """See `Contender.device_memory`."""
+        return jax_memory(self.program.devices.devices[0])
+
+
+def jax_memory(device: jax.Device) -> int | None:
+    """Peak bytes in use on a device that has memory of its own, else None."""
+    if device.platform == "cpu":
+        return None
+    return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
+    """Floating-point operations a second of a large square matrix product.
+
+    Args:
+      dtype: of the matrices.
+      devices: how many the case uses; on CPU they share the cores, so that one
+        product has them all.
+      side: of the matrices; 0 for 2048 on CPU and 8192 on accelerators.
+
+    Returns:
+      2 side^3 over the shortest of three times, times the devices.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    side = side or (2048 if on_cpu else 8192)
+    matrix = jnp.full((side, side), 1 / side, dtype)
+    product = jax.jit(jnp.matmul)
+    product(matrix, matrix).block_until_ready()
+    shortest = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        product(matrix, matrix).block_until_ready()
+        shortest = min(shortest, time.perf_counter() - start)
+    return 2 * side**3 / shortest * (1 if on_cpu else devices)
+
+
+class Compilation(NamedTuple):
+    """What it takes to get a train step, in seconds, and the memory it plans.
+
+    Attributes:
+      trace: Python to jaxpr.
+      lower: jaxpr to StableHLO.
+      compile: StableHLO to the machine's code.
+      bytes: arguments and buffers of a step, by XLA's own plan.
+    """
+
+    trace: float
+    lower: float
+    compile: float
+    bytes: int
+
+
+def compilation(case: Case) -> Compilation:
+    """Time the stages of compiling a case's train step; nothing is run.
+
+    The step is mapped by shard_map, whose stages can be told apart; pmap's
+    program is the same.
+    """
+    config = case.config()
+    config["parallel"]["mode"] = "shard_map"
+    program = Program(config)
+    state = program.devices.replicate(program.initial_state(0))
+    item, _ = next(program.source.train_batches(0, case.batch, 0))
+    arguments = (state, program.resident, program.devices.split(item))
+    times = [time.perf_counter()]
+    stage: Any = program.train_step.trace(*arguments)
+    times.append(time.perf_counter())
+    stage = stage.lower()
+    times.append(time.perf_counter())
+    stage = stage.compile()
+    times.append(time.perf_counter())
+    trace, lower, compile = (b - a for a, b in itertools.pairwise(times))
+    memory = stage.memory_analysis()
+    total = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    return Compilation(trace, lower, compile, total)
