@@ -5,6 +5,7 @@ another process holds are left to it, so a study is started again (or joined fro
 another terminal) by giving the same command.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Row, Run, merge
 from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.interrupt import Interrupted, StopRequest
+from cnn_jax.train.interrupt import SIGNALS, Interrupted, StopRequest
 from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import InUse, RunDirectory
@@ -62,10 +63,10 @@ def default_workers(runs: Sequence[Run]) -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    return max(1, min(len(_cores()), len(_shapes(runs)), 8))
+    return max(1, min(len(cores()), len(_shapes(runs)), 8))
 
 
-def _cores() -> list[int]:
+def cores() -> list[int]:
     """The cores this process may use; all of them where systems do not say."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
@@ -108,7 +109,9 @@ def execute(
         _work_together(runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}
     # What is left is all of it for a single worker, else what a dead one left.
-    _work([run for run in runs if run not in ended], directory, remember)
+    left = [run for run in runs if run not in ended]
+    with StopRequest() as stop:
+        _work(left, directory, remember, stop)
     return [e for e in last.values() if e.status not in ("finished", "skipped")]
 
 
@@ -130,7 +133,9 @@ def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
     return [members for _, members in groups]
 
 
-def _work(runs: Sequence[Run], directory: pathlib.Path, report: Report) -> None:
+def _work(
+    runs: Sequence[Run], directory: pathlib.Path, report: Report, stop: StopRequest
+) -> None:
     """Train in this process whatever no other holds.
 
     A shape that another process is busy with comes last, so that two of them do
@@ -142,9 +147,9 @@ def _work(runs: Sequence[Run], directory: pathlib.Path, report: Report) -> None:
         if any(_place(run, directory).held() for run in group):
             later.append(group)
         else:
-            _train_shape(group, directory, report, opened)
+            _train_shape(group, directory, report, opened, stop)
     for group in later:
-        _train_shape(group, directory, report, opened)
+        _train_shape(group, directory, report, opened, stop)
 
 
 def _train_shape(
@@ -152,10 +157,12 @@ def _train_shape(
     directory: pathlib.Path,
     report: Report,
     opened: dict[str, sources.Source],
+    stop: StopRequest,
 ) -> None:
     """Train the runs of one shape, with one program."""
     program: Program | None = None
     for run in group:
+        stop.check()
         place = _place(run, directory)
         previous = place.result()
         if previous is not None:
@@ -187,9 +194,10 @@ def _train_shape(
             place.finish({"status": "diverged", "message": str(error)})
             report(Event(run, 0, None, "diverged", str(error)))
         except Exception as error:
-            failures = directory / "failures"
-            failures.mkdir(parents=True, exist_ok=True)
-            (failures / f"{run.name}.txt").write_text(traceback.format_exc())
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                failures = directory / "failures"
+                failures.mkdir(parents=True, exist_ok=True)
+                (failures / f"{run.name}.txt").write_text(traceback.format_exc())
             first_line, *_ = str(error).split("\n")
             message = f"{type(error).__name__}: {first_line}"
             report(Event(run, 0, None, "failed", message))
@@ -201,11 +209,11 @@ def _work_together(
     """Train on several processes; returns when all have ended."""
     context = multiprocessing.get_context("spawn")
     events: Any = context.Queue()
-    cores = _cores()
+    own = cores()
     processes = [
         context.Process(
             target=_worker,
-            args=(runs, directory, events, cores[number::workers] or cores),
+            args=(runs, directory, events, own[number::workers] or own),
         )
         for number in range(workers)
     ]
@@ -225,8 +233,13 @@ def _work_together(
     with StopRequest() as stop:
         told = False
         try:
-            for process in processes:
-                process.start()
+            # Ctrl-C reaches every process: a worker heeds it once it has started.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                for process in processes:
+                    process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             while any(process.is_alive() for process in processes):
                 if stop.received and not told:
                     told = True
@@ -270,8 +283,10 @@ def _worker(
             events.put(event)
 
     try:
-        _work(runs, directory, report)
-    except Interrupted:
+        with StopRequest() as stop:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            _work(runs, directory, report, stop)
+    except (Interrupted, KeyboardInterrupt):
         pass  # the parent was told by the same signal
     except (ConfigError, CheckpointError) as error:
         events.put(error)

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -85,6 +86,9 @@ class Block(nn.Module):
         first '1x1' (v1, the paper) or the '3x3' (v1.5, torchvision).
       zero_scale: start the branch's last BN scale at 0; never for plain nets,
         which it would make constant.
+      death_rate: probability that a training step leaves the branch out, for
+        the whole batch (Huang et al. 2016, "Deep networks with stochastic
+        depth", section 3).
       conv: module of every convolution.
       norm: module of every normalisation.
       dtype: type of the computation.
@@ -97,6 +101,7 @@ class Block(nn.Module):
     preactivation: bool = False
     bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
     zero_scale: bool = False
+    death_rate: float = 0.0
     conv: ModuleDef = Conv
     norm: ModuleDef = BatchNorm
     dtype: str = "float32"
@@ -121,10 +126,25 @@ class Block(nn.Module):
         # 2016, code of section 5); an identity shortcut takes the raw input.
         entry = self.activate(x, train, "bn_pre") if self.preactivation else x
         z = self.branch(entry, train)
+        if self.death_rate:
+            z = self.survive(z, train)
         if self.shortcut != "none":
             source = x if same_shape and self.shortcut != "C" else entry
             z = z + self.shortcut_of(source, same_shape, train)
         return z if self.preactivation else relu(z)
+
+    def survive(self, z: Maps, train: bool) -> Maps:
+        """Keep or drop the branch in training; its expectation in evaluation.
+
+        Huang et al. (2016), equations 2 and 5. A branch that is dropped is computed
+        all the same (its BN goes on averaging, which the paper's does not), since
+        a program that branched here would be slower than one that does not.
+        """
+        survival = 1 - self.death_rate
+        if train:
+            alive = jax.random.bernoulli(self.make_rng("dropout"), survival)
+            return jnp.where(alive, z, jnp.zeros_like(z))
+        return survival * z
 
     def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Maps:
         """What is added to the branch: the input, or its image under A, B or C."""
@@ -237,6 +257,10 @@ class ResNet(nn.Module):
       preactivation: v2.
       bottleneck_stride: '1x1' (v1) or '3x3' (v1.5).
       zero_scale: zero-initialised last BN scale of each branch.
+      stochastic_depth: probability that a training step leaves out the last
+        block's branch; of block l of L, l/L times that (Huang et al. 2016,
+        equation 4, with 1 - p_L; the paper's nets have 0.5). Each device draws
+        for its own part of the batch.
       conv: module of every convolution.
       norm: module of every normalisation.
       dtype: type of the computation ('float32', 'bfloat16'); parameters, BN and
@@ -257,6 +281,7 @@ class ResNet(nn.Module):
     preactivation: bool = False
     bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
     zero_scale: bool = False
+    stochastic_depth: float = 0.0
     conv: ModuleDef = Conv
     norm: ModuleDef = BatchNorm
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -265,6 +290,7 @@ class ResNet(nn.Module):
         super().__post_init__()
         check_fields(self)
         self.blocks_per_stage()
+        self.death_rates()
 
     def block_class(self) -> Any:
         """The class that ``block`` names."""
@@ -334,6 +360,19 @@ class ResNet(nn.Module):
             )
         return sizes
 
+    def death_rates(self) -> tuple[float, ...]:
+        """Probability that each block's branch is left out, first block first."""
+        last = self.stochastic_depth
+        if not 0 <= last < 1:
+            raise names.ConfigError(f"stochastic_depth must be in [0, 1), got {last}")
+        if last and self.shortcut == "none":
+            raise names.ConfigError(
+                f"stochastic_depth {last} with shortcut 'none': nothing would pass "
+                "a plain block that is left out"
+            )
+        count = sum(self.blocks_per_stage())
+        return tuple(last * number / count for number in range(1, count + 1))
+
     @nn.compact
     def __call__(
         self, x: Images, train: bool
@@ -342,7 +381,8 @@ class ResNet(nn.Module):
 
         Args:
           x: normalised images (n, height, width, channels).
-          train: batch statistics (and their update) or running ones.
+          train: batch statistics (and their update) or running ones; blocks
+            are left out (needs the random stream 'dropout').
 
         Returns:
           Logits (n, num_classes), float32.
@@ -354,6 +394,7 @@ class ResNet(nn.Module):
         x = self.stem(x.astype(self.dtype), train)
         block = self.block_class()
         stages = zip(self.blocks_per_stage(), self.stage_widths(), strict=True)
+        death_rates = iter(self.death_rates())
         for stage, (size, width) in enumerate(stages, start=1):
             for index in range(1, size + 1):
                 x = block(
@@ -364,6 +405,7 @@ class ResNet(nn.Module):
                     preactivation=self.preactivation,
                     bottleneck_stride=self.bottleneck_stride,
                     zero_scale=self.zero_scale,
+                    death_rate=next(death_rates),
                     conv=self.conv,
                     norm=self.norm,
                     dtype=self.dtype,

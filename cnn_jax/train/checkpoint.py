@@ -1,9 +1,9 @@
 """Checkpoints: one file each, checksummed, written atomically.
 
-A file is a line of JSON (format, step, SHA-256 of what follows, the run's own
-notes) and then the state in flax's msgpack. It is written beside its place,
-synced to disk and renamed, so a name that exists is a file that was complete;
-what the disk did to it since is caught by the checksum.
+A file is a line of JSON (format and SHA-256 of all that follows), another one
+(step and the run's own notes), and then the state in flax's msgpack. It is written
+beside its place, synced to disk and renamed, so a name that exists is a file that
+was complete; what the disk did to it since is caught by the checksum.
 """
 
 import contextlib
@@ -11,17 +11,25 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import flax.serialization
+import jax
+import numpy as np
 
-FORMAT = 1
-SUFFIX = ".ckpt"
+FORMAT = 2
+READABLE = (1, 2)  # 1 had step and notes in its header, outside the checksum
+NAME = re.compile(r"step_(\d{9,})\.ckpt")
 KEEP = 2
 
 
 class CheckpointError(RuntimeError):
     """No checkpoint of a run can be used; the message is one line."""
+
+
+class Damaged(CheckpointError):
+    """A checkpoint is not what was written; the one before may be whole."""
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
@@ -70,23 +78,28 @@ def save(directory: pathlib.Path, step: int, state: Any, notes: dict[str, Any]) 
     Raises:
       OSError: it could not be written; earlier checkpoints are intact.
     """
-    directory.mkdir(exist_ok=True)
-    payload = flax.serialization.to_bytes(state)
-    header = {
-        "format": FORMAT,
-        "step": step,
-        "sha256": hashlib.sha256(payload).hexdigest(),
-        "notes": notes,
-    }
-    line = json.dumps(header).encode() + b"\n"
-    write_atomically(directory / f"step_{step:09d}{SUFFIX}", line + payload)
+    if not directory.is_dir():
+        directory.mkdir()
+        sync_directory(directory.parent)
+    body = json.dumps({"step": step, "notes": notes}).encode() + b"\n"
+    body += flax.serialization.to_bytes(state)
+    header = {"format": FORMAT, "sha256": _checksum(FORMAT, body)}
+    content = json.dumps(header).encode() + b"\n" + body
+    write_atomically(directory / f"step_{step:09d}.ckpt", content)
     for old in steps(directory)[:-KEEP]:
         old.unlink()
 
 
 def steps(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoint files of a run, oldest first."""
-    return sorted(directory.glob(f"step_*{SUFFIX}"))
+    """The checkpoint files of a run, oldest first; what else is there is ignored."""
+    if not directory.is_dir():
+        return []
+    found = {
+        int(match[1]): path
+        for path in directory.iterdir()
+        if (match := NAME.fullmatch(path.name)) and not path.is_dir()
+    }
+    return [found[step] for step in sorted(found)]
 
 
 def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
@@ -100,29 +113,44 @@ def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
       The state (host arrays) and the notes saved with it.
 
     Raises:
-      CheckpointError: not a checkpoint, another format, damaged, or the state
-        of another network.
+      Damaged: not what was written, or not readable.
+      CheckpointError: whole, but of another format or of another network.
     """
     try:
-        line, _, payload = path.read_bytes().partition(b"\n")
+        line, _, body = path.read_bytes().partition(b"\n")
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+        raise Damaged(f"{path}: cannot be read: {error.strerror}") from None
     try:
         header = json.loads(line)
-        known = header["format"] == FORMAT
+        version, checksum = header["format"], header["sha256"]
     except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"{path}: damaged (no readable header)") from None
-    if not known:
+        raise Damaged(f"{path}: damaged (no readable header)") from None
+    if checksum != _checksum(version, body):
+        raise Damaged(f"{path}: damaged (its checksum does not match)")
+    if version not in READABLE:
         raise CheckpointError(
-            f"{path}: format {header['format']}, this version reads format {FORMAT}"
+            f"{path}: format {version}, this version reads {READABLE[0]} to {FORMAT}; "
+            "go on with the version that wrote it, or delete the run directory"
         )
-    if hashlib.sha256(payload).hexdigest() != header.get("sha256"):
-        raise CheckpointError(f"{path}: damaged (its checksum does not match)")
+    head, payload = header, body
+    if version > 1:
+        line, _, payload = body.partition(b"\n")
+        head = json.loads(line)
+    if f"step_{head['step']:09d}.ckpt" != path.name:
+        raise Damaged(f"{path}: holds step {head['step']}")
     try:
         state = flax.serialization.from_bytes(template, payload)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: state of another network: {error}") from None
-    return state, header["notes"]
+    for expected, leaf in zip(
+        jax.tree.leaves(template), jax.tree.leaves(state), strict=True
+    ):
+        if _kind(expected) != _kind(leaf):
+            raise CheckpointError(
+                f"{path}: state of another network: an array is {_kind(leaf)}, "
+                f"{_kind(expected)} is expected"
+            )
+    return state, head["notes"]
 
 
 def restore(
@@ -150,7 +178,7 @@ def restore(
     for path in reversed(found):
         try:
             state, notes = read(path, template)
-        except CheckpointError as error:
+        except Damaged as error:
             damaged.append(path)
             complaints.append(str(error))
         else:
@@ -163,3 +191,15 @@ def restore(
         f"no usable checkpoint in {directory}: {'; '.join(complaints)}; "
         "restore one from a backup, or delete the run directory to start again"
     )
+
+
+def _checksum(version: Any, body: bytes) -> str:
+    """SHA-256 of a file's content; it covers the format's number since format 2."""
+    digest = hashlib.sha256(b"" if version == 1 else f"format {version}\n".encode())
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def _kind(leaf: Any) -> str:
+    array = np.asarray(leaf)
+    return f"{array.dtype}{list(array.shape)}"

@@ -5,6 +5,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class Interrupted(Exception):
     """The run was asked to stop and has saved a checkpoint.
@@ -22,7 +24,9 @@ class StopRequest:
     """While entered, SIGTERM and the first Ctrl-C only set ``received``.
 
     A second Ctrl-C interrupts at once (KeyboardInterrupt), without a checkpoint.
-    Outside the main thread, where Python allows no handlers, it does nothing.
+    One within another passes on what it received, so that the signal to one run
+    of a study ends the study. Outside the main thread, where Python allows no
+    handlers, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -31,7 +35,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -43,7 +47,15 @@ class StopRequest:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+            outer = getattr(handler, "__self__", None)
+            if isinstance(outer, StopRequest):
+                outer.received = outer.received or self.received
         self._before.clear()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
+        if self.received:
+            raise Interrupted(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:

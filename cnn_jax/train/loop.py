@@ -6,33 +6,41 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnn_jax.train import checkpoint
+from cnn_jax.train.feed import EVERY, feed
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
-# Steps that may be under way before the host reads the oldest one's sums.
+# Dispatches that may be under way before the host reads the oldest one's sums.
 IN_FLIGHT = 2
 
 
 class Diverged(ArithmeticError):
-    """The training loss is not finite; the message names the step."""
+    """Loss or parameters are not finite; the message names the step."""
 
 
 class _Window:
     """Sums of the running training metrics since the last log row."""
 
-    def __init__(self, totals: dict[str, float] | None = None):
-        self.totals = dict(totals or {"loss": 0.0, "error": 0.0, "count": 0.0})
+    def __init__(self, notes: dict[str, float] | None = None):
+        self.totals = {"loss": 0.0, "error": 0.0, "count": 0.0}
         self.rate = 0.0
+        if notes is not None:
+            self.totals = {key: notes[key] for key in self.totals}
+            self.rate = notes.get("rate", 0.0)  # not in format 1
 
-    def add(self, sums: dict[str, Any]) -> None:
+    def notes(self) -> dict[str, float]:
+        return {**self.totals, "rate": self.rate}
+
+    def add(self, sums: dict[str, float]) -> None:
         for key in self.totals:
-            self.totals[key] += float(sums[key])
-        self.rate = float(sums["rate"])
+            self.totals[key] += sums[key]
+        self.rate = sums["rate"]
 
     def close(self) -> dict[str, float]:
         count = self.totals["count"]
@@ -51,7 +59,7 @@ def fit(
     """Train a run to its end, from wherever it stopped.
 
     The result does not depend on how often the run was stopped: checkpoints hold
-    the state, the partial sums of the log row under way and the log's length.
+    the state, the partial sums of the log row under way and the log itself.
 
     Args:
       program: what to run.
@@ -65,8 +73,9 @@ def fit(
 
     Raises:
       ConfigError: the directory cannot be used (see `RunDirectory`).
-      CheckpointError: there are checkpoints and none is whole.
-      Diverged: the loss is not finite; nothing non-finite was saved.
+      CheckpointError: there are checkpoints and none is whole, or there must have
+        been one and there is none.
+      Diverged: loss or parameters are not finite; nothing non-finite was saved.
       Interrupted: SIGTERM or Ctrl-C came; a checkpoint of that step is saved.
     """
     config = {**program.config, "seed": seed}
@@ -98,9 +107,8 @@ class _Run:
         self.started = time.monotonic()
         self.spent = 0.0
         self.window = _Window()
-        self.log_size = 0
+        self.log = b""
         self.source_state = b""
-        self.row: dict[str, Any] = {}
         fresh = program.initial_state(config["seed"])
         found = checkpoint.restore(directory.checkpoints, fresh)
         if found is not None:
@@ -109,83 +117,127 @@ class _Run:
                 print(f"warning: {line}; using the one before", flush=True)
             self.spent = notes["seconds"]
             self.window = _Window(notes["window"])
-            self.log_size = notes["log_size"]
             self.source_state = bytes.fromhex(notes["source_state"])
-            self.row = notes["row"]
-        directory.cut_log(self.log_size)
+            if "log" in notes:
+                self.log = notes["log"].encode()
+            else:  # format 1 has the log's length alone
+                self.log = directory.log()[: notes["log_size"]]
+                if len(self.log) < notes["log_size"]:
+                    raise checkpoint.CheckpointError(
+                        f"{directory.path / 'metrics.jsonl'} is shorter than the "
+                        "checkpoint says; restore it from a backup"
+                    )
+        else:
+            self._check_that_none_is_lost()
+        if not directory.restore_log(self.log):
+            print("warning: metrics.jsonl was damaged; written again", flush=True)
+        rows = directory.rows()
+        self.logged = rows[-1]["step"] if rows else 0
         self.step = int(fresh.step)
         self.saved = self.step if found is not None else -1
         self.state = program.devices.replicate(fresh)
 
+    def _check_that_none_is_lost(self) -> None:
+        """Refuse to start again where the log has passed a first checkpoint."""
+        every = self.config["checkpoint_every"]
+        steps = [row["step"] for row in self.directory.rows()]
+        if every and steps and steps[-1] > every:
+            raise checkpoint.CheckpointError(
+                f"the log of {self.directory.path} reaches step {steps[-1]}, but there "
+                "is no checkpoint; restore one from a backup, or delete the run "
+                "directory to start again"
+            )
+
     def train(self) -> dict[str, Any]:
         program, config = self.program, self.config
         total = config["steps"]
-        pending: list[tuple[int, Any]] = []
-        batches = program.source.train_batches(
-            config["seed"], config["batch_size"], self.step, self.source_state
+        pending: list[tuple[int, int, Any]] = []
+        dispatches = feed(
+            program.source, program.devices, config, self.step, self.source_state
         )
         self.report(self.step, None)
-        while self.step < total:
-            item, source_state = next(batches)
-            self.state, sums = program.train_step(
-                self.state, program.resident, program.devices.split(item)
-            )
-            self.step += 1
-            self.source_state = source_state
-            pending.append((self.step, sums))
-            last = self.step == total
-            log = last or self.step % config["log_every"] == 0
-            evaluate = last or _due(self.step, config["eval_every"])
-            save = last or _due(self.step, config["checkpoint_every"])
+        if self.step:
+            self._log()  # a row whose evaluation was cut short by a signal
+        for dispatch in dispatches:
+            self.state, sums = program.train(self.state, dispatch)
+            self.step = dispatch.last
+            self.source_state = dispatch.source_state
+            pending.append((dispatch.last, dispatch.count, sums))
+            log, evaluate, save = (self._due(key) for key in EVERY)
             stopping = self.stop.received
             boundary = log or evaluate or save or stopping
             self._read(pending, 0 if boundary else IN_FLIGHT)
-            row = self._log(log, evaluate)
-            self.report(self.step, row)
+            self.report(self.step, self._log())
             if save or stopping:
                 self._save()
-            if stopping and not last:
+            if stopping and self.step < total:
                 raise Interrupted(stopping)
         return self._finish()
 
-    def _read(self, pending: list[tuple[int, Any]], keep: int) -> None:
+    def _due(self, key: str) -> bool:
+        every = self.config[key]
+        last = self.step == self.config["steps"]
+        return last or (every > 0 and self.step % every == 0)
+
+    def _read(self, pending: list[tuple[int, int, Any]], keep: int) -> None:
         """Take in the sums of steps that are done; stop at a non-finite loss."""
         while len(pending) > keep:
-            step, sums = pending.pop(0)
-            sums = self.program.devices.fetch(sums)
-            if not math.isfinite(sums["loss"]):
-                raise Diverged(
-                    f"the training loss is {float(sums['loss'])} at step {step} "
-                    f"(learning rate {float(sums['rate']):g}); the last good "
-                    f"checkpoint is kept in {self.directory.checkpoints}"
-                )
-            self.window.add(sums)
+            last, count, stacked = pending.pop(0)
+            stacked = self.program.devices.fetch(stacked)
+            for place in range(count):
+                sums = {key: float(values[place]) for key, values in stacked.items()}
+                if not math.isfinite(sums["loss"]):
+                    raise Diverged(
+                        f"the training loss is {sums['loss']} at step "
+                        f"{last - count + 1 + place} (learning rate "
+                        f"{sums['rate']:g}); the last good checkpoint is kept in "
+                        f"{self.directory.checkpoints}"
+                    )
+                self.window.add(sums)
 
-    def _log(self, log: bool, evaluate: bool) -> dict[str, Any] | None:
-        if not log and not evaluate:
+    def _log(self) -> dict[str, Any] | None:
+        """Append the row of this step, where one is due and not there yet."""
+        log, evaluate = self._due("log_every"), self._due("eval_every")
+        if self.logged == self.step or not (log or evaluate):
             return None
-        row: dict[str, Any] = {"step": self.step}
-        if log:
-            row |= self.window.close()
-        if evaluate:
-            for split, name in (("train", "clean_train"), ("test", "test")):
-                found = self.program.evaluate(self.state, split)
-                row |= {f"{name}_{key}": value for key, value in found.items()}
-        self.log_size = self.directory.append_row(row)
-        self.row = {**self.row, **row}
+        measured = self._evaluate() if evaluate else {}
+        row = {"step": self.step, **(self.window.close() if log else {}), **measured}
+        self.log += self.directory.append_row(row)
+        self.logged = self.step
         return row
+
+    def _evaluate(self) -> dict[str, float]:
+        measured = {}
+        try:
+            for split, name in (("train", "clean_train"), ("test", "test")):
+                found = self.program.evaluate(self.state, split, self.stop.check)
+                measured |= {f"{name}_{key}": value for key, value in found.items()}
+        except Interrupted:
+            # Evaluations may be long: this one is left, and done when the run
+            # goes on from here.
+            self._save()
+            raise
+        return measured
 
     def _save(self) -> None:
         if self.step == self.saved:
             return
         notes = {
             "seconds": self._seconds(),
-            "window": self.window.totals,
-            "log_size": self.log_size,
+            "window": self.window.notes(),
+            "log": self.log.decode(),
             "source_state": self.source_state.hex(),
-            "row": self.row,
         }
         host = self.program.devices.fetch(self.state)
+        # The loss was computed before the last update: it does not tell.
+        weights = {"params": host.params, "batch_stats": host.batch_stats}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+            if not np.isfinite(leaf).all():
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise Diverged(
+                    f"{name} is not finite after step {self.step}; the last good "
+                    f"checkpoint is kept in {self.directory.checkpoints}"
+                )
         checkpoint.save(self.directory.checkpoints, self.step, host, notes)
         self.saved = self.step
 
@@ -194,9 +246,12 @@ class _Run:
 
     def _finish(self) -> dict[str, Any]:
         device = self.program.devices.devices[0]
+        measured: dict[str, Any] = {}
+        for row in self.directory.rows():
+            measured |= row  # the last of each
         result = {
             "status": "finished",
-            **self.row,
+            **measured,
             "parameters": self.program.num_parameters,
             "seconds": round(self._seconds(), 3),
             "device": f"{self.program.devices.count} x {device.device_kind}",
@@ -204,10 +259,6 @@ class _Run:
         }
         self.directory.finish(result)
         return result
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
 
 
 def _silent(step: int, row: dict[str, Any] | None) -> None:

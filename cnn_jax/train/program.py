@@ -17,7 +17,7 @@ import numpy as np
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
 from cnn_jax.train import config as run_config
-from cnn_jax.train import losses, optimizer, state, steps
+from cnn_jax.train import feed, losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
 
 # Evaluation batches that may be under way before the oldest is read.
@@ -38,6 +38,8 @@ class Program:
       devices: the devices it trains on.
       bn_images: images that share batch-norm statistics.
       num_parameters: trainable parameters.
+      preprocess: uint8 images to what the network takes.
+      augment: (key, those) to augmented ones.
       traces: how often the train step was traced: 1 once it has run.
 
     Raises:
@@ -61,10 +63,10 @@ class Program:
         )
         self.schedule = names.build("schedule", config["schedule"], optimizer.SCHEDULES)
         self.warmup = optimizer.Warmup(**config["warmup"])
-        self._preprocess = preprocess.build(
+        self.preprocess = preprocess.build(
             config["preprocess"], self.source.statistics()
         )
-        self._augment = augment.build(config["augment"], self.source.statistics())
+        self.augment = augment.build(config["augment"], self.source.statistics())
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
         self.traces = 0
@@ -89,38 +91,65 @@ class Program:
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """Compiled ``(state, resident, item) -> (state, sums)``; eats the state."""
-        step = steps.make_train_step(
+        return self.devices.compile(self._counted(self._step()), donate_state=True)
+
+    @functools.cached_property
+    def train_steps(self) -> Callable[..., Any]:
+        """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
+        many = steps.repeat(self._step(), self.config["steps_per_dispatch"])
+        return self.devices.compile(self._counted(many), donate_state=True)
+
+    def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
+        """Take the steps of a dispatch.
+
+        Args:
+          state: a replicated `TrainState`, which is used up.
+          dispatch: from `feed.feed`.
+
+        Returns:
+          The new state, and the sums of each step along a first axis; both on the
+          devices, and perhaps not computed yet.
+        """
+        count = self.devices.replicate(np.int32(dispatch.count))
+        return self.train_steps(state, (self.resident, count), dispatch.items)
+
+    def _step(self) -> steps.TrainStep:
+        return steps.make_train_step(
             self.model,
-            self._loss,
+            self.loss,
             self.source.take,
-            self._preprocess,
-            self._augment,
+            self.preprocess,
+            self.augment,
             self.optimizer,
             self.schedule,
             self.warmup,
-            self._errors,
+            self.errors,
         )
 
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any) -> Any:
             self.traces += 1
             return step(*arguments)
 
-        return self.devices.compile(counted, donate_state=True)
+        return counted
 
     @functools.cached_property
     def eval_step(self) -> Callable[..., Any]:
         """Compiled ``((params, batch_stats), resident, item) -> sums``."""
         step = steps.make_eval_step(
-            self.model, self._loss, self.source.take, self._preprocess, self._errors
+            self.model, self.loss, self.source.take, self.preprocess, self.errors
         )
         return self.devices.compile(step, donate_state=False)
 
-    def evaluate(self, state: Any, split: str) -> dict[str, float]:
+    def evaluate(
+        self, state: Any, split: str, between: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
         """Loss and error over every example of a split, in evaluation mode.
 
         Args:
           state: a replicated `TrainState`.
           split: 'train' or 'test'.
+          between: called before each batch; may raise to end it.
 
         Returns:
           'loss' (mean) and 'error' (a fraction), each example counted once.
@@ -135,6 +164,7 @@ class Program:
                 totals[key] += float(value)
 
         for item in batches:
+            between()
             item = self.devices.split(item)
             pending.append(self.eval_step(weights, self.resident, item))
             # A stream's batches are large: few of them wait on the device.
@@ -153,19 +183,21 @@ class Program:
             supplied["norm"] = norm
         return models.create(**section, **supplied)
 
-    def _loss(self, outputs: Any, batch: Any) -> Any:
+    def loss(self, outputs: Any, batch: Any) -> Any:
+        """The config's loss: (outputs, batch) to the loss of each example."""
         section = {k: v for k, v in self.config["loss"].items() if k != "name"}
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return loss(outputs, batch, **section)
 
     @property
-    def _errors(self) -> steps.Loss:
+    def errors(self) -> steps.Loss:
+        """What goes with the loss: 1 for each example that is wrong, else 0."""
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return getattr(loss, "errors", steps.errors)
 
     def _shape_after_preprocessing(self) -> tuple[int, int, int]:
         image = jax.ShapeDtypeStruct((1, *self.source.image_shape), jnp.uint8)
-        return jax.eval_shape(self._preprocess, image).shape[1:]
+        return jax.eval_shape(self.preprocess, image).shape[1:]
 
     def _check_model(self) -> int:
         """Trace the network once on its input: a misfit fails here, in seconds."""

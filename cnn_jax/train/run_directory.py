@@ -1,10 +1,12 @@
 """A run on disk: config, log, checkpoints and the mark that it is finished.
 
-config.json      what was run
+config.json      what was run, and the format of this directory
 metrics.jsonl    one JSON object a logged step, append-only
 checkpoints/     see `cnn_jax.train.checkpoint`
 result.json      present when the run is finished (or has diverged)
 lock             held by the process that trains here
+
+Every file can be read at any moment: rows are appended, all else is replaced.
 """
 
 import contextlib
@@ -19,12 +21,16 @@ from typing import Any
 from cnn_jax.names import ConfigError
 from cnn_jax.train.checkpoint import write_atomically
 
-# These say where a run happens, not what it computes.
+# 1 (no number in its config.json) differs from 2 in its checkpoints alone.
+FORMAT = 2
+READABLE = (1, 2)
+# These say where and how a run happens, not what it computes.
 FREE_KEYS = (
     "dataset.data_dir",
     "dataset.stream.workers",
     "parallel.mode",
     "parallel.devices",
+    "steps_per_dispatch",
 )
 # Recorded beside the config, from the data and the devices of the first start.
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
@@ -46,12 +52,32 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished run came to, or None while it is not finished."""
-        return _read_json(self.path / "result.json")
+        """What a finished run came to, or None while it is not finished.
+
+        Raises:
+          ConfigError: damaged, or written by another version.
+        """
+        self.config()
+        advice = "delete it, and the run's command writes it again from its checkpoint"
+        return _read_json(self.path / "result.json", advice)
 
     def config(self) -> dict[str, Any] | None:
-        """The config the run was started with, or None if it never was."""
-        return _read_json(self.path / "config.json")
+        """The config the run was started with, or None if it never was.
+
+        Raises:
+          ConfigError: damaged, or written by another version.
+        """
+        path = self.path / "config.json"
+        config = _read_json(path, "restore it from a backup, or delete the directory")
+        if config is None:
+            return None
+        version = config.pop("format", 1)
+        if version not in READABLE:
+            raise ConfigError(
+                f"{path}: a run directory of format {version}, this version reads "
+                f"{READABLE[0]} to {FORMAT}; use the version that wrote it"
+            )
+        return config
 
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Refuse a config other than the one this directory was started with.
@@ -123,9 +149,13 @@ class RunDirectory:
                         f"workdir {self.path} is not a run directory: it holds "
                         f"{', '.join(strangers[:5])} and no config.json"
                     )
-                text = json.dumps(dict(config), indent=2) + "\n"
+                text = json.dumps({"format": FORMAT, **config}, indent=2) + "\n"
                 write_atomically(self.path / "config.json", text.encode())
             self.check_config(config)
+            # Nobody else writes here: these are from processes that were killed.
+            for place in (self.path, self.checkpoints):
+                for unfinished in place.glob(".*.tmp"):
+                    unfinished.unlink()
             yield
 
     def held(self) -> bool:
@@ -140,34 +170,59 @@ class RunDirectory:
         return False
 
     def rows(self) -> list[dict[str, Any]]:
-        """The log, a dict a row; a last line still being written is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        text = path.read_text()
-        complete = text[: text.rfind("\n") + 1]
-        return [json.loads(line) for line in complete.splitlines()]
+        """The log, a dict a row; a last line still being written is left out.
 
-    def cut_log(self, size: int) -> None:
-        """Forget rows past ``size`` bytes: those after the last checkpoint."""
-        path = self.path / "metrics.jsonl"
-        with open(path, "ab") as file:
-            file.truncate(size)
+        Raises:
+          ConfigError: a line is no JSON object.
+        """
+        lines = self.log().split(b"\n")[:-1]
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(dict(json.loads(line)))
+            except (ValueError, TypeError):
+                raise ConfigError(
+                    f"{self.path / 'metrics.jsonl'}: line {number} is damaged"
+                ) from None
+        return rows
 
-    def append_row(self, row: Mapping[str, Any]) -> int:
+    def log(self) -> bytes:
+        """The log as it stands in its file; nothing where there is none."""
+        try:
+            return (self.path / "metrics.jsonl").read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def restore_log(self, log: bytes) -> bool:
+        """Make the log what it was at a checkpoint: later rows are forgotten.
+
+        Args:
+          log: its content then.
+
+        Returns:
+          Whether the file was whole; if not, it has been written again.
+        """
+        found = self.log()
+        whole = found.startswith(log)
+        if found != log:
+            write_atomically(self.path / "metrics.jsonl", log)
+        return whole
+
+    def append_row(self, row: Mapping[str, Any]) -> bytes:
         """Add a row to the log.
 
         Args:
           row: a JSON object; no wall-clock times, so that logs can be compared.
 
         Returns:
-          The log's size in bytes, for `cut_log`.
+          The line that was written.
         """
+        line = json.dumps(dict(row)).encode() + b"\n"
         with open(self.path / "metrics.jsonl", "ab") as file:
-            file.write(json.dumps(dict(row)).encode() + b"\n")
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
-            return file.tell()
+        return line
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the run as finished."""
@@ -186,10 +241,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
+def _read_json(path: pathlib.Path, advice: str) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        return dict(json.loads(path.read_text()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; {advice}") from None

@@ -1,5 +1,6 @@
 """Plain and residual nets: shortcuts, twins, depth, fields."""
 
+import flax.errors
 import flax.linen as nn
 import flax.traverse_util
 import jax
@@ -218,6 +219,98 @@ def test_batch_norm_groups_are_normalised_apart():
         bn.apply(variables, x[:3], train=True, mutable=["batch_stats"])
 
 
+def block_outputs(preactivation, keys, death_rate=0.4):
+    """A block's input, what its branch and shortcut make of it, and its outputs.
+
+    The outputs are those of training, one a key, and that of evaluation; the last
+    BN has a bias, so that a positive and a negative part of the sum are clear.
+    """
+    x = jnp.abs(jax.random.normal(jax.random.key(0), (4, 4, 4, 3)))
+    fields = {"width": 5, "stride": 2, "preactivation": preactivation}
+    whole = BasicBlock(**fields)
+    variables = whole.init(jax.random.key(1), x, train=False)
+    risky = BasicBlock(**fields, death_rate=death_rate)
+
+    def train(key):
+        return risky.apply(
+            variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )[0]
+
+    alive = whole.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+    evaluated = [net.apply(variables, x, train=False) for net in (whole, risky)]
+    return alive, jax.vmap(train)(keys), evaluated
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_a_training_step_has_the_whole_branch_or_none_of_it(preactivation):
+    """For the whole batch at once, as often as the death rate says."""
+    keys = jax.random.split(jax.random.key(2), 400)
+    alive, outputs, _ = block_outputs(preactivation, keys)
+    survived = (jnp.abs(outputs - alive[None]) < 1e-5).all((1, 2, 3, 4))
+    # option A's appended channels, where only the branch puts anything
+    dropped = (outputs[..., 3:] == 0).all((1, 2, 3, 4))
+    assert (survived ^ dropped).all()
+    # 400 draws: three standard deviations are 0.073
+    assert float(dropped.mean()) == pytest.approx(0.4, abs=0.073)
+
+
+def test_evaluation_adds_the_expected_branch():
+    """v2 has no ReLU after the sum, so its output is linear in what is kept."""
+    _, _, (whole, expected) = block_outputs(True, jax.random.split(jax.random.key(0)))
+    np.testing.assert_allclose(
+        expected[..., 3:], 0.6 * whole[..., 3:], rtol=1e-5, atol=1e-6
+    )
+    assert float(jnp.abs(whole[..., 3:]).max()) > 0.1
+
+
+def test_death_rates_grow_linearly_to_the_last_block():
+    net = models.create("cifar_resnet", 10, depth=14, stochastic_depth=0.5)
+    np.testing.assert_allclose(net.death_rates(), np.arange(1, 7) / 12)
+
+
+def test_without_stochastic_depth_no_random_stream_is_asked_for():
+    image = jnp.ones((2, 8, 8, 3))
+    fields = {"depth": 8, **TINY}
+    net = models.create("cifar_resnet", 10, **fields)
+    variables = net.init(jax.random.key(0), image, train=False)
+    logits, _ = net.apply(variables, image, train=True, mutable=["batch_stats"])
+    same = models.create("cifar_resnet", 10, stochastic_depth=0.0, **fields)
+    found, _ = same.apply(variables, image, train=True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(logits, found)
+    risky = models.create("cifar_resnet", 10, stochastic_depth=0.9, **fields)
+    with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
+        risky.apply(variables, image, train=True, mutable=["batch_stats"])
+
+
+def test_blocks_that_are_left_out_learn_nothing_in_that_step():
+    image = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    net = models.create("cifar_resnet", 10, depth=14, stochastic_depth=0.9, **TINY)
+    variables = net.init(jax.random.key(0), image, train=False)
+
+    def loss(params, key):
+        logits, _ = net.apply(
+            {**variables, "params": params},
+            image,
+            train=True,
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        return (logits**2).sum()
+
+    gradient = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0)))
+    found = gradient(variables["params"], jax.random.split(jax.random.key(1), 64))
+    share = [
+        float(
+            (found[f"stage{stage}_block2"]["conv1"]["kernel"] == 0)
+            .all((1, 2, 3, 4))
+            .mean()
+        )
+        for stage in (1, 2, 3)
+    ]
+    # 0.3, 0.6 and 0.9; 64 draws: three standard deviations are 0.18 at most
+    np.testing.assert_allclose(share, [0.3, 0.6, 0.9], atol=0.19)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -234,6 +327,8 @@ def test_batch_norm_groups_are_normalised_apart():
         ({"depht": 8}, "did you mean 'depth'"),
         ({"depth": True}, "depth must be int"),
         ({"dtype": "float8"}, "dtype must be one of"),
+        ({"stochastic_depth": 1.0}, r"stochastic_depth must be in \[0, 1\)"),
+        ({"stochastic_depth": 0.5, "shortcut": "none"}, "plain block that is left"),
     ],
 )
 def test_a_net_that_cannot_be_is_refused(fields, message):

@@ -1,12 +1,13 @@
 """Checkpoints: atomic, checksummed, and the one before when one is damaged."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
 from cnn_jax.train import checkpoint
-from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.checkpoint import CheckpointError, Damaged
 
 
 def state(value):
@@ -74,9 +75,60 @@ def test_all_damaged_is_an_error_never_a_fresh_start(directory):
 
 def test_a_half_written_file_does_not_count(directory):
     (directory / ".step_000000009.ckpt.123.tmp").write_bytes(b"half")
-    (directory / "step_000000009").mkdir()
     found, _, _ = checkpoint.restore(directory, state(0))
     assert int(found["step"]) == 3
+
+
+def test_files_that_are_only_named_like_checkpoints_are_left_alone(directory):
+    (directory / "step_000000009").mkdir()
+    (directory / "step_000000008.ckpt").mkdir()
+    newest = (directory / "step_000000003.ckpt").read_bytes()
+    strangers = ("step_000000001 (copy).ckpt", "step_best.ckpt", "step_000000007.ckpt~")
+    for name in strangers:
+        (directory / name).write_bytes(newest)
+    found, _, complaints = checkpoint.restore(directory, state(0))
+    assert int(found["step"]) == 3
+    assert complaints == []
+    checkpoint.save(directory, 4, state(4), {})
+    assert all((directory / name).read_bytes() == newest for name in strangers)
+    names = [path.name for path in checkpoint.steps(directory)]
+    assert names == ["step_000000003.ckpt", "step_000000004.ckpt"]
+
+
+def test_a_renamed_one_is_not_taken_for_another_step(directory):
+    (directory / "step_000000003.ckpt").rename(directory / "step_000000030.ckpt")
+    found, _, complaints = checkpoint.restore(directory, state(0))
+    assert int(found["step"]) == 2
+    assert "step_000000030.ckpt: holds step 3" in complaints[0]
+
+
+def test_any_flipped_bit_is_detected(directory):
+    """Of the header, the notes, the arrays' names, shapes and values."""
+    path = directory / "step_000000003.ckpt"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            broken = bytearray(whole)
+            broken[place] ^= 1 << bit
+            path.write_bytes(bytes(broken))
+            with pytest.raises(Damaged):
+                checkpoint.read(path, state(0))
+
+
+def test_any_truncation_is_detected(directory):
+    path = directory / "step_000000003.ckpt"
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Damaged):
+            checkpoint.read(path, state(0))
+
+
+def test_ten_digits_of_steps_come_after_nine(tmp_path):
+    for step in (999_999_999, 1_000_000_000):
+        checkpoint.save(tmp_path / "checkpoints", step, state(1), {"note": step})
+    _, notes, _ = checkpoint.restore(tmp_path / "checkpoints", state(0))
+    assert notes == {"note": 1_000_000_000}
 
 
 def test_a_full_disk_keeps_the_old_ones(directory, monkeypatch):
@@ -95,13 +147,19 @@ def test_a_full_disk_keeps_the_old_ones(directory, monkeypatch):
 
 def test_another_format_is_refused_with_a_word(directory):
     path = directory / "step_000000003.ckpt"
-    line, _, rest = path.read_bytes().partition(b"\n")
-    header = {**json.loads(line), "format": 99}
+    _, _, rest = path.read_bytes().partition(b"\n")
+    digest = hashlib.sha256(b"format 99\n" + rest).hexdigest()
+    header = {"format": 99, "sha256": digest}
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
-    with pytest.raises(CheckpointError, match=r"format 99, this version reads"):
-        checkpoint.read(path, state(0))
+    # whole, so it is not passed over for the one before
+    with pytest.raises(CheckpointError, match=r"format 99, this version reads 1 to 2"):
+        checkpoint.restore(directory, state(0))
+    assert path.exists()
 
 
 def test_the_state_of_another_net_is_refused(directory):
     with pytest.raises(CheckpointError, match="another network"):
         checkpoint.read(directory / "step_000000003.ckpt", {"v": np.zeros(5)})
+    wider = {"w": np.zeros(6, np.float32), "step": np.int32(0)}
+    with pytest.raises(CheckpointError, match=r"is float32\[5\], float32\[6\] is exp"):
+        checkpoint.read(directory / "step_000000003.ckpt", wider)

@@ -18,43 +18,13 @@ from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
+from tests.train.uninterrupted import Uninterrupted
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def program():
-    return Program(tiny.config())
-
-
-@pytest.fixture(scope="module")
-def reference(program, tmp_path_factory):
-    """The uninterrupted run."""
-    place = RunDirectory(tmp_path_factory.mktemp("reference") / "run")
-    result = fit(program, 0, place)
-    return place, result, final_state(program, place)
-
-
-def final_state(program, place):
-    state, _, _ = checkpoint.restore(place.checkpoints, program.initial_state(0))
-    return state
-
-
-def assert_equals_reference(program, place, result, reference):
-    expected_place, expected, expected_state = reference
-    same = {k: v for k, v in result.items() if k != "seconds"}
-    assert same == {k: v for k, v in expected.items() if k != "seconds"}
-    log = (place.path / "metrics.jsonl").read_bytes()
-    assert log == (expected_place.path / "metrics.jsonl").read_bytes()
-    state = final_state(program, place)
-    for found, wanted in zip(
-        jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True
-    ):
-        np.testing.assert_array_equal(found, wanted)
-
-
 def test_a_run_learns_and_logs_what_it_says(reference):
-    place, result, state = reference
+    place, result, state = reference.place, reference.result, reference.state
     assert result["status"] == "finished"
     assert result["step"] == 12 == int(state.step)
     rows = place.rows()
@@ -69,7 +39,7 @@ def test_a_run_learns_and_logs_what_it_says(reference):
 
 
 def test_a_finished_run_is_not_run_again(program, reference):
-    place, result, _ = reference
+    place, result = reference.place, reference.result
     before = (place.path / "metrics.jsonl").stat().st_mtime_ns
     assert fit(program, 0, place) == result
     assert (place.path / "metrics.jsonl").stat().st_mtime_ns == before
@@ -86,8 +56,8 @@ def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, st
 
     with pytest.raises(RuntimeError, match="stopped"):
         fit(program, 0, place, fail)
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
@@ -102,8 +72,8 @@ def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
     assert stopped.value.exit_status == 143
     saved = checkpoint.steps(place.checkpoints)[-1].name
     assert saved in ("step_000000005.ckpt", "step_000000006.ckpt")
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
 
 
 def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
@@ -130,12 +100,57 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     process.kill()
     process.wait()
     assert place.result() is None
-    result = fit(program, 0, place)
-    assert_equals_reference(program, place, result, reference)
+    assert fit(program, 0, place) == place.result()
+    reference.assert_equals(place)
+
+
+@pytest.fixture(scope="module", params=["pmap", "shard_map"])
+def several(request, tmp_path_factory):
+    """The run that takes up to five steps a dispatch."""
+    program = Program(
+        tiny.config(steps_per_dispatch=5, parallel={"mode": request.param})
+    )
+    path = tmp_path_factory.mktemp("several") / "run"
+    return Uninterrupted.train(program, path)
+
+
+def test_several_steps_a_dispatch_equal_one(several, reference):
+    reference.assert_equals(several.place)
+
+
+def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
+    one, five = (
+        Uninterrupted.train(
+            Program(tiny.config(steps_per_dispatch=most, parallel={"devices": 2})),
+            tmp_path / f"run{most}",
+        )
+        for most in (1, 5)
+    )
+    one.assert_equals(five.place)
+
+
+def test_a_dispatch_is_seen_through_and_the_run_goes_on_with_single_steps(
+    several, program, reference, tmp_path
+):
+    place = RunDirectory(tmp_path / "run")
+    taken = []
+
+    def terminate(step, row):
+        taken.append(step)
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit(several.program, 0, place, terminate)
+    # a log row every 3 steps, an evaluation every 6, a checkpoint every 4
+    assert taken == [0, 3, 4, 6, 8]
+    assert checkpoint.steps(place.checkpoints)[-1].name == "step_000000008.ckpt"
+    fit(program, 0, place)
+    reference.assert_equals(place)
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(reference):
-    place, _, _ = reference
+    place = reference.place
     other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
     with pytest.raises(ConfigError) as error:
         fit(other, 0, place)
@@ -146,25 +161,41 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
 
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
     """16 images share statistics; 8 devices would make that 2, unless told to."""
-    place, _, _ = reference
     with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
-        fit(Program(tiny.config(parallel={"devices": 8})), 0, place)
+        fit(Program(tiny.config(parallel={"devices": 8})), 0, reference.place)
 
 
 def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
     result = fit(program, 1, RunDirectory(tmp_path / "run"))
-    assert result["running_train_loss"] != reference[1]["running_train_loss"]
+    assert result["running_train_loss"] != reference.result["running_train_loss"]
+
+
+def diverging(**changes):
+    return tiny.config(
+        model={"name": "tests.train.test_loop:Explosive"},
+        schedule={"rates": (1e30,), "boundaries": ()},
+        **changes,
+    )
+
+
+def test_a_dispatch_names_the_step_whose_loss_is_not_finite(tmp_path):
+    said = []
+    for most in (1, 12):
+        place = RunDirectory(tmp_path / f"run{most}")
+        every = {"log_every": 12, "eval_every": 0, "checkpoint_every": 0}
+        program = Program(diverging(steps_per_dispatch=most, **every))
+        with pytest.raises(Diverged) as error:
+            fit(program, 0, place)
+        assert checkpoint.steps(place.checkpoints) == []
+        said.append(str(error.value).partition(" (")[0])
+    assert "at step" in said[0]
+    assert "at step 12" not in said[0], "the last step of the dispatch is no test"
+    assert said[0] == said[1]
 
 
 def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):
     place = RunDirectory(tmp_path / "run")
-    program = Program(
-        tiny.config(
-            model={"name": "tests.train.test_loop:Explosive"},
-            schedule={"rates": (1e30,), "boundaries": ()},
-            checkpoint_every=1,
-        )
-    )
+    program = Program(diverging(checkpoint_every=1))
     with pytest.raises(Diverged, match=r"loss is (nan|inf|-inf) at step \d+"):
         fit(program, 0, place)
     for path in checkpoint.steps(place.checkpoints):
@@ -188,22 +219,25 @@ def test_evaluation_counts_every_example_once():
         np.testing.assert_allclose(values, np.broadcast_to(values[0], (3, 2)), 1e-5)
 
 
-def test_nothing_is_traced_again_after_the_first_step(program):
-    state = program.devices.replicate(program.initial_state(0))
-    batches = program.source.train_batches(0, 16, 0)
-    with jax.log_compiles(False):
-        for _ in range(2):
-            item, _ = next(batches)
-            state, _ = program.train_step(
-                state, program.resident, program.devices.split(item)
-            )
-    before = program.traces
-    for _ in range(3):
-        item, _ = next(batches)
-        state, _ = program.train_step(
-            state, program.resident, program.devices.split(item)
-        )
-    assert program.traces == before == 1
+def test_nothing_is_traced_or_compiled_again_after_the_first_run(several, tmp_path):
+    """Dispatches of one, two and three steps, evaluations, another seed."""
+    program = several.program
+    assert program.traces == 1
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + 1)(np.zeros(7))
+        assert len(compiled) == 1, "compilations are not heard"
+        fit(program, 1, RunDirectory(tmp_path / "run"))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 1
+    assert program.traces == 1
 
 
 import flax.linen as nn  # noqa: E402

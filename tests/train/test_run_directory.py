@@ -81,12 +81,12 @@ def test_tuples_of_a_config_equal_the_lists_of_its_json(tmp_path):
 
 def test_rows_leave_out_a_line_still_being_written(tmp_path):
     place = RunDirectory(tmp_path)
-    size = place.append_row({"step": 1})
+    first = place.append_row({"step": 1})
     place.append_row({"step": 2})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 3')
     assert place.rows() == [{"step": 1}, {"step": 2}]
-    place.cut_log(size)
+    assert place.restore_log(first)
     assert place.rows() == [{"step": 1}]
 
 
