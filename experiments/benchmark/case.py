@@ -32,6 +32,7 @@ class Case:
       batch: images of a step, over all devices.
       dtype: of the computation, 'float32' or 'bfloat16'.
       devices: number of devices.
+      dispatch: steps that the devices take in one call; ours only.
       platform: of the devices, as jax names it ('cpu', 'gpu').
     """
 
@@ -42,6 +43,7 @@ class Case:
     batch: int
     dtype: str
     devices: int
+    dispatch: int = 1
     platform: str = "cpu"
 
     def module(self) -> nn.Module:
@@ -82,8 +84,10 @@ class Case:
             "warmup": {"rate": 0.0, "until_error": 0.0},
             "batch_size": self.batch,
             "eval_batch_size": self.devices,
-            "steps": 1,
-            "log_every": 1,
+            # longer than anybody waits
+            "steps": 10**9,
+            "log_every": 10**9,
+            "steps_per_dispatch": self.dispatch,
             "eval_every": 0,
             "checkpoint_every": 0,
             "parallel": {"mode": "pmap", "devices": self.devices, "bn_group_size": 0},
@@ -123,7 +127,12 @@ def noise(image: tuple[int, int, int], classes: int, size: int) -> Dataset:
 
 
 def parse(
-    net: str, batch: int, dtype: str, devices: int, fields: dict[str, Any]
+    net: str,
+    batch: int,
+    dtype: str,
+    devices: int,
+    dispatch: int,
+    fields: dict[str, Any],
 ) -> Case:
     """The case that words of the command line describe.
 
@@ -134,6 +143,7 @@ def parse(
       batch: images of a step, over all devices.
       dtype: 'float32' or 'bfloat16'.
       devices: number of devices.
+      dispatch: steps that the devices take in one call.
       fields: of the network's module; those it does not have are left out.
 
     Returns:
@@ -167,6 +177,8 @@ def parse(
         raise names.ConfigError(
             f"batch {batch} does not divide over {devices} device(s)"
         )
+    if dispatch < 1:
+        raise names.ConfigError(f"steps_per_dispatch must be positive, got {dispatch}")
     accepted = names.parameters(entry.module)
     if "image_size" in accepted:
         model["image_size"] = image[0]
@@ -174,6 +186,6 @@ def parse(
         model["hidden"] = (512, 512)  # the usual heads for small images
     model |= {key: value for key, value in fields.items() if key in accepted}
     classes = entry.num_classes if image == own else 10
-    case = Case(net, model, image, classes, batch, dtype, devices)
+    case = Case(net, model, image, classes, batch, dtype, devices, dispatch)
     case.module()
     return case

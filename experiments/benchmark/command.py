@@ -54,6 +54,7 @@ NETS = (
 # A step is a forward pass and a backward pass of twice its work; a
 # multiply-accumulate is two operations.
 OPERATIONS_PER_MAC = 2 * 3
+WHICH = ("net", "batch", "dtype", "devices", "steps_per_dispatch")
 FIGURES = (
     *("step", "step_range", "images_per_second", "compile", "memory"),
     *("flops", "peak_flops", "share_of_peak", "ratio", "ratio_range"),
@@ -77,6 +78,7 @@ def define(values: flags.FlagValues) -> None:
     words("batches", ["128"], "Images of a step, over all devices.")
     words("dtypes", ["float32"], "Types of the computation: float32, bfloat16.")
     words("devices", ["1"], "Numbers of devices; peers run on one.")
+    words("steps_per_dispatch", ["1"], "Steps that the devices take in one call.")
     words("peer", [], "Peers to run in turns with ours: torch, torch.compile, flax.")
     flags.DEFINE_multi_string(
         "field",
@@ -186,6 +188,7 @@ def step_rows(
             "batch": one.batch,
             "dtype": one.dtype,
             "devices": one.devices,
+            "steps_per_dispatch": one.dispatch,
             "contender": measured.contender,
             "reason": measured.reason,
             "parameters": summary.parameters,
@@ -281,13 +284,14 @@ def _steps_table(rows: Sequence[Row]) -> Table:
     table.add_column("batch", justify="right")
     table.add_column("type")
     table.add_column("devices", justify="right")
+    table.add_column("a dispatch", justify="right")
     table.add_column("by")
     for title in ("ms/step", "range", "images/s", "compile s", "peak MiB", "GFLOP/s"):
         table.add_column(title, justify="right")
     table.add_column("of peak", justify="right")
     table.add_column("peer / ours", justify="right")
     for row in rows:
-        which = (row["net"], str(row["batch"]), row["dtype"], str(row["devices"]))
+        which = [str(row[key]) for key in WHICH]
         if row["reason"]:
             empty = ("",) * 6
             cells = ("not measured", *empty, row["reason"])
@@ -334,7 +338,10 @@ def _compilations_table(rows: Sequence[Row]) -> Table:
 def _cases(values: flags.FlagValues, nets: Sequence[str]) -> list[Case]:
     batches = [_integer("batches", word) for word in values.batches]
     devices = [_integer("devices", word) for word in values.devices]
-    every = itertools.product(nets, batches, values.dtypes, devices)
+    dispatches = [
+        _integer("steps_per_dispatch", word) for word in values.steps_per_dispatch
+    ]
+    every = itertools.product(nets, batches, values.dtypes, devices, dispatches)
     return [case.parse(*words, _fields(values)) for words in every]
 
 

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from cnn_jax.train.feed import feed
+from cnn_jax.train.loop import IN_FLIGHT
 from cnn_jax.train.program import Program
 from experiments.benchmark.case import Case
-
-# Steps that may be under way before the host reads the oldest one's sums.
-IN_FLIGHT = 2
 
 
 class Contender(Protocol):
@@ -28,7 +28,11 @@ class Contender(Protocol):
     parameters: int
 
     def run(self, steps: int) -> float:
-        """Take so many train steps, to their end; the loss of the last one."""
+        """Take train steps, to their end; the loss of the last one.
+
+        Args:
+          steps: how many, a multiple of the case's ``dispatch``.
+        """
 
     def device_memory(self) -> int | None:
         """Peak bytes on the accelerator; None where it is the host's memory."""
@@ -48,22 +52,20 @@ class CnnJax:
         self.program = program = Program(case.config())
         self.parameters = program.num_parameters
         self.state = program.devices.replicate(program.initial_state(0))
-        self.batches = program.source.train_batches(0, case.batch, 0)
+        self.dispatches = feed(program.source, program.devices, program.config, 0, b"")
+        self.steps_per_dispatch = case.dispatch
 
     def run(self, steps: int) -> float:
         """See `Contender.run`."""
-        program, pending = self.program, collections.deque()
-        for _ in range(steps):
-            item, _ = next(self.batches)
-            self.state, sums = program.train_step(
-                self.state, program.resident, program.devices.split(item)
-            )
+        pending: collections.deque[Any] = collections.deque()
+        for _ in range(steps // self.steps_per_dispatch):
+            self.state, sums = self.program.train(self.state, next(self.dispatches))
             pending.append(sums)
             if len(pending) > IN_FLIGHT:
                 jax.block_until_ready(pending.popleft())
         jax.block_until_ready(self.state)
-        sums = program.devices.fetch(pending[-1])
-        return float(sums["loss"] / sums["count"])
+        sums = self.program.devices.fetch(pending[-1])
+        return float(sums["loss"][-1] / sums["count"][-1])
 
     def device_memory(self) -> int | None:
         """See `Contender.device_memory`."""
@@ -128,10 +130,11 @@ def compilation(case: Case) -> Compilation:
     config["parallel"]["mode"] = "shard_map"
     program = Program(config)
     state = program.devices.replicate(program.initial_state(0))
-    item, _ = next(program.source.train_batches(0, case.batch, 0))
-    arguments = (state, program.resident, program.devices.split(item))
+    dispatch = next(feed(program.source, program.devices, config, 0, b""))
+    count = program.devices.replicate(np.int32(dispatch.count))
+    arguments = (state, (program.resident, count), dispatch.items)
     times = [time.perf_counter()]
-    stage: Any = program.train_step.trace(*arguments)
+    stage: Any = program.train_steps.trace(*arguments)
     times.append(time.perf_counter())
     stage = stage.lower()
     times.append(time.perf_counter())

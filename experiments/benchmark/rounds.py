@@ -168,14 +168,15 @@ def measure(
     found = [Measurement(name) for name in (OURS, *peers)]
     children: dict[str, Child] = {}
     steps: dict[str, int] = {}
+    every = case.dispatch
     try:
         for one in found:
             try:
                 child = Child(_serve, one.contender, case, len(found) > 1)
                 children[one.contender] = child
                 one.parameters, one.compile_seconds, step = child.ask()
-                block = math.ceil(seconds / step)
-                steps[one.contender] = max(1, min(block, MOST_STEPS))
+                block = max(1, math.ceil(min(seconds / step, MOST_STEPS) / every))
+                steps[one.contender] = block * every
                 if one.parameters != found[0].parameters:
                     raise ChildError(
                         f"has {one.parameters:,} parameters, not those of {OURS}"
@@ -262,12 +263,12 @@ def _serve(connection: Any, name: str, case: Case, shared: bool) -> None:
         times = []
         for _ in range(3):
             begin = time.perf_counter()
-            contender.run(1)
+            contender.run(case.dispatch)
             times.append(time.perf_counter() - begin)
-        return contender.parameters, times[0] - times[2], times[2]
+        return contender.parameters, times[0] - times[2], times[2] / case.dispatch
 
     def run(steps: int) -> tuple[float, float]:
-        contender.run(1)  # another process had the caches
+        contender.run(case.dispatch)  # another process had the caches
         begin = time.perf_counter()
         loss = contender.run(steps)
         return (time.perf_counter() - begin) / steps, loss

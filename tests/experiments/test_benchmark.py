@@ -37,13 +37,13 @@ def case_of(model, size, channels, **changes):
 
 
 def test_names_of_nets():
-    deep = parse("resnet56@8x8x1", 128, "float32", 1, {})
+    deep = parse("resnet56@8x8x1", 128, "float32", 1, 1, {})
     assert deep.model == {"name": "cifar_resnet", "depth": 56}
     assert (deep.image, deep.classes) == ((8, 8, 1), 10)
-    assert parse("plain20", 1, "float32", 1, {}).model["name"] == "cifar_plain"
-    large = parse("resnet50", 1, "bfloat16", 1, {})
+    assert parse("plain20", 1, "float32", 1, 1, {}).model["name"] == "cifar_plain"
+    large = parse("resnet50", 1, "bfloat16", 1, 1, {})
     assert (large.image, large.classes) == ((224, 224, 3), 1000)
-    small = parse("vgg11@32x32x3", 1, "float32", 1, {"batch_norm": True, "depth": 3})
+    small = parse("vgg11@32x32x3", 1, "float32", 1, 1, {"batch_norm": True, "depth": 3})
     assert small.module().image_size == 32
     assert small.module().batch_norm
 
@@ -59,6 +59,7 @@ def test_names_of_nets():
         ("--peer=keras", "choices: torch, torch.compile, flax"),
         ("--batches=many", "'many' is not a whole number"),
         ("--batches=0", "batch 0 does not divide"),
+        ("--steps_per_dispatch=0", "steps_per_dispatch must be positive, got 0"),
         ("--devices=3", "batch 128 does not divide over 3"),
         ("--devices=64", "devices 64: this machine has 8 cpu device(s)"),
         ("--compile_depths=21", "depth 21 is not 6n+2"),
@@ -211,7 +212,7 @@ def test_torch_says_what_it_cannot_do(change, message):
 
 def test_nets_without_a_plain_flax_version_are_named():
     with pytest.raises(NoPeer, match="plain flax version of this NIN"):
-        flax_nets.twin_of(parse("nin_cifar", 1, "float32", 1, {}).module())
+        flax_nets.twin_of(parse("nin_cifar", 1, "float32", 1, 1, {}).module())
 
 
 def test_a_child_that_dies_is_reported():
@@ -237,6 +238,7 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
         [
             "--nets=lenet5_modern,nin_cifar@4x4x3",
             "--batches=2",
+            "--steps_per_dispatch=2",
             "--peer=torch,flax",
             "--rounds=2",
             "--seconds=0",
