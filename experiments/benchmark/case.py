@@ -90,7 +90,13 @@ class Case:
             "steps_per_dispatch": self.dispatch,
             "eval_every": 0,
             "checkpoint_every": 0,
-            "parallel": {"mode": "pmap", "devices": self.devices, "bn_group_size": 0},
+            "parallel": {
+                "mode": "pmap",
+                "devices": self.devices,
+                "hosts": "one",
+                "host_timeout": 1,
+                "bn_group_size": 0,
+            },
         }
 
     def arrays(
