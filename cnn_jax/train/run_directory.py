@@ -30,6 +30,8 @@ FREE_KEYS = (
     "dataset.stream.workers",
     "parallel.mode",
     "parallel.devices",
+    "parallel.hosts",
+    "parallel.host_timeout",
     "steps_per_dispatch",
 )
 # Recorded beside the config, from the data and the devices of the first start.
