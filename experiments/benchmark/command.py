@@ -98,13 +98,6 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "seconds", 1.0, "Length of a block, about.", lower_bound=0, flag_values=values
     )
-    flags.DEFINE_integer(
-        "peak_side",
-        0,
-        "Side of the matrices whose product is timed; 0 for 2048 on CPU, else 8192.",
-        lower_bound=0,
-        flag_values=values,
-    )
     flags.DEFINE_string("json", "", "File for the same figures.", flag_values=values)
 
 
@@ -153,7 +146,6 @@ def body(values: flags.FlagValues) -> int:
             peers,
             values.rounds,
             values.seconds,
-            values.peak_side,
         )
         report.steps += step_rows(one, summaries[id(one)], found)
         report.write()
