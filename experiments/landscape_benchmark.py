@@ -19,7 +19,8 @@ does a row, data set, compiler and libraries included.
 
 import argparse
 import multiprocessing
-import resource
+import pathlib
+import re
 import statistics
 import sys
 import time
@@ -162,10 +163,10 @@ def times(given: Problem, points: int, rows: int) -> dict[str, list[float]]:
 
 
 def peak_memory(name: str, family: str, depth: int, images: int, points: int) -> float:
-    """Megabytes of this process at its peak, once it has done a row."""
+    """Megabytes of this process at its peak, once it has done a row (Linux)."""
     METHODS[name](problem(family, depth, images))(grid(points)[0])
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
