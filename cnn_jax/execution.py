@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 
+from cnn_jax import compilation_cache
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Row, Run, merge
@@ -214,7 +215,13 @@ def _work_together(
     processes = [
         context.Process(
             target=_worker,
-            args=(runs, directory, events, own[number::workers] or own),
+            args=(
+                runs,
+                directory,
+                events,
+                own[number::workers] or own,
+                compilation_cache.enabled(),
+            ),
         )
         for number in range(workers)
     ]
@@ -265,11 +272,17 @@ def _work_together(
 
 
 def _worker(
-    runs: Sequence[Run], directory: pathlib.Path, events: Any, cores: Sequence[int]
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    events: Any,
+    cores: Sequence[int],
+    keep_compiled: bool,
 ) -> None:
     """The body of a worker process, which keeps to its own cores."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)
+    if keep_compiled:
+        compilation_cache.enable()
     parent = os.getppid()
     reported = 0.0
 

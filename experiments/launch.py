@@ -1,5 +1,8 @@
 """How a command starts: flags, config file, and errors as one line.
 
+Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/xla
+(see `cnn_jax.compilation_cache`).
+
 A user's mistake ends with one line on stderr and status 2, a run that diverged
 or has no usable checkpoint with status 1, a signal with 128 + its number.
 """
@@ -13,6 +16,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from cnn_jax import compilation_cache
 from cnn_jax.names import ConfigError
 from cnn_jax.train import hosts
 from cnn_jax.train.checkpoint import CheckpointError
@@ -64,6 +68,7 @@ def _run(
         if config is not None:
             arguments = _with_config(values, arguments, config)
         _parse(values, arguments)
+        compilation_cache.enable()
         return body(values)
     except (ConfigError, OSError) as error:
         return _fail(error, 2)
