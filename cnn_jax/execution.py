@@ -25,9 +25,10 @@ from cnn_jax.names import ConfigError
 from cnn_jax.study import Row, Run, merge
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import SIGNALS, Interrupted, StopRequest
+from cnn_jax.train.lock import InUse
 from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import InUse, RunDirectory
+from cnn_jax.train.run_directory import RunDirectory
 
 # Seconds between reports of plain steps from one process to another.
 REPORT_EVERY = 0.2
