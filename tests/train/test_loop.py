@@ -211,7 +211,7 @@ def test_evaluation_counts_every_example_once():
         program = Program(
             tiny.config(parallel={"devices": devices}, eval_batch_size=size)
         )
-        state = program.devices.replicate(program.initial_state(0))
+        state = program.place(program.initial_state(0))
         for split in ("train", "test"):
             found = program.evaluate(state, split)
             errors.setdefault(split, []).append((found["error"], found["loss"]))
