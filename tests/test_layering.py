@@ -9,22 +9,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALLOWED = {
     "names": set(),
     "backend": set(),
+    "compilation_cache": set(),
     "graphs": set(),
     "acceptors": {"graphs"},
     "models": {"graphs", "acceptors"},
     "data": set(),
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
-    "execution": {"study", "train", "data"},
+    "execution": {"study", "train", "data", "compilation_cache"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},
+    "plots_landscape": {"plots", "plots_analysis"},
     "plots_gtn": {"plots", "graphs", "data", "models"},
     "report": set(),
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
-    "matplotlib": {"plots", "plots_analysis", "plots_gtn"},
+    "matplotlib": {"plots", "plots_analysis", "plots_gtn", "plots_landscape"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
