@@ -117,7 +117,7 @@ class Program:
     @functools.cached_property
     def train_steps(self) -> Callable[..., Any]:
         """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
-        many = steps.repeat(self._step(), self.config["steps_per_dispatch"])
+        many = steps.repeat(self._step(), feed.longest(self.config))
         return self.devices.compile(self._counted(many), donate_state=True)
 
     def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
