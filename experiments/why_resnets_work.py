@@ -21,7 +21,7 @@ from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
 from experiments import analyses, launch
-from experiments.analyses import ANALYSES, Piece, Row, Shape
+from experiments.analyses import ANALYSES, Row, Shape
 from experiments.pool import make_all
 from experiments.progress import StudyProgress, counted
 from experiments.tables import write_csv
@@ -68,12 +68,7 @@ def body(values: flags.FlagValues) -> int:
     else:
         train(config["study"], directory / "study", values.workers)
         shapes = shapes_of(directory / "study")
-    pieces = [
-        Piece(name, shape, config[name], directory / "analyses")
-        for shape in sorted(shapes, key=lambda shape: -shape.depth)
-        for name in chosen
-        if ANALYSES[name].wants(shape, config[name])
-    ]
+    pieces = analyses.pieces(config, chosen, shapes, directory / "analyses")
     with counted("analyses", len(pieces)) as report:
         found = make_all(pieces, values.workers, report)
     for name in chosen:
