@@ -68,8 +68,15 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 128
     config.steps = 900_000
+    config.steps_per_dispatch = 1
     config.log_every = 500
     config.eval_every = 10_000
     config.checkpoint_every = 10_000
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

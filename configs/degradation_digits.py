@@ -50,8 +50,15 @@ def get_config() -> ConfigDict:
     run.batch_size = 128
     run.eval_batch_size = 512
     run.steps = 140
+    run.steps_per_dispatch = 12
     run.log_every = 12
     run.eval_every = 24
     run.checkpoint_every = 70
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

@@ -78,8 +78,15 @@ def get_config() -> ConfigDict:
     run.batch_size = 256
     run.eval_batch_size = 256
     run.steps = 600_000
+    run.steps_per_dispatch = 1
     run.log_every = 500
     run.eval_every = 5_000
     run.checkpoint_every = 5_000
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 32}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 32,
+    }
     return config

@@ -108,8 +108,15 @@ def run() -> ConfigDict:
     }
     run.warmup = {"rate": 0.0, "until_error": 0.0}
     run.eval_batch_size = 64
+    run.steps_per_dispatch = 10
     run.log_every = 50
     run.eval_every = 0
     run.checkpoint_every = 0
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return run

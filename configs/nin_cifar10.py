@@ -47,8 +47,15 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 1000
     config.steps = 89_700  # 230 epochs
+    config.steps_per_dispatch = 30
     config.log_every = 390
     config.eval_every = 3_900
     config.checkpoint_every = 3_900
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

@@ -47,8 +47,15 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 1000
+    config.steps_per_dispatch = 25
     config.log_every = 50
     config.eval_every = 250
     config.checkpoint_every = 500
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

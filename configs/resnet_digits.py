@@ -42,8 +42,15 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 512
     config.steps = 200
+    config.steps_per_dispatch = 10
     config.log_every = 10
     config.eval_every = 50
     config.checkpoint_every = 50
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

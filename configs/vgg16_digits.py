@@ -50,8 +50,15 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 705
+    config.steps_per_dispatch = 24
     config.log_every = 47
     config.eval_every = 235
     config.checkpoint_every = 705
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

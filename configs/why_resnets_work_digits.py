@@ -56,4 +56,12 @@ def get_config() -> ConfigDict:
     config.paths = {"depths": (56,), "images": 64, "draws": 5}
     # Norm of (block output - input) over norm of the input.
     config.linearity = {"images": 0}
+    # Li et al. (2018), figure 1, on a coarser grid (theirs has 51 points a side).
+    config.landscape = {
+        "depths": (20, 56),
+        "points": 21,
+        "extent": 1.0,
+        "images": 256,  # of the training set, the first; 0 for all
+        "seed": 0,
+    }
     return config

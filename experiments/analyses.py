@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnn_jax import names, plots_analysis
+from cnn_jax import names, plots_analysis, plots_landscape
 from cnn_jax.analysis import trained
 from cnn_jax.train import checkpoint
 from cnn_jax.train.program import Program
@@ -20,6 +20,9 @@ from experiments import measures
 
 Row = dict[str, Any]
 Settings = Mapping[str, Any]
+
+# Arguments of a measurement that are no settings.
+SUPPLIED = ("nets", "directory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Analysis:
       draw: (rows of all shapes, directory, title) to figures.
       wants: whether a shape is looked at, by the shape and the settings.
       of_nets: whether it looks at trained nets at all.
+      has_files: ``measure`` also takes the 'directory' for files of its own.
       long: takes longer than other analyses, so it is begun first.
     """
 
@@ -54,6 +58,7 @@ class Analysis:
     draw: Callable[[Sequence[Row], pathlib.Path, str], None]
     wants: Callable[[Shape, Settings], bool] = lambda shape, settings: True
     of_nets: bool = True
+    has_files: bool = False
     long: bool = False
 
 
@@ -80,6 +85,13 @@ ANALYSES: dict[str, Analysis] = {
         long=True,
     ),
     "linearity": Analysis(measures.measure_linearity, plots_analysis.linearity),
+    "landscape": Analysis(
+        measures.measure_landscape,
+        plots_landscape.landscapes,
+        wants=lambda shape, settings: shape.depth in settings["depths"],
+        has_files=True,
+        long=True,
+    ),
 }
 
 
@@ -133,8 +145,10 @@ class Piece:
             dataclasses.replace(net, family=self.shape.family, depth=self.shape.depth)
             for net in nets
         ]
-        rows = ANALYSES[self.analysis].measure(labelled, **self.settings)
+        analysis = ANALYSES[self.analysis]
         self.directory.mkdir(parents=True, exist_ok=True)
+        place = {"directory": self.directory} if analysis.has_files else {}
+        rows = analysis.measure(labelled, **place, **self.settings)
         text = json.dumps({"made_of": made_of, "rows": rows})
         path = self.directory / f"{self.name}.json"
         checkpoint.write_atomically(path, text.encode())
@@ -202,7 +216,7 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     chosen = [name for name in ANALYSES if name in (only or config)]
     for name in chosen:
         measure = ANALYSES[name].measure
-        names.check_fields(f"analysis {name!r}", measure, config[name], ("nets",))
+        names.check_fields(f"analysis {name!r}", measure, config[name], SUPPLIED)
     if "insertion" in chosen:
         steps = list(config["insertion"]["steps"])
         if steps != sorted({0, *steps}):

@@ -17,10 +17,17 @@ CONFIG: dict[str, Any] = {
     "batch_size": 16,
     "eval_batch_size": 24,
     "steps": 12,
+    "steps_per_dispatch": 1,
     "log_every": 3,
     "eval_every": 6,
     "checkpoint_every": 4,
-    "parallel": {"mode": "pmap", "devices": 1, "bn_group_size": 0},
+    "parallel": {
+        "mode": "pmap",
+        "devices": 1,
+        "hosts": "one",
+        "host_timeout": 60,
+        "bn_group_size": 0,
+    },
 }
 
 

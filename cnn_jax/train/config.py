@@ -13,7 +13,7 @@ import ml_collections
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess
 from cnn_jax.names import ConfigError
-from cnn_jax.train import losses, optimizer
+from cnn_jax.train import hosts, losses, optimizer
 
 Config = Mapping[str, Any] | ml_collections.ConfigDict
 
@@ -31,6 +31,7 @@ KEYS: dict[str, type] = {
     "batch_size": int,  # images of a step, over all devices
     "eval_batch_size": int,  # images of an evaluation batch, over all devices
     "steps": int,  # optimizer steps of the run
+    "steps_per_dispatch": int,  # most of them that the devices take in one call
     "log_every": int,  # steps between rows of the running training error
     "eval_every": int,  # steps between evaluations; 0 for the last step only
     "checkpoint_every": int,  # steps between checkpoints; 0 for the last only
@@ -38,10 +39,18 @@ KEYS: dict[str, type] = {
 }
 PARALLEL: dict[str, type] = {
     "mode": str,  # 'pmap' or 'shard_map'
-    "devices": int,  # 0 for all
+    "devices": int,  # over all hosts; 0 for all
+    "hosts": str,  # 'one', 'cluster', or as `cnn_jax.train.hosts.parse` says
+    "host_timeout": int,  # seconds after which a silent host counts as lost
     "bn_group_size": int,  # images that share BN statistics; 0: by device
 }
-POSITIVE = ("batch_size", "eval_batch_size", "steps", "log_every")
+POSITIVE = (
+    "batch_size",
+    "eval_batch_size",
+    "steps",
+    "steps_per_dispatch",
+    "log_every",
+)
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
@@ -85,6 +94,14 @@ def check(config: Config) -> None:
         raise ConfigError("config.dataset needs a 'name'")
     _check_keys("config.warmup", config["warmup"], optimizer.Warmup.__annotations__)
     _check_keys("config.parallel", config["parallel"], PARALLEL)
+    placing = config["parallel"]
+    if placing["hosts"] != hosts.ONE:
+        hosts.parse(placing["hosts"])
+    if placing["host_timeout"] < 1:
+        raise ConfigError(
+            f"config.parallel.host_timeout must be positive, got "
+            f"{placing['host_timeout']}"
+        )
     for key in POSITIVE:
         if config[key] < 1:
             raise ConfigError(f"config.{key} must be positive, got {config[key]}")

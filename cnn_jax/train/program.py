@@ -5,6 +5,7 @@ not know the seed, so one program trains any number of seeds.
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +18,14 @@ import numpy as np
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
 from cnn_jax.train import config as run_config
-from cnn_jax.train import losses, optimizer, state, steps
+from cnn_jax.train import feed, hosts, losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
+from cnn_jax.train.run_directory import flatten
 
 # Evaluation batches that may be under way before the oldest is read.
 IN_FLIGHT = 2
+# What may differ from host to host.
+OWN_KEYS = ("dataset.data_dir", "dataset.stream.workers", "parallel.hosts")
 
 
 class Program:
@@ -50,10 +54,17 @@ class Program:
         run_config.check(config)
         self.config = config = run_config.as_dict(config)
         placing = config["parallel"]
+        if placing["hosts"] != hosts.ONE and not hosts.joined():
+            raise names.ConfigError(
+                f"parallel.hosts {placing['hosts']!r}: this command trains on one "
+                "host; python -m experiments.train trains on several"
+            )
         self.devices = Devices(placing["mode"], placing["devices"])
         self.devices.check_batch(config["batch_size"], "batch_size")
         self.devices.check_batch(config["eval_batch_size"], "eval_batch_size")
-        self.source = source or sources.open_source(config["dataset"])
+        self.source = source or sources.open_source(
+            config["dataset"], hosts.index(), hosts.count()
+        )
         self.bn_images = (
             placing["bn_group_size"] or config["batch_size"] // self.devices.count
         )
@@ -63,13 +74,23 @@ class Program:
         )
         self.schedule = names.build("schedule", config["schedule"], optimizer.SCHEDULES)
         self.warmup = optimizer.Warmup(**config["warmup"])
-        self.preprocess = preprocess.build(
-            config["preprocess"], self.source.statistics()
-        )
-        self.augment = augment.build(config["augment"], self.source.statistics())
+        statistics = self.source.statistics()
+        self.preprocess = preprocess.build(config["preprocess"], statistics)
+        self.augment = augment.build(config["augment"], statistics)
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
         self.traces = 0
+        if hosts.joined():
+            hosts.check_equal(
+                {
+                    "the config": repr(_of_all_hosts(config)).encode(),
+                    "the data": self.source.fingerprint.encode(),
+                    "mean and deviation of the data": b"".join(
+                        np.asarray(part).tobytes()
+                        for part in dataclasses.astuple(statistics)
+                    ),
+                }
+            )
 
     def initial_state(self, seed: int) -> state.TrainState:
         """A fresh state on the host, from a seed."""
@@ -91,7 +112,30 @@ class Program:
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """Compiled ``(state, resident, item) -> (state, sums)``; eats the state."""
-        step = steps.make_train_step(
+        return self.devices.compile(self._counted(self._step()), donate_state=True)
+
+    @functools.cached_property
+    def train_steps(self) -> Callable[..., Any]:
+        """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
+        many = steps.repeat(self._step(), self.config["steps_per_dispatch"])
+        return self.devices.compile(self._counted(many), donate_state=True)
+
+    def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
+        """Take the steps of a dispatch.
+
+        Args:
+          state: a replicated `TrainState`, which is used up.
+          dispatch: from `feed.feed`.
+
+        Returns:
+          The new state, and the sums of each step along a first axis; both on the
+          devices, and perhaps not computed yet.
+        """
+        count = self.devices.replicate(np.int32(dispatch.count))
+        return self.train_steps(state, (self.resident, count), dispatch.items)
+
+    def _step(self) -> steps.TrainStep:
+        return steps.make_train_step(
             self.model,
             self.loss,
             self.source.take,
@@ -103,11 +147,12 @@ class Program:
             self.errors,
         )
 
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any) -> Any:
             self.traces += 1
             return step(*arguments)
 
-        return self.devices.compile(counted, donate_state=True)
+        return counted
 
     @functools.cached_property
     def eval_step(self) -> Callable[..., Any]:
@@ -184,3 +229,9 @@ class Program:
         )
         leaves = jax.tree.leaves(shapes["params"])
         return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
+
+
+def _of_all_hosts(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config hosts must agree on, with dotted keys."""
+    flat = flatten(config)
+    return {key: flat[key] for key in sorted(flat) if key not in OWN_KEYS}
