@@ -11,11 +11,15 @@ from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 
-from cnn_jax.plots import FIGURE_STYLE, LINES, STYLES, save
+from cnn_jax.plots import FIGURE_STYLE, LINES, STYLES, save, style_of
 
 Row = Mapping[str, Any]
+
+# A line may have a single point.
+POINTS = {"marker": "o", "markersize": 2.5}
 
 
 def seeds_of(rows: Iterable[Row]) -> str:
@@ -99,7 +103,9 @@ def draw_line(
     )
 
 
-def draw_families(panels: Any, rows: Sequence[Row], x: str, y: str, title: str) -> None:
+def draw_families(
+    panels: Any, rows: Sequence[Row], x: str, y: str, title: str, **look: Any
+) -> None:
     """One panel a family, one line a depth.
 
     Args:
@@ -108,14 +114,15 @@ def draw_families(panels: Any, rows: Sequence[Row], x: str, y: str, title: str) 
       x: column of the abscissa.
       y: column of the ordinate.
       title: format of a panel's title, of the family.
+      **look: of every line.
     """
     looks = looks_of_depths(rows)
     families = sorted({row["family"] for row in rows})
     for panel, family in zip(panels, families, strict=True):
         own = [row for row in rows if row["family"] == family]
         for depth, members in grouped(own, "depth").items():
-            look = {"linewidth": 1.6, **looks[depth]}
-            draw_line(panel, members, x, y, f"{depth}", **look)
+            style = {"linewidth": 1.6, **looks[depth], **look}
+            draw_line(panel, members, x, y, f"{depth}", **style)
         panel.set_title(title.format(family), fontsize=10)
 
 
@@ -192,35 +199,64 @@ def _gradients_along_training(
 
 
 def responses(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
-    """Layer responses in order and sorted (He et al. 2015, figure 7).
+    """Layer responses in order, sorted, and over depth (He et al. 2015, figure 7).
 
     Args:
       rows: 'layer' and 'std'.
       directory: receives ``responses.png`` and ``.svg``.
       title: what was trained on.
     """
-    ranked = []
+    ranked, wholes = [], []
     for members in grouped(rows, "family", "depth", "seed").values():
         largest_first = sorted(members, key=lambda row: -row["std"])
         ranked += [{**r, "rank": n} for n, r in enumerate(largest_first, start=1)]
+        values = [row["std"] for row in members]
+        wholes.append(
+            {**members[0], "mean": np.mean(values), "median": np.median(values)}
+        )
+    families = sorted({row["family"] for row in rows})
     with plt.rc_context(FIGURE_STYLE):
-        figure, panels = grid_of(rows, 2)
-        for panel in panels.flat:
-            panel.set_yscale("log")
-        draw_families(panels[0], ranked, "layer", "std", "{}, in order")
-        draw_families(panels[1], ranked, "rank", "std", "{}, sorted")
-        for line, label in zip(
-            panels, ("3x3 layer, from the input", "largest first"), strict=True
+        figure, panels = plt.subplots(
+            2,
+            len(families) + 1,
+            figsize=(3.7 * (len(families) + 1), 6.0),
+            squeeze=False,
+        )
+        for line, x, label in (
+            (panels[0], "layer", "3x3 layer, from the input"),
+            (panels[1], "rank", "3x3 layers, largest first"),
         ):
-            line[0].set_ylabel("std of the response")
-            for panel in line:
+            for panel in line[:-1]:
+                panel.sharey(panels[0][0])
                 panel.set_xlabel(label)
-        panels[0][-1].legend(title="layers", loc="upper right", ncols=2)
+                panel.set_yscale("log")
+            order = "in order" if x == "layer" else "sorted"
+            draw_families(line[:-1], ranked, x, "std", f"{{}}, {order}")
+            line[0].set_ylabel("std of the response")
+        for panel, y in zip(panels[:, -1], ("mean", "median"), strict=True):
+            panel.set_yscale("log")
+            for family in families:
+                own = [row for row in wholes if row["family"] == family]
+                style = style_of(family, families)
+                draw_line(panel, own, "depth", y, family, markersize=4, **style)
+            panel.set_title(f"{y} over layers", fontsize=10)
+            panel.set_xlabel("depth (weight layers)")
+            panel.set_xticks(sorted({row["depth"] for row in rows}))
+            plain_numbers(panel.yaxis)
+        panels[0][-2].legend(title="layers", loc="upper right", ncols=2)
+        panels[0][-1].legend(loc="upper left")
         figure.suptitle(
             f"{title}: layer responses on the training set, {seeds_of(rows)}",
             fontsize=11,
         )
         save(figure, directory, "responses")
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis as '0.9' and '2', also between powers of ten."""
+    form = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    axis.set_major_formatter(form)
+    axis.set_minor_formatter(form)
 
 
 def linearity(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
@@ -233,7 +269,7 @@ def linearity(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
     """
     with plt.rc_context(FIGURE_STYLE):
         figure, panels = grid_of(rows, 1)
-        draw_families(panels[0], rows, "block", "change", "{}")
+        draw_families(panels[0], rows, "block", "change", "{}", **POINTS)
         panels[0][0].set_ylabel("‖output - input‖ / ‖input‖")
         for panel in panels[0]:
             panel.set_ylim(bottom=0)
@@ -287,7 +323,8 @@ def grid(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
         panels[0][0].set_ylabel("autocorrelation")
         for panel in panels[0]:
             panel.set_xlabel("lag (grid points)")
-        panels[0][0].legend(title="layers", loc="upper right", ncols=2)
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        panels[0][0].legend(title="layers", loc="center right", ncols=2)
         figure.suptitle(
             "derivative of random nets of one input: "
             + seeds_of(rows).replace("seeds", "nets"),
@@ -321,7 +358,7 @@ def lesions(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
             (panels[1], several, "count", "several blocks removed"),
             (panels[2], exchanged, "kendall_tau", "blocks exchanged"),
         ):
-            draw_families(line, own, x, "percent", f"{{}}, {what}")
+            draw_families(line, own, x, "percent", f"{{}}, {what}", **POINTS)
             line[0].set_ylabel("test error (%)")
         for panels_of_line, label in zip(
             panels,
@@ -354,6 +391,8 @@ def paths(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
         {**row, "part": row["contribution"] / whole[row["depth"], row["seed"]]}
         for row in rows
     ]
+    # Beyond some length nothing is left that float32 could hold.
+    rows = [row for row in rows if row["gradient"] > 0]
     looks = looks_of_depths(rows)
     with plt.rc_context(FIGURE_STYLE):
         figure, panels = plt.subplots(1, 3, figsize=(11, 3.3))

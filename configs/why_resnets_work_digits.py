@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
         "swaps": (1, 2, 4, 8, 16, 32),
         "draws": 5,
     }
-    config.paths = {"depths": (56,), "images": 64, "draws": 5}
+    config.paths = {"depths": (56,), "images": 32, "draws": 10}
     # Norm of (block output - input) over norm of the input.
     config.linearity = {"images": 0}
     # Li et al. (2018), figure 1, on a coarser grid (theirs has 51 points a side).

@@ -280,13 +280,13 @@ def measure_grid(
 
     Returns:
       A row for each net and lag: 'lag' and 'autocorrelation'. The families are
-      'plain', 'residual' and 'residual, scaled'.
+      'plain', 'residual' and one that names ``beta``.
     """
     del nets
     families = {
         "plain": (0.0, 1.0),
         "residual": (1.0, 1.0),
-        "residual, scaled": (1.0, beta),
+        f"residual, branch x {beta:g}": (1.0, beta),
     }
     rows = []
     for depth, (family, (skip, scale)), seed in itertools.product(

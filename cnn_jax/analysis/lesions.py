@@ -195,7 +195,8 @@ def path_gradient(
     """
     gates = jnp.asarray(through, jnp.float32)
     gradient = input_gradient(model, loss, variables, batch, gates)
-    return float(jnp.sqrt(jnp.square(gradient).sum()))
+    # In float64: the squares along a long path are below what float32 holds.
+    return float(np.linalg.norm(np.asarray(gradient, np.float64)))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "loss"))

@@ -71,6 +71,8 @@ def test_every_analysis_has_its_table_and_figures(done):
         assert sum(stem.split("-")[0] == name for stem in kept) == count
         rows = table(directory, name)
         assert {row["seed"] for row in rows} == {"0", "1"}
+    summary = table(directory, "summary")
+    assert {row["analysis"] for row in summary} == set(PIECES)
     for name in FIGURES:
         for suffix in ("png", "svg"):
             assert (directory / f"{name}.{suffix}").stat().st_size > 5000
@@ -99,15 +101,16 @@ def test_rows_say_what_was_done(done):
 
 def test_what_is_kept_is_not_measured_again(done, monkeypatch):
     directory, arguments = done
-    wanted = (directory / "lesions.csv").read_text()
-    (directory / "lesions.csv").unlink()
+    tables = [directory / f"{name}.csv" for name in ("lesions", "summary")]
+    wanted = [sorted(path.read_text().splitlines()) for path in tables]
+    tables[0].unlink()
 
     def refuse(*_, **__):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(Piece, "make", refuse)
     assert why_resnets_work.main([*arguments, "--only=lesions"]) == 0
-    assert (directory / "lesions.csv").read_text() == wanted
+    assert [sorted(path.read_text().splitlines()) for path in tables] == wanted
     with pytest.raises(AssertionError, match="measured again"):
         why_resnets_work.main(
             [*arguments, "--only=lesions", "--config.lesions.draws=1"]
