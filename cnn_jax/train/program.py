@@ -16,6 +16,7 @@ import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
+from cnn_jax.graphs import Graph
 from cnn_jax.train import config as run_config
 from cnn_jax.train import losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
@@ -173,10 +174,33 @@ class Program:
 
     def _check_model(self) -> int:
         """Trace the network once on its input: a misfit fails here, in seconds."""
-        shapes = jax.eval_shape(
-            lambda: self.model.init(
+        outputs, variables = jax.eval_shape(
+            lambda: self.model.init_with_output(
                 jax.random.key(0), jnp.zeros((1, *self.image_shape)), train=False
             )
         )
-        leaves = jax.tree.leaves(shapes["params"])
+        self._check_loss(outputs)
+        leaves = jax.tree.leaves(variables["params"])
         return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
+
+    def _check_loss(self, outputs: Any) -> None:
+        """Refuse a loss of this package that does not fit outputs and labels."""
+        name = self.config["loss"]["name"]
+        if name not in losses.LOSSES:
+            return
+        reads = hasattr(losses.LOSSES[name], "errors")
+        for what, strings in (
+            (f"model {self.config['model']['name']!r}", isinstance(outputs, Graph)),
+            (f"dataset {self.source.name!r}", getattr(self.source, "strings", False)),
+        ):
+            if strings != reads:
+                kinds = (
+                    "strings" if strings else "classes",
+                    "strings" if reads else "classes",
+                )
+                raise names.ConfigError(
+                    f"{what} gives {kinds[0]}, but loss {name!r} is one of {kinds[1]}"
+                )
+        if not reads:
+            label = jax.ShapeDtypeStruct((1,), jnp.int32)
+            jax.eval_shape(self._loss, outputs, {"label": label})
