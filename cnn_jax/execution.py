@@ -63,10 +63,10 @@ def default_workers(runs: Sequence[Run]) -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    return max(1, min(len(_cores()), len(_shapes(runs)), 8))
+    return max(1, min(len(cores()), len(_shapes(runs)), 8))
 
 
-def _cores() -> list[int]:
+def cores() -> list[int]:
     """The cores this process may use; all of them where systems do not say."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
@@ -209,11 +209,11 @@ def _work_together(
     """Train on several processes; returns when all have ended."""
     context = multiprocessing.get_context("spawn")
     events: Any = context.Queue()
-    cores = _cores()
+    own = cores()
     processes = [
         context.Process(
             target=_worker,
-            args=(runs, directory, events, cores[number::workers] or cores),
+            args=(runs, directory, events, own[number::workers] or own),
         )
         for number in range(workers)
     ]

@@ -93,8 +93,8 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def has_type(value: Any, annotation: Any) -> bool:
     """Whether ``value`` is of the plain type that ``annotation`` names.
 
-    Checks bool, int, float, str, tuples and unions of them; an annotation that
-    a config cannot express (a callable, a module) accepts anything.
+    Checks bool, int, float, str, tuples, sections and unions of them; an
+    annotation that a config cannot express (a callable, a module) accepts anything.
     An int is a float; a bool is not an int.
     """
     origin = typing.get_origin(annotation)
@@ -103,10 +103,16 @@ def has_type(value: Any, annotation: Any) -> bool:
     if origin is typing.Literal:
         return value in typing.get_args(annotation)
     if origin is tuple or annotation is tuple or origin is Sequence:
-        inner = [kind for kind in typing.get_args(annotation) if kind is not Ellipsis]
-        return isinstance(value, tuple | list) and (
-            len(inner) != 1 or all(has_type(item, inner[0]) for item in value)
+        inner = typing.get_args(annotation)
+        if not isinstance(value, tuple | list):
+            return False
+        if origin is Sequence or inner[1:] == (...,):
+            inner = inner[:1] * len(value)
+        return not inner or (
+            len(value) == len(inner) and all(map(has_type, value, inner))
         )
+    if origin is Mapping:
+        return isinstance(value, Mapping)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
@@ -122,6 +128,10 @@ def describe(annotation: Any) -> str:
     """An annotation in the words of an error message."""
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
+    if typing.get_origin(annotation) is Mapping:
+        return "a section"
+    if typing.get_origin(annotation) is tuple:
+        return str(annotation)
     return getattr(annotation, "__name__", str(annotation))
 
 

@@ -19,15 +19,16 @@ def get_config() -> ConfigDict:
     config = gtn_digits.get_config()
     config.name = "gtn_mnist"
     for run, steps in (
-        (config.isolated, 1000),
-        (config.system, 300),
-        (config.displacement, 1000),
+        (config.isolated, 3000),
+        (config.system, 900),
+        (config.displacement, 2000),
     ):
         run.dataset.digits.name = "mnist"
         run.dataset.glyph_height = 28
         run.dataset.jitter = 2
         run.steps = steps
         run.schedule.steps = steps
+    config.system.batch_size = 16
     # Thin strokes have more thin places than the blurred ones of 8x8 digits.
     config.system.model.update({"cuts": 16, "average": 24, "radius": 2, "depth": 0.1})
     return config

@@ -11,9 +11,7 @@ study's directory, ``runs/NAME`` by default, and goes on where it was stopped.
 ``speed.csv`` and ``speed``.
 """
 
-import csv
 import functools
-import io
 import json
 import pathlib
 import statistics
@@ -35,6 +33,7 @@ from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import single_run
 from experiments.reading import Reader, explain
+from experiments.tables import write_csv
 
 STAGES = ("isolated", "system", "displacement")
 KEYS = ("name", "seeds", *STAGES)
@@ -268,17 +267,6 @@ def write_speed(config: dict[str, Any], directory: pathlib.Path) -> None:
         )
     write_csv(directory / "speed.csv", tuple(rows[0]), rows)
     plots_gtn.speed(rows, directory)
-
-
-def write_csv(
-    path: pathlib.Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]
-) -> None:
-    """Write a table, replacing the old one in one go."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.write_atomically(path, text.getvalue().encode())
 
 
 def spread(rows: Sequence[dict[str, Any]], key: str) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -64,6 +64,38 @@ def single_run(steps: int) -> Iterator[Report]:
             bar.update(task, completed=step)
             if row is not None and "test_error" in row:
                 bar.console.print(f"step {step:,}  {describe(row)}")
+
+        yield live
+
+
+@contextlib.contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """A reporter for ``total`` pieces of work, called with the name of each done.
+
+    Args:
+      what: the pieces, in a word.
+      total: how many there are.
+    """
+    console = Console()
+    if not console.is_terminal:
+        started, names = time.monotonic(), []
+
+        def plain(name: str) -> None:
+            names.append(name)
+            elapsed = time.monotonic() - started
+            print(
+                f"[{len(names):>{len(str(total))}}/{total}] {name} after "
+                f"{elapsed:.0f} s",
+                flush=True,
+            )
+
+        yield plain
+        return
+    with _bar(console) as bar:
+        task = bar.add_task(what, total=total)
+
+        def live(name: str) -> None:
+            bar.update(task, advance=1, description=f"{what}: {name}")
 
         yield live
 

@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import models, study
 from cnn_jax.train import config as run_config
-from experiments import gtn
+from experiments import analyses, gtn
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -25,6 +25,12 @@ def test_a_config_is_complete_and_says_what_it_is(path):
         )
     elif "system" in config:
         gtn.check(config)
+        assert config.name == path.stem
+    elif "study" in config:
+        study.expand(config.study)
+        assert analyses.check(config.to_dict(), []) == [
+            key for key in analyses.ANALYSES if key in config
+        ]
         assert config.name == path.stem
     else:
         run_config.check(config)

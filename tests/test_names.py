@@ -1,7 +1,7 @@
 """Names and fields from configs: what is found, and what is refused how."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import pytest
@@ -64,6 +64,15 @@ def test_what_cannot_be_is_refused_with_the_choices(section, message):
         ("c", Literal["a", "b"], False),
         ([1, 2], tuple[int, ...], True),
         ((1, 2.5), tuple[int, ...], False),
+        ((), tuple[int, ...], True),
+        ((1, 2), Sequence[int], True),
+        ([1, "2"], Sequence[int], False),
+        ((1, 2), tuple[int, int], True),
+        ((1,), tuple[int, int], False),
+        ((1, 2, 3), tuple[int, int], False),
+        ((1, "2"), tuple, True),
+        ({"a": 1}, Mapping[str, int], True),
+        ("a", Mapping[str, int], False),
         (None, int | None, True),
         ("x", int | None, False),
         (object(), object, True),

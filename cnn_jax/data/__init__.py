@@ -43,11 +43,15 @@ def open_set(name: str, **fields: Any) -> Any:
     Raises:
       ConfigError: unknown name or field, or data that cannot be used.
     """
+    if not isinstance(name, str):
+        raise names.ConfigError(f"dataset must be a name (str), got {name!r}")
     table = dict(TABLE)
     if name not in table and ":" not in name:
         prepared.find(name, fields.get("data_dir", ""))  # or says what is there
         table[name] = functools.partial(prepared.open_set, name)
-    return names.build("dataset", {"name": name, **fields}, table)
+    section = {"name": name, **fields}
+    # a set that is made of another one is given the way to open it
+    return names.build("dataset", section, table, open_digits=load)
 
 
 def load(name: str, **fields: Any) -> Dataset:
@@ -61,7 +65,14 @@ def load(name: str, **fields: Any) -> Dataset:
       The data set.
 
     Raises:
-      ConfigError: as `open_set`, and images of several sizes.
+      ConfigError: as `open_set`, images of several sizes, or what makes batches
+        of its own.
     """
     found = open_set(name, **fields)
-    return found.in_memory() if isinstance(found, OnDisk) else found
+    if isinstance(found, OnDisk):
+        return found.in_memory()
+    if not isinstance(found, Dataset):
+        raise names.ConfigError(
+            f"dataset {name!r} makes batches of its own; it cannot be read as images"
+        )
+    return found

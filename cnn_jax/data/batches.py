@@ -11,8 +11,8 @@ import numpy as np
 from cnn_jax import names
 from cnn_jax.data import regions, transforms
 from cnn_jax.data.disk import Part
+from cnn_jax.data.item import Item
 from cnn_jax.data.order import shuffled
-from cnn_jax.data.sources import Item
 
 ENDLESS = 2**40  # steps
 

@@ -116,11 +116,14 @@ class OnDisk:
       train: what is trained on.
       test: what is evaluated.
       evaluated: 'test', or 'validation' for a part held out of the training set.
+      size: side of the images in memory, made of the central square of each
+        picture; 0 for pictures as they are.
     """
 
     train: Part
     test: Part
     evaluated: Literal["test", "validation"]
+    size: int = 0
 
     @property
     def name(self) -> str:
@@ -134,11 +137,12 @@ class OnDisk:
           ConfigError: an example that cannot be decoded, images of several
             sizes, a label outside the classes.
         """
-        train = read(self.train.reader, self.train.split)
+        train = read(self.train.reader, self.train.split, self.size)
         if self.evaluated == "validation":
             parts = (train.part(self.train.numbers), train.part(self.test.numbers))
         else:
-            parts = (train, read(self.test.reader, self.test.split))
+            test = read(self.test.reader, self.test.split, self.size)
+            parts = (train, test)
         reader = self.train.reader
         return Dataset(
             reader.name, reader.num_classes, *parts, self.evaluated, reader.path
@@ -146,7 +150,11 @@ class OnDisk:
 
 
 def open_parts(
-    reader: Reader, train_split: str, test_split: str, validation_size: int
+    reader: Reader,
+    train_split: str,
+    test_split: str,
+    validation_size: int,
+    size: int = 0,
 ) -> OnDisk:
     """The parts of a data set that a run trains on and is evaluated on.
 
@@ -157,31 +165,37 @@ def open_parts(
       validation_size: 0, or the number of training examples held out and
         evaluated in place of ``test_split`` (see `held_out`), which is then not
         looked at.
+      size: see `OnDisk`.
 
     Returns:
       Both parts.
 
     Raises:
-      ConfigError: no such split, an empty one, or nothing left to train on.
+      ConfigError: no such split, an empty one, nothing left to train on, or a
+        negative size.
     """
+    if size < 0:
+        raise names.ConfigError(f"dataset {reader.name!r}: size {size} is negative")
     for split in (train_split, *(() if validation_size else (test_split,))):
         if not reader.count(split):
             raise names.ConfigError(f"dataset {reader.name!r}: {split} is empty")
     if not validation_size:
-        return OnDisk(Part(reader, train_split), Part(reader, test_split), "test")
+        parts = Part(reader, train_split), Part(reader, test_split)
+        return OnDisk(*parts, "test", size)
     held = held_out(reader.count(train_split), validation_size)
     train, validation = (
         Part(reader, train_split, np.flatnonzero(mask)) for mask in (~held, held)
     )
-    return OnDisk(train, validation, "validation")
+    return OnDisk(train, validation, "validation", size)
 
 
-def read(reader: Reader, split: str) -> Arrays:
+def read(reader: Reader, split: str, size: int = 0) -> Arrays:
     """Decode a whole split, or take it from the cache beside it.
 
     Args:
       reader: of the data set.
       split: its name there.
+      size: see `OnDisk`.
 
     Returns:
       Its images and labels, in their order on disk.
@@ -191,19 +205,19 @@ def read(reader: Reader, split: str) -> Arrays:
     """
     part = Part(reader, split)
     if len(part) < CACHE_FROM:
-        return _decode(part)
+        return _decode(part, size)
     store = cache.Cache(reader.path)
-    prefix = f"arrays-{cache.key(split=split)[:8]}"
+    prefix = f"arrays-{cache.key(split=split, size=size)[:8]}"
     name = f"{prefix}-{cache.key(part=part.key(False), pillow=PIL.__version__)}"
     found = store.read(name)
     if found is not None:
         return Arrays(found["images"], found["labels"])
-    arrays = _decode(part)
+    arrays = _decode(part, size)
     store.write(name, {"images": arrays.images, "labels": arrays.labels}, f"{prefix}-*")
     return arrays
 
 
-def _decode(part: Part) -> Arrays:
+def _decode(part: Part, size: int) -> Arrays:
     images: np.ndarray | None = None
     labels = np.empty(len(part), np.int32)
     for start in range(0, len(part), CHUNK):
@@ -211,6 +225,8 @@ def _decode(part: Part) -> Arrays:
         for index, (encoded, label) in zip(chosen, part.fetch(chosen), strict=True):
             try:
                 image = pictures.decode(encoded, part.reader.channels)
+                if size:
+                    image = pictures.central_square(image, size)
             except (OSError, ValueError) as error:
                 raise names.ConfigError(
                     f"{part.where(index)} is no picture: {error}"
@@ -221,7 +237,7 @@ def _decode(part: Part) -> Arrays:
                 raise names.ConfigError(
                     f"{part.where(index)} is {image.shape}, others "
                     f"{images.shape[1:]}: only images of one size fit in one array; "
-                    "dataset.stream crops them to one size"
+                    "dataset.size makes them so, or dataset.stream crops them"
                 )
             images[index] = image
             labels[index] = label

@@ -123,6 +123,7 @@ def open_set(
     train_split: str = "train",
     test_split: str = "test",
     validation_size: int = 0,
+    size: int = 0,
     channels: int = 3,
 ) -> OnDisk:
     """A folder of class folders.
@@ -135,6 +136,8 @@ def open_set(
       validation_size: 0, or the number of training examples that are held out
         and evaluated in place of ``test_split`` (see `open_parts`).
       channels: 1 (grey) or 3 (RGB).
+      size: side to which the central squares of pictures are resized, for a set
+        in memory whose pictures are of several sizes; 0 for pictures as they are.
 
     Returns:
       The data set, not yet read.
@@ -142,8 +145,10 @@ def open_set(
     Raises:
       ConfigError: folders that do not have this form.
     """
+    if not data_dir:
+        raise names.ConfigError("dataset 'folder' needs data_dir, the folder's path")
     reader = Folder(data_dir, train_split, channels)
-    return open_parts(reader, train_split, test_split, validation_size)
+    return open_parts(reader, train_split, test_split, validation_size, size)
 
 
 def _visible(path: str) -> list[os.DirEntry]:

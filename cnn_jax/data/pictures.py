@@ -3,7 +3,8 @@
 import io
 
 import numpy as np
-from PIL import Image
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
 
 # Modes that lose nothing but alpha on the way to 8-bit grey or RGB.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -25,9 +26,15 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
 
     Raises:
       OSError: no picture, or a truncated one.
-      ValueError: one of more than 8 bits a channel.
+      ValueError: one of more than 8 bits a channel, or of too many pixels.
     """
-    with Image.open(io.BytesIO(encoded)) as picture:
+    try:
+        opened = Image.open(io.BytesIO(encoded))
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except UnidentifiedImageError as error:  # its text names an object in memory
+        raise OSError(f"cannot identify the format of {len(encoded)} bytes") from error
+    with opened as picture:
         if picture.mode not in MODES:
             raise ValueError(f"{picture.format} of mode {picture.mode}, not 8-bit")
         if "transparency" in picture.info:
@@ -35,3 +42,18 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
         mode = "L" if channels == 1 else "RGB"
         pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
     return pixels[..., None] if channels == 1 else pixels
+
+
+def central_square(
+    pixels: UInt8[np.ndarray, "height width channels"], size: int
+) -> UInt8[np.ndarray, "{size} {size} channels"]:
+    """The largest square in the middle, resized (bilinear, antialiased)."""
+    height, width, channels = pixels.shape
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels).resize(
+        (size, size),
+        Image.Resampling.BILINEAR,
+        box=(left, top, left + side, top + side),
+    )
+    return np.asarray(image).reshape(size, size, channels)

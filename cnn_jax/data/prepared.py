@@ -68,10 +68,11 @@ def find(name: str, data_dir: str = "") -> str:
     if near:
         raise names.choices("config of dataset", name, near)
     listed = ", ".join(available(root)) or "none"
+    place = f" --data_dir={data_dir}" if data_dir else ""
     raise names.ConfigError(
-        f"unknown dataset {name!r}; choices: digits, those prepared under {root!r} "
-        f"({listed}; `python -m experiments.prepare NAME` adds one of TFDS), "
-        "package.module:function"
+        f"unknown dataset {name!r}; choices: digits, digit_strings, folder, those "
+        f"prepared under {root!r} ({listed}), package.module:function; one of TFDS is "
+        f"prepared by `python -m experiments.prepare {name}{place}`"
     )
 
 
@@ -212,6 +213,7 @@ def open_set(
     train_split: str = "train",
     test_split: str = "test",
     validation_size: int = 0,
+    size: int = 0,
 ) -> OnDisk:
     """A prepared TFDS image-classification set.
 
@@ -222,6 +224,8 @@ def open_set(
       test_split: TFDS split to evaluate on.
       validation_size: 0, or the number of training examples that are held out
         and evaluated in place of ``test_split`` (see `open_parts`).
+      size: side to which the central squares of pictures are resized, for a set
+        in memory whose pictures are of several sizes; 0 for pictures as they are.
 
     Returns:
       The data set, not yet read.
@@ -230,7 +234,7 @@ def open_set(
       ConfigError: not prepared, not image classification, no such split.
     """
     reader = Prepared(name, find(name, data_dir))
-    return open_parts(reader, train_split, test_split, validation_size)
+    return open_parts(reader, train_split, test_split, validation_size, size)
 
 
 def _first_line(error: Exception) -> str:

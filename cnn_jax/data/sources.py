@@ -9,7 +9,7 @@ Several processes (hosts) each get their own rows of every global batch.
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,9 @@ from cnn_jax import data, names
 from cnn_jax.data import cache
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.disk import CACHE_FROM, OnDisk
+from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import in_order, process_rows, shuffled
 from cnn_jax.data.preprocess import Statistics, statistics
-
-Item = dict[str, Any]
-Split = Literal["train", "test"]
 
 
 @runtime_checkable
@@ -219,8 +217,15 @@ def open_source(
       ConfigError: unknown name or field, or data that cannot be used.
     """
     fields = dict(section)
-    stream = dict(fields.pop("stream", {}))
+    stream = fields.pop("stream", {})
+    if not isinstance(section.get("stream", {}), Mapping):
+        raise names.ConfigError(f"dataset.stream must be a section, got {stream!r}")
     found = data.open_set(**fields)
+    if stream and (isinstance(found, Source) or callable(found)):
+        raise names.ConfigError(
+            f"dataset {fields['name']!r} makes batches of its own; it cannot be "
+            "streamed"
+        )
     if isinstance(found, Source):
         return found
     if callable(found):
@@ -231,6 +236,11 @@ def open_source(
     if not isinstance(found, OnDisk):
         raise names.ConfigError(
             f"dataset {fields['name']!r} is in memory; it cannot be streamed"
+        )
+    if found.size:
+        raise names.ConfigError(
+            f"dataset.size {found.size} is for sets in memory; a stream's is in "
+            "dataset.stream.train.size and dataset.stream.test.size"
         )
     try:
         from cnn_jax.data import streams

@@ -24,9 +24,9 @@ from cnn_jax import names
 from cnn_jax.data import cache, transforms
 from cnn_jax.data.batches import InOrder, Maker, Shuffled
 from cnn_jax.data.disk import OnDisk
+from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import process_rows
 from cnn_jax.data.preprocess import Statistics, Sums
-from cnn_jax.data.sources import Item, Split
 
 THREADS = 4  # that make batches where there are no workers
 AHEAD = 2  # batches that each worker keeps ready

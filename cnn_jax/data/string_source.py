@@ -9,9 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax import data
-from cnn_jax.data import preprocess, sources
-from cnn_jax.data.dataset import Arrays
+from cnn_jax import names
+from cnn_jax.data import preprocess
+from cnn_jax.data.dataset import Arrays, Dataset
+from cnn_jax.data.item import Item, Split
+from cnn_jax.data.order import in_order, process_rows
 from cnn_jax.data.strings import DigitStrings
 
 STATISTICS_LINES = 512  # from which mean and standard deviation are estimated
@@ -81,26 +83,24 @@ class StringSource:
 
     def train_batches(
         self, seed: int, batch_size: int, step: int, state: bytes = b""
-    ) -> Iterator[tuple[sources.Item, bytes]]:
+    ) -> Iterator[tuple[Item, bytes]]:
         """See `Source.train_batches`; the state is always empty."""
-        rows = sources.process_rows(batch_size, self.process_index, self.process_count)
+        rows = process_rows(batch_size, self.process_index, self.process_count)
         lines = dataclasses.replace(self.train, seed=seed)
         while True:
             item = self._item(lines.batch(step, batch_size))
             yield {key: array[rows] for key, array in item.items()}, b""
             step += 1
 
-    def eval_batches(
-        self, split: sources.Split, batch_size: int
-    ) -> Iterator[sources.Item]:
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Item]:
         """See `Source.eval_batches`."""
-        rows = sources.process_rows(batch_size, self.process_index, self.process_count)
+        rows = process_rows(batch_size, self.process_index, self.process_count)
         lines = self._evaluated(split)
-        for index, mask in sources.in_order(self.num_test, batch_size):
+        for index, mask in in_order(self.num_test, batch_size):
             item = {key: array[index[rows]] for key, array in lines.items()}
             yield {**item, "mask": mask[rows]}
 
-    def take(self, resident: Any, item: sources.Item) -> dict[str, Any]:
+    def take(self, resident: Any, item: Item) -> dict[str, Any]:
         """See `Source.take`; of lines also 'length' and 'span'."""
         del resident
         count = item["label"].shape[:1]
@@ -119,6 +119,7 @@ class StringSource:
 
 
 def load(
+    open_digits: Callable[..., Dataset],
     digits: Mapping[str, Any],
     num_lines: int = 1000,
     isolated: bool = False,
@@ -135,6 +136,7 @@ def load(
     """Lines composed from the digits of another data set.
 
     Args:
+      open_digits: `cnn_jax.data.load`; no field of the section.
       digits: its config section ('name' and fields).
       num_lines: lines of each of the two sets that are evaluated, one of the
         training digits and one of the test digits.
@@ -155,7 +157,11 @@ def load(
     Raises:
       ConfigError: digits or fields that make no lines.
     """
-    found = data.load(**digits)
+    if "name" not in digits:
+        raise names.ConfigError("dataset.digits needs a 'name'")
+    if num_lines < 1:
+        raise names.ConfigError(f"dataset: num_lines {num_lines} is not positive")
+    found = open_digits(**digits)
 
     def lines(arrays: Arrays, columns: int) -> DigitStrings:
         line = DigitStrings(
@@ -166,7 +172,7 @@ def load(
             height=height,
             columns=0 if isolated else columns,
             glyph_height=glyph_height,
-            spacing=(spacing[0], spacing[1]),
+            spacing=tuple(spacing),
             touching=float(touching),
             overlap=overlap,
             jitter=jitter,

@@ -39,6 +39,8 @@ class Program:
       devices: the devices it trains on.
       bn_images: images that share batch-norm statistics.
       num_parameters: trainable parameters.
+      preprocess: uint8 images to what the network takes.
+      augment: (key, those) to augmented ones.
       traces: how often the train step was traced: 1 once it has run.
 
     Raises:
@@ -62,10 +64,10 @@ class Program:
         )
         self.schedule = names.build("schedule", config["schedule"], optimizer.SCHEDULES)
         self.warmup = optimizer.Warmup(**config["warmup"])
-        self._preprocess = preprocess.build(
+        self.preprocess = preprocess.build(
             config["preprocess"], self.source.statistics()
         )
-        self._augment = augment.build(config["augment"], self.source.statistics())
+        self.augment = augment.build(config["augment"], self.source.statistics())
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
         self.traces = 0
@@ -92,14 +94,14 @@ class Program:
         """Compiled ``(state, resident, item) -> (state, sums)``; eats the state."""
         step = steps.make_train_step(
             self.model,
-            self._loss,
+            self.loss,
             self.source.take,
-            self._preprocess,
-            self._augment,
+            self.preprocess,
+            self.augment,
             self.optimizer,
             self.schedule,
             self.warmup,
-            self._errors,
+            self.errors,
         )
 
         def counted(*arguments: Any) -> Any:
@@ -112,7 +114,7 @@ class Program:
     def eval_step(self) -> Callable[..., Any]:
         """Compiled ``((params, batch_stats), resident, item) -> sums``."""
         step = steps.make_eval_step(
-            self.model, self._loss, self.source.take, self._preprocess, self._errors
+            self.model, self.loss, self.source.take, self.preprocess, self.errors
         )
         return self.devices.compile(step, donate_state=False)
 
@@ -158,19 +160,21 @@ class Program:
             supplied["norm"] = norm
         return models.create(**section, **supplied)
 
-    def _loss(self, outputs: Any, batch: Any) -> Any:
+    def loss(self, outputs: Any, batch: Any) -> Any:
+        """The config's loss: (outputs, batch) to the loss of each example."""
         section = {k: v for k, v in self.config["loss"].items() if k != "name"}
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return loss(outputs, batch, **section)
 
     @property
-    def _errors(self) -> steps.Loss:
+    def errors(self) -> steps.Loss:
+        """What goes with the loss: 1 for each example that is wrong, else 0."""
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return getattr(loss, "errors", steps.errors)
 
     def _shape_after_preprocessing(self) -> tuple[int, int, int]:
         image = jax.ShapeDtypeStruct((1, *self.source.image_shape), jnp.uint8)
-        return jax.eval_shape(self._preprocess, image).shape[1:]
+        return jax.eval_shape(self.preprocess, image).shape[1:]
 
     def _check_model(self) -> int:
         """Trace the network once on its input: a misfit fails here, in seconds."""

@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import data, names
 from cnn_jax.data import disk, pictures
-from tests.data.conftest import write_set
+from tests.data.conftest import encode, write_set
 
 
 @pytest.fixture
@@ -67,6 +67,31 @@ def test_damaged_cache_is_decoded_again(toy, decoded):
         file.write_bytes(content)
     assert load(toy).fingerprint == first.fingerprint
     assert len(decoded) == 16
+
+
+def test_pictures_of_several_sizes_become_squares_of_one(tmp_path, decoded):
+    ramp = np.arange(8 * 10 * 3, dtype=np.uint8).reshape(8, 10, 3)
+    tall = np.concatenate([ramp[:1], ramp, ramp[-1:]])[:, 1:-1]
+    examples = [(encode(picture), 0) for picture in (ramp, tall, ramp[:, 1:-1])]
+    toy = pathlib.Path(write_set(tmp_path, "toy", {"train": examples}))
+    fields = {"validation_size": 1}
+    with pytest.raises(names.ConfigError, match="size makes them so"):
+        load(toy, **fields)
+    whole = load(toy, size=8, **fields)
+    images = np.concatenate([whole.train.images, whole.test.images])
+    np.testing.assert_array_equal(images, np.tile(ramp[:, 1:-1], (3, 1, 1, 1)))
+    half = load(toy, size=4, **fields)
+    assert half.image_shape == (4, 4, 3)
+    blocks = ramp[:, 1:-1].reshape(4, 2, 4, 2, 3).mean((1, 3))
+    np.testing.assert_allclose(half.train.images[0], blocks, atol=14)
+    assert half.fingerprint != whole.fingerprint
+    count = len(decoded)
+    for size, images in ((8, whole.train.images), (4, half.train.images)):
+        again = load(toy, size=size, **fields)  # each size has a cache of its own
+        np.testing.assert_array_equal(again.train.images, images)
+    assert len(decoded) == count
+    with pytest.raises(names.ConfigError, match="size -1 is negative"):
+        load(toy, size=-1, **fields)
 
 
 def test_small_sets_are_not_cached(toy):

@@ -62,3 +62,5 @@ def test_refused(place, change, message):
 def test_no_such_folder(tmp_path):
     with pytest.raises(names.ConfigError, match=r"no folder '.*absent'"):
         load(tmp_path / "absent")
+    with pytest.raises(names.ConfigError, match="needs data_dir"):
+        load("")

@@ -56,5 +56,11 @@ def test_more_than_8_bits_is_refused():
 
 @pytest.mark.parametrize("encoded", [b"", b"text", b"\xff\xd8\xff"])
 def test_no_picture(encoded):
-    with pytest.raises(OSError, match=r"cannot identify|truncated"):
+    with pytest.raises(OSError, match=f"identify the format of {len(encoded)} b"):
         decode(encoded, 3)
+
+
+def test_more_pixels_than_a_picture_has(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(ValueError, match="exceeds limit of 100 pixels"):
+        decode(saved(Image.fromarray(RAMP), "png"), 3)

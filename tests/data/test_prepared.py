@@ -98,7 +98,10 @@ def test_plugin_is_named_by_module_and_function():
 
 def test_unknown_name_lists_what_is_there(tmp_path, pictures):
     write_set(tmp_path, "toy", {"train": pictures(1)})
-    with refused(match=r"unknown dataset 'mnist'; choices: digits, .*\(toy; .*prepare"):
+    command = f"experiments.prepare mnist --data_dir={tmp_path}`"
+    with refused(
+        match=rf"unknown dataset 'mnist'; choices: digits.*\(toy\).*{command}"
+    ):
         data.load("mnist", data_dir=str(tmp_path))
     with refused(match="unknown field of dataset 'digits' 'split'"):
         data.load("digits", split="train")

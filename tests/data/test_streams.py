@@ -266,6 +266,12 @@ def test_arrays_cannot_be_streamed():
         sources.open_source(section)
 
 
+def test_size_is_for_sets_in_memory(folder):
+    section = {"name": "folder", "data_dir": folder, "size": 8, "stream": STREAM}
+    with pytest.raises(names.ConfigError, match=r"dataset\.size 8 is for sets in mem"):
+        sources.open_source(section)
+
+
 def test_missing_package_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "cnn_jax.data.streams", None)
     monkeypatch.delattr("cnn_jax.data.streams")

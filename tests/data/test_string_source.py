@@ -109,7 +109,14 @@ def test_the_fingerprint_tells_lines_apart():
     [
         ({"min_length": 0}, "at least 1 digit"),
         ({"touch": 0.5}, "unknown field of dataset 'digit_strings' 'touch'"),
+        ({"num_lines": 0}, "num_lines 0 is not positive"),
+        ({"spacing": (1,)}, r"spacing must be tuple\[int, int\], got \(1,\)"),
         ({"digits": {"name": "nothing"}}, "nothing"),
+        ({"digits": {}}, "dataset.digits needs a 'name'"),
+        ({"digits": "digits"}, "digits must be a section, got 'digits'"),
+        ({"digits": SECTION}, "makes batches of its own; it cannot be read as im"),
+        ({"stream": {"workers": 1}}, "makes batches of its own; it cannot be streamed"),
+        ({"stream": "yes"}, "dataset.stream must be a section, got 'yes'"),
     ],
 )
 def test_what_makes_no_lines_is_refused(fields, message):

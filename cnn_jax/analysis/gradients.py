@@ -1,0 +1,125 @@
+"""Gradient reach: how large the loss gradient is at each layer.
+
+He et al. (2015), section 4.1, argue that plain nets with batch norm do not suffer
+from vanishing gradients; Yang et al. (2019), "A mean field theory of batch
+normalization", that without shortcuts gradients *grow* towards the input, by a
+constant factor a layer. Norms over layers show it, before and during training.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from cnn_jax.analysis import layers
+from cnn_jax.analysis.trained import Batch, Net, Variables, at_initialisation, kind
+from cnn_jax.analysis.trained import variables as variables_of
+from cnn_jax.train.program import Program
+
+Loss = Callable[[Any, Batch], Float[Array, " batch"]]
+Row = dict[str, Any]
+
+
+def norms(
+    model: nn.Module, variables: Variables, batches: Iterable[Batch], loss: Loss
+) -> list[Row]:
+    """Norm of the loss gradient with respect to each layer's weights.
+
+    The gradient is that of a training step: of the mean loss of a batch, with the
+    batch's own batch-norm statistics. Weight decay is not part of it.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      batches: training batches; norms are averaged over them.
+      loss: (outputs, batch) to the loss of each example.
+
+    Returns:
+      One row a layer, in forward order: 'layer' (from 1), 'name',
+      'gradient_norm', 'weight_norm' and 'loss' (the same in every row).
+    """
+    found, losses, shape = [], [], None
+    for batch in batches:
+        shape = batch["image"].shape[1:]
+        value, by_path = _norms(model, loss, variables, batch)
+        losses.append(float(value))
+        found.append(jax.device_get(by_path))
+    if shape is None:
+        raise ValueError("gradients of no batch: at least one is needed")
+    rows = []
+    paths = layers.weight_layers(model, variables, shape)
+    for number, (name, path) in enumerate(paths.items(), start=1):
+        weights = np.asarray(layers.pick(variables["params"], path), np.float64)
+        rows.append(
+            {
+                "layer": number,
+                "name": name,
+                "gradient_norm": float(
+                    np.mean([layers.pick(one, path) for one in found])
+                ),
+                "weight_norm": float(np.sqrt(np.square(weights).sum())),
+                "loss": float(np.mean(losses)),
+            }
+        )
+    return rows
+
+
+@functools.partial(jax.jit, static_argnames=("model", "loss"))
+def _norms(
+    model: nn.Module, loss: Loss, variables: Variables, batch: Batch
+) -> tuple[Array, Any]:
+    """Mean loss, and the norm of its gradient for each array of parameters."""
+
+    def objective(params: Any) -> Array:
+        outputs, _ = model.apply(
+            {**variables, "params": params},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        losses = loss(outputs, batch)
+        return jnp.where(batch["mask"] > 0, losses, 0.0).sum() / batch["mask"].sum()
+
+    value, gradient = jax.value_and_grad(objective)(variables["params"])
+    return value, jax.tree.map(lambda g: jnp.sqrt(jnp.square(g).sum()), gradient)
+
+
+def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net]:
+    """A run's network along its training, trained anew in memory.
+
+    Runs keep their newest checkpoints only; a run of the same config and seed goes
+    through the same states, so it is repeated up to the last step that is asked for.
+
+    Args:
+      program: the run's, from `trained.program_of`.
+      seed: of the run.
+      steps: when to look, ascending; 0 is the initialisation.
+
+    Yields:
+      The network at each of the steps.
+    """
+    family, depth = kind(program)
+    net = at_initialisation(program, family, depth, seed)
+    if steps and steps[0] == 0:
+        yield net
+    state = program.devices.replicate(program.initial_state(seed))
+    size = program.config["batch_size"]
+    items = program.source.train_batches(seed, size, 0)
+    for step in range(1, max(steps, default=0) + 1):
+        item = program.devices.split(next(items)[0])
+        state, _ = program.train_step(state, program.resident, item)
+        if step in steps:
+            host = program.devices.fetch(state)
+            yield Net(family, depth, seed, step, program, variables_of(host))
+
+
+def global_norm(rows: Iterable[Row]) -> float:
+    """Norm of the gradient of all layers together."""
+    return float(optax.global_norm([np.float64(r["gradient_norm"]) for r in rows]))

@@ -1,0 +1,345 @@
+"""The loss around a trained network, along filter-normalised random directions.
+
+Li, Xu, Taylor, Studer and Goldstein (2018), "Visualizing the loss landscape of
+neural nets", section 4. A direction is Gaussian noise of the parameters' shapes
+in which each filter has the length of the network's own (a net with batch norm
+does not change when a filter is scaled, so that raw distances say nothing); the
+loss is looked up at ``parameters + a * first + b * second``. As published, biases
+and the parameters of batch norm stay (zero in every direction), a filter of a
+dense layer is what leads to one of its outputs, and batch norm runs in evaluation
+mode with the running statistics of the trained network at every point.
+
+A grid is evaluated by one compiled program that loops over a row of points, with
+the parameters, the directions and the images on the device; the host reads a row
+at a time. Directions and values are kept together (`save`), so that a landscape
+can be made again, or on a finer grid or more images along the same directions.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnn_jax.names import ConfigError
+
+Batch = Any
+Loss = Callable[[Any, Batch], Float[Array, " batch"]]
+# (parameters, whatever else it depends on) to named scalars.
+Objective = Callable[..., dict[str, Float[Array, ""]]]
+Report = Callable[[int, int], None]
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationLoss:
+    """Mean loss and error of a network in evaluation mode, as an `Objective`.
+
+    Attributes:
+      model: the network.
+      loss: (outputs, batch) to the loss of each example.
+      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
+    """
+
+    model: nn.Module
+    loss: Loss
+    errors: Loss
+
+    def __call__(
+        self, params: Any, batch_stats: Any, batches: Batch
+    ) -> dict[str, Float[Array, ""]]:
+        """'loss' and 'error' over all batches.
+
+        Args:
+          params: the network's parameters.
+          batch_stats: its running batch-norm statistics.
+          batches: from `stack`.
+        """
+        variables = {"params": params, "batch_stats": batch_stats}
+
+        def sums(batch: Batch) -> dict[str, Array]:
+            outputs = self.model.apply(variables, batch["image"], train=False)
+            real = batch["mask"] > 0
+            return {
+                "loss": jnp.where(real, self.loss(outputs, batch), 0.0).sum(),
+                "error": jnp.where(real, self.errors(outputs, batch), 0.0).sum(),
+            }
+
+        totals = jax.tree.map(jnp.sum, jax.lax.map(sums, batches))
+        count = batches["mask"].sum()
+        return {key: total / count for key, total in totals.items()}
+
+
+def stack(batches: Iterable[Batch]) -> Batch:
+    """Batches of one size as one mapping of arrays, a batch an entry."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+
+
+def filter_normalized(direction: Any, params: Any) -> Any:
+    """Give each filter of a direction the length of the network's (section 4).
+
+    ``d <- d / |d| * |theta|`` for every filter: the weights to one output, a
+    convolution's (height, width, channels) or a dense layer's inputs. Biases and
+    scales, and whatever has one axis, become zero.
+
+    Args:
+      direction: a tree like ``params``.
+      params: the network's parameters.
+
+    Returns:
+      The normalised direction.
+    """
+
+    def normalized(path: Any, d: Array, theta: Array) -> Array:
+        if theta.ndim < 2 or path[-1].key in ("bias", "scale"):
+            return jnp.zeros_like(d)
+        # Axes in front of a kernel's own hold layers stacked for a scan.
+        axes = (-4, -3, -2) if theta.ndim >= 4 else (-2,)
+        length = jnp.sqrt(jnp.square(theta).sum(axes, keepdims=True))
+        own = jnp.sqrt(jnp.square(d).sum(axes, keepdims=True))
+        return d * jnp.where(own > 0, length / jnp.where(own > 0, own, 1.0), 0.0)
+
+    direction, params = jax.tree.map(jnp.asarray, (direction, params))
+    return jax.tree_util.tree_map_with_path(normalized, direction, params)
+
+
+def random_directions(params: Any, seed: int, count: int) -> tuple[Any, ...]:
+    """Filter-normalised Gaussian directions.
+
+    Args:
+      params: the network's parameters.
+      seed: of the noise.
+      count: how many.
+
+    Returns:
+      ``count`` trees like ``params``.
+    """
+    return _directions(params, jax.random.key(seed), count)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _directions(params: Any, key: Array, count: int) -> tuple[Any, ...]:
+    leaves, structure = jax.tree.flatten(params)
+    directions = []
+    for own in jax.random.split(key, count):
+        keys = jax.random.split(own, len(leaves))
+        noise = [
+            jax.random.normal(key, leaf.shape)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ]
+        noise = jax.tree.unflatten(structure, noise)
+        directions.append(filter_normalized(noise, params))
+    return tuple(directions)
+
+
+def evaluate(
+    objective: Objective,
+    params: Any,
+    directions: Sequence[Any],
+    axes: Sequence[Float[np.ndarray, "_"]],
+    fixed: Sequence[Any] = (),
+    side_by_side: int = 1,
+    report: Report | None = None,
+) -> dict[str, np.ndarray]:
+    """An objective on the grid of ``axes`` along ``directions``.
+
+    Args:
+      objective: (params, *fixed) to named scalars; hashable, since programs are
+        kept by it.
+      params: the centre of the grid.
+      directions: one or more trees like ``params``.
+      axes: coordinates along each direction.
+      fixed: further arguments of the objective.
+      side_by_side: points computed at once by a vectorised program; it should
+        divide the last axis. On a CPU more than one is slower, since kernels
+        that differ by point make grouped convolutions of ordinary ones.
+      report: called with the rows done and the rows in all.
+
+    Returns:
+      Arrays of shape (points of the first axis, points of the second, ...).
+
+    Raises:
+      ValueError: not one axis a direction.
+    """
+    if len(axes) != len(directions) or not axes:
+        raise ValueError(f"{len(directions)} directions need as many axes: {len(axes)}")
+    shape = tuple(len(axis) for axis in axes)
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    rows = points.reshape(-1, shape[-1], len(axes)).astype(np.float32)
+    params, directions, fixed = jax.device_put(
+        (params, tuple(directions), tuple(fixed))
+    )
+    found = []
+    for row in rows:
+        values = _row(objective, params, directions, row, fixed, side_by_side)
+        found.append(jax.device_get(values))
+        if report is not None:
+            report(len(found), len(rows))
+    return {
+        key: np.stack([values[key] for values in found]).reshape(shape)
+        for key in found[0]
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("objective", "side_by_side"))
+def _row(
+    objective: Objective,
+    params: Any,
+    directions: tuple[Any, ...],
+    points: Float[Array, "points axes"],
+    fixed: tuple[Any, ...],
+    side_by_side: int,
+) -> dict[str, Float[Array, " points"]]:
+    def at(point: Float[Array, " axes"]) -> dict[str, Array]:
+        moved = params
+        for axis, direction in enumerate(directions):
+            step = point[axis]
+            moved = jax.tree.map(lambda p, d, step=step: p + step * d, moved, direction)
+        return objective(moved, *fixed)
+
+    return jax.lax.map(
+        at, points, batch_size=side_by_side if side_by_side > 1 else None
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Landscape:
+    """Values of an objective along directions, and all that is needed again.
+
+    Attributes:
+      seed: of the directions.
+      axes: coordinates along each direction.
+      directions: trees like the parameters.
+      values: by name, arrays of the grid's shape.
+      centre: SHA-256 of the parameters at the origin, in hexadecimal.
+    """
+
+    seed: int
+    axes: tuple[np.ndarray, ...]
+    directions: tuple[Any, ...]
+    values: dict[str, np.ndarray]
+    centre: str
+
+
+def explore(
+    objective: Objective,
+    params: Any,
+    axes: Sequence[Float[np.ndarray, "_"]],
+    seed: int,
+    fixed: Sequence[Any] = (),
+    side_by_side: int = 1,
+    report: Report | None = None,
+) -> Landscape:
+    """The landscape of an objective around ``params``, along new random directions.
+
+    Args:
+      objective: see `evaluate`, as for the arguments that are not listed here.
+      params: the centre.
+      axes: coordinates along each direction: one axis for a curve, two for a
+        surface (in the paper 51 points from -1 to 1).
+      seed: of the directions.
+      fixed: further arguments of the objective.
+      side_by_side: points computed at once.
+      report: of progress.
+
+    Returns:
+      The `Landscape`.
+    """
+    directions = jax.device_get(random_directions(params, seed, len(axes)))
+    values = evaluate(objective, params, directions, axes, fixed, side_by_side, report)
+    axes = tuple(np.asarray(axis) for axis in axes)
+    return Landscape(seed, axes, directions, values, digest(params))
+
+
+def digest(params: Any) -> str:
+    """SHA-256 of parameters: names, types, shapes and values, in hexadecimal."""
+    found = hashlib.sha256()
+    for name, leaf in sorted(_flat(params).items()):
+        found.update(f"{name}{leaf.dtype.str}{leaf.shape}".encode())
+        found.update(np.ascontiguousarray(leaf).data)
+    return found.hexdigest()
+
+
+def save(landscape: Landscape, path: str | os.PathLike[str]) -> None:
+    """Write a landscape as one ``.npz`` file, directions included."""
+    arrays = {
+        "format": np.array(FORMAT),
+        "seed": np.array(landscape.seed),
+        "centre": np.array(landscape.centre),
+        **{f"axis/{n}": axis for n, axis in enumerate(landscape.axes)},
+        **{f"value/{name}": value for name, value in landscape.values.items()},
+    }
+    for number, direction in enumerate(landscape.directions):
+        for name, leaf in _flat(direction).items():
+            arrays[f"direction/{number}/{name}"] = leaf
+    with open(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load(path: str | os.PathLike[str]) -> Landscape:
+    """Read what `save` wrote.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The landscape; `evaluate` with its directions makes its values again.
+
+    Raises:
+      ConfigError: no such file, or not a landscape of this version's format.
+    """
+    try:
+        with np.load(pathlib.Path(path)) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} cannot be read as a landscape: {error}") from None
+    if int(arrays.get("format", 0)) != FORMAT:
+        raise ConfigError(f"{path} is not a landscape of format {FORMAT}")
+
+    def under(prefix: str) -> dict[str, np.ndarray]:
+        names = (name for name in arrays if name.startswith(prefix))
+        return {name.removeprefix(prefix): arrays[name] for name in names}
+
+    count = len(under("axis/"))
+    return Landscape(
+        seed=int(arrays["seed"]),
+        axes=tuple(arrays[f"axis/{number}"] for number in range(count)),
+        directions=tuple(
+            flax.traverse_util.unflatten_dict(under(f"direction/{number}/"), sep="/")
+            for number in range(count)
+        ),
+        values=under("value/"),
+        centre=str(arrays["centre"]),
+    )
+
+
+def local_minima(values: Float[np.ndarray, "rows columns"]) -> int:
+    """Inner points of a grid that lie below all their eight neighbours.
+
+    A smooth bowl has one. Points that are not finite count as high ground.
+    """
+    ground = np.where(np.isfinite(values), values, np.inf)
+    centre = ground[1:-1, 1:-1]
+    rows, columns = centre.shape
+    lowest = np.isfinite(centre)
+    for down in range(3):
+        for right in range(3):
+            if (down, right) != (1, 1):
+                lowest &= centre < ground[down : down + rows, right : right + columns]
+    return int(lowest.sum())
+
+
+def _flat(tree: Any) -> dict[str, np.ndarray]:
+    flat = flax.traverse_util.flatten_dict(tree, sep="/")
+    return {name: np.asarray(leaf) for name, leaf in flat.items()}

@@ -1,0 +1,104 @@
+"""What the layers of a network are, in the order in which it computes them.
+
+Modules are watched as they are called (linen's `intercept_methods`), so that any
+network can be looked at, a user's own too, and none needs code for it. Layouts
+that scan over blocks hide them: convert to the unrolled layout first.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax.analysis.trained import Variables
+
+See = Callable[[nn.Module, Any, Any], None]
+
+
+def watch(
+    model: nn.Module,
+    variables: Variables,
+    images: Float[Array, "batch height width channels"],
+    see: See,
+    train: bool = False,
+) -> tuple[Any, Any]:
+    """Apply a network and show every module that is called on the way.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      images: normalised images.
+      see: called with (module, its first argument, its output) after each call,
+        inner modules before those that hold them.
+      train: as for ``model.apply``.
+
+    Returns:
+      The network's outputs, and the batch statistics after the call.
+    """
+
+    def interceptor(next_method, args, kwargs, context):
+        output = next_method(*args, **kwargs)
+        if context.method_name == "__call__":
+            see(context.module, args[0], output)
+        return output
+
+    with nn.intercept_methods(interceptor):
+        outputs, changed = model.apply(
+            variables, images, train=train, mutable=["batch_stats"]
+        )
+    return outputs, changed.get("batch_stats", {})
+
+
+def name_of(module: nn.Module) -> str:
+    """Path of a bound module in its network, 'stage1_block1/conv1'."""
+    return "/".join(module.path)
+
+
+def kernel_of(module: nn.Module) -> tuple[str, Array] | None:
+    """Name and value of a module's own weights: its parameter of two axes or more.
+
+    Biases and the scales of normalisation have one axis; they are no weights here.
+    """
+    for name, value in module.variables.get("params", {}).items():
+        if not isinstance(value, dict) and value.ndim >= 2:
+            return name, value
+    return None
+
+
+def weight_layers(
+    model: nn.Module, variables: Variables, image: tuple[int, int, int]
+) -> dict[str, tuple[str, ...]]:
+    """The layers that have weights, in forward order.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      image: (height, width, channels).
+
+    Returns:
+      Path of each layer's weights in 'params', by the layer's name. A projection
+      stands where it is computed, after its block's branch.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        del inputs, output
+        own = kernel_of(module)
+        if own is not None:
+            found.setdefault(name_of(module), (*module.path, own[0]))
+
+    jax.eval_shape(
+        lambda x: watch(model, variables, x, see)[0],
+        jax.ShapeDtypeStruct((1, *image), jnp.float32),
+    )
+    return found
+
+
+def pick(tree: Any, path: tuple[str, ...]) -> Any:
+    """The entry of nested mappings at a path."""
+    for key in path:
+        tree = tree[key]
+    return tree

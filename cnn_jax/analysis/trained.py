@@ -1,0 +1,240 @@
+"""Networks from run directories: model, variables and batches."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cnn_jax.data.sources import Split
+from cnn_jax.names import ConfigError
+from cnn_jax.train import checkpoint
+from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
+
+Variables = Mapping[str, Any]
+Batch = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Evaluation batches of a split, made anew for each pass over them.
+
+    Attributes:
+      program: whose data and preprocessing.
+      split: 'train' or 'test'.
+      images: use this many at most; 0 for all.
+    """
+
+    program: Program
+    split: Split
+    images: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = self.program.config["eval_batch_size"]
+        items = self.program.source.eval_batches(self.split, size)
+        resident = self.program.source.resident()
+        last = -(-self.images // size) if self.images else None
+        for number, item in enumerate(itertools.islice(items, last)):
+            batch = dict(_prepare(self.program, resident, item))
+            left = self.images - number * size if self.images else size
+            batch["mask"] = batch["mask"].at[left:].set(0)
+            yield batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A network of a run, at one step of its training.
+
+    Attributes:
+      family: 'plain', 'residual', or what the config calls the model.
+      depth: weight layers.
+      seed: of the run.
+      step: optimizer steps that the variables have seen.
+      program: the run's program on one device, shared by the seeds of a shape.
+      variables: 'params' and 'batch_stats', on the host.
+    """
+
+    family: str
+    depth: int
+    seed: int
+    step: int
+    program: Program = dataclasses.field(repr=False)
+    variables: Variables = dataclasses.field(repr=False)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.program.model
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """The columns that say which network a row is about."""
+        return {
+            "family": self.family,
+            "depth": self.depth,
+            "seed": self.seed,
+            "step": self.step,
+        }
+
+    def batches(self, split: Split, images: int = 0) -> Batches:
+        """Batches in evaluation order.
+
+        Args:
+          split: 'train' or 'test'.
+          images: use this many at most; 0 for all.
+
+        Returns:
+          An iterable that can be gone through any number of times.
+        """
+        return Batches(self.program, split, images)
+
+    def train_batches(self, count: int) -> list[Batch]:
+        """The first batches that the run was trained on, without augmentation."""
+        size = self.program.config["batch_size"]
+        items = self.program.source.train_batches(self.seed, size, 0)
+        resident = self.program.source.resident()
+        return [
+            _prepare(self.program, resident, item)
+            for item, _ in itertools.islice(items, count)
+        ]
+
+    def at_initialisation(self) -> "Net":
+        """The same network before its first step."""
+        return at_initialisation(self.program, self.family, self.depth, self.seed)
+
+
+def at_initialisation(program: Program, family: str, depth: int, seed: int) -> Net:
+    """A network as a run of this seed starts.
+
+    Args:
+      program: of the run.
+      family: see `Net`.
+      depth: weight layers.
+      seed: of the run.
+
+    Returns:
+      The network at step 0.
+    """
+    return Net(family, depth, seed, 0, program, variables(program.initial_state(seed)))
+
+
+def variables(state: Any) -> Variables:
+    """What ``model.apply`` takes, from a `TrainState`."""
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+def program_of(directory: str | os.PathLike[str]) -> Program:
+    """The program of a run, on one device, with the run's batch-norm groups.
+
+    Args:
+      directory: of the run.
+
+    Returns:
+      The program; runs that differ by their seed alone can share it.
+
+    Raises:
+      ConfigError: no run directory, or one whose config cannot be run here.
+    """
+    config = RunDirectory(directory).config()
+    if config is None:
+        raise ConfigError(f"{directory} holds no run (no config.json)")
+    config.pop(FINGERPRINT, None)
+    group = config.pop(BN_IMAGES, config["parallel"]["bn_group_size"])
+    config["parallel"] = {"mode": "pmap", "devices": 1, "bn_group_size": group}
+    return Program(_with_tuples(config))
+
+
+def load(directory: str | os.PathLike[str], program: Program | None = None) -> Net:
+    """The network of a run at its newest whole checkpoint: the final one, if finished.
+
+    Args:
+      directory: of the run.
+      program: from `program_of`, where the caller has it already.
+
+    Returns:
+      The network.
+
+    Raises:
+      ConfigError: not a run, or one of another config than the program's.
+      CheckpointError: there is no checkpoint, or none is whole.
+    """
+    place = RunDirectory(directory)
+    program = program or program_of(directory)
+    config = place.config()
+    if config is None:
+        raise ConfigError(f"{directory} holds no run (no config.json)")
+    if _with_tuples(config["model"]) != _with_tuples(program.config["model"]):
+        raise ConfigError(f"{directory} holds another network than the program's")
+    seed = config["seed"]
+    template = program.initial_state(seed)
+    state = _newest(place.checkpoints, template)
+    family, depth = kind(program)
+    return Net(family, depth, seed, int(state.step), program, variables(state))
+
+
+def kind(program: Program) -> tuple[str, int]:
+    """Family and depth of a program's network.
+
+    Returns:
+      'plain' or 'residual' where the network can have shortcuts, else the model's
+      name in the config; and its weight layers, or 0 where it has no such field.
+    """
+    shortcut = getattr(program.model, "shortcut", "")
+    family = "plain" if shortcut == "none" else "residual"
+    return (
+        family if shortcut else program.config["model"]["name"],
+        getattr(program.model, "depth", 0),
+    )
+
+
+def fingerprint(directory: str | os.PathLike[str]) -> str:
+    """What tells a run's newest checkpoint from any other: the SHA-256 of its state.
+
+    Returns:
+      It, as the file's header says; '' where there is no readable checkpoint.
+    """
+    found = checkpoint.steps(RunDirectory(directory).checkpoints)
+    if not found:
+        return ""
+    with open(found[-1], "rb") as file:
+        try:
+            return json.loads(file.readline())["sha256"]
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+
+def _newest(directory: pathlib.Path, template: Any) -> Any:
+    """The newest whole state; the run may be going on, so nothing is moved."""
+    complaints = []
+    for path in reversed(checkpoint.steps(directory)):
+        try:
+            return checkpoint.read(path, template)[0]
+        except CheckpointError as error:
+            complaints.append(str(error))
+    reason = "; ".join(complaints) or "there is none"
+    raise CheckpointError(f"no usable checkpoint in {directory}: {reason}")
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def _prepare(program: Program, resident: Any, item: Any) -> Batch:
+    """A batch as the network sees it, from the source's item."""
+    batch = program.source.take(resident, item)
+    image = program.preprocess(batch["image"])
+    if len(image) != len(batch["mask"]):
+        raise ConfigError("analyses look at one view of an example; set views to 1")
+    return {"image": image, "label": batch["label"], "mask": batch["mask"]}
+
+
+def _with_tuples(value: Any) -> Any:
+    """What JSON holds as lists, as tuples: fields of a network must be hashable."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,114 @@
+"""Pieces of work made in several processes, one a core on CPU."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+
+from cnn_jax import execution
+from cnn_jax.train.interrupt import Interrupted, StopRequest
+
+# Seconds between looks at signals and at the parent process.
+LOOK_EVERY = 0.2
+
+
+class Piece(Protocol):
+    """A piece of work that keeps its result on disk; it is sent to a process."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+
+    def kept(self) -> Any:
+        """The result if it is there, else None."""
+
+    def make(self) -> Any:
+        """Make the result, keep it and return it."""
+
+
+def make_all(
+    pieces: Sequence[Piece], workers: int, report: Callable[[str], None]
+) -> list[Any]:
+    """The result of every piece; what is kept is not made again.
+
+    Args:
+      pieces: what is to be done, longest first.
+      workers: processes; 0 for one a core on CPU, and none beside this one on a
+        GPU or TPU, which a single process holds.
+      report: called with the name of each piece as it is done.
+
+    Returns:
+      Results in the order of the pieces.
+
+    Raises:
+      Interrupted: a signal asked to stop; what was done is kept.
+      Exception: what a piece raised, as soon as it did.
+    """
+    results: dict[int, Any] = {}
+    for number, piece in enumerate(pieces):
+        found = piece.kept()
+        if found is not None:
+            results[number] = found
+            report(piece.name)
+    todo = [number for number in range(len(pieces)) if number not in results]
+    cores = execution.cores()
+    if not workers:
+        workers = min(len(cores), 8) if jax.default_backend() == "cpu" else 1
+    workers = min(workers, len(todo))
+    if workers <= 1:
+        for number in todo:
+            with StopRequest() as stop:
+                results[number] = pieces[number].make()
+            report(pieces[number].name)
+            if stop.received:
+                raise Interrupted(stop.received)
+        return [results[number] for number in range(len(pieces))]
+    context = multiprocessing.get_context("spawn")
+    places: Any = context.Queue()
+    for number in range(workers):
+        places.put(cores[number::workers] or cores)
+    executor = concurrent.futures.ProcessPoolExecutor(
+        workers, context, _start, (places, os.getpid())
+    )
+    with StopRequest() as stop:
+        futures = {executor.submit(_make, pieces[n]): n for n in todo}
+        left = set(futures)
+        try:
+            while left and not stop.received:
+                done, left = concurrent.futures.wait(
+                    left, LOOK_EVERY, concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    results[futures[future]] = future.result()
+                    report(pieces[futures[future]].name)
+        finally:
+            # Pieces write their results in one go, so they can be cut off.
+            executor.shutdown(wait=not left, cancel_futures=True)
+            if left:
+                for process in multiprocessing.active_children():
+                    process.terminate()
+    if left:
+        raise Interrupted(stop.received)
+    return [results[number] for number in range(len(pieces))]
+
+
+def _make(piece: Piece) -> Any:
+    return piece.make()
+
+
+def _start(places: Any, parent: int) -> None:
+    """A worker's beginning: its own cores, and an end with its parent."""
+    if hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, places.get())
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

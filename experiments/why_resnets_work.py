@@ -1,0 +1,149 @@
+"""Why residual networks work: what trained plain and residual nets look like inside.
+
+    python -m experiments.why_resnets_work [--study=DIR | --run=DIR] \
+        [--config=configs/why_resnets_work_digits.py] [--workdir=DIR] \
+        [--only=gradients,responses] [--workers=N]
+
+Looks at the nets of a study (trained first, unless ``--study`` names one that is) or
+at a single run, and writes a CSV and figures (PNG and SVG) of each analysis into
+``runs/NAME`` by default. What is done is kept: the same command goes on after a stop.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from cnn_jax import execution, study
+from cnn_jax.analysis import trained
+from cnn_jax.names import ConfigError
+from cnn_jax.train import config as run_config
+from experiments import analyses, launch
+from experiments.analyses import ANALYSES, Piece, Row, Shape
+from experiments.pool import make_all
+from experiments.progress import StudyProgress, counted
+from experiments.tables import write_csv
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "workdir",
+        "",
+        "Directory of the results; runs/NAME if empty.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "study",
+        "",
+        "A study that has been trained, instead of a new one.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("run", "", "A single run to look at.", flag_values=values)
+    flags.DEFINE_list(
+        "only", [], f"Some of: {', '.join(ANALYSES)}.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "workers",
+        0,
+        "Processes that work; 0 for one a core on CPU, one on a GPU or TPU.",
+        lower_bound=0,
+        flag_values=values,
+    )
+
+
+def body(values: flags.FlagValues) -> int:
+    """Train what is not finished, measure what is not kept, write everything."""
+    config = run_config.as_dict(values.config)
+    chosen = analyses.check(config, values.only)
+    directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
+    if values.study and values.run:
+        raise ConfigError("--study and --run exclude each other")
+    if values.run:
+        shapes = [shape_of(values.run)]
+    elif values.study:
+        shapes = shapes_of(pathlib.Path(values.study))
+    else:
+        train(config["study"], directory / "study", values.workers)
+        shapes = shapes_of(directory / "study")
+    pieces = [
+        Piece(name, shape, config[name], directory / "analyses")
+        for shape in sorted(shapes, key=lambda shape: -shape.depth)
+        for name in chosen
+        if ANALYSES[name].wants(shape, config[name])
+    ]
+    with counted("analyses", len(pieces)) as report:
+        found = make_all(pieces, values.workers, report)
+    for name in chosen:
+        write(
+            name,
+            [
+                row
+                for piece, rows in zip(pieces, found, strict=True)
+                for row in rows
+                if piece.analysis == name
+            ],
+            directory,
+            config["name"],
+        )
+    return 0
+
+
+def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None:
+    """Train the study's runs that are not finished.
+
+    Raises:
+      ConfigError: a run failed or diverged: what is missing must not go unnoticed.
+    """
+    runs = study.expand(config)
+    with StudyProgress(runs) as progress:
+        workers = workers or execution.default_workers(runs)
+        unfinished = execution.execute(runs, directory, progress, workers)
+    if unfinished:
+        lines = "; ".join(f"{e.run.name} {e.status}: {e.message}" for e in unfinished)
+        raise ConfigError(f"the study is not complete: {lines}")
+
+
+def shapes_of(directory: pathlib.Path) -> list[Shape]:
+    """The shapes of a study's finished runs.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in study.collect(directory)[0]:
+        if row["status"] == "finished":
+            name = f"{row['family']}-{row['depth']}-seed{row['seed']}"
+            key = row["family"], row["depth"]
+            found.setdefault(key, []).append(str(directory / "runs" / name))
+    if not found:
+        raise ConfigError(f"{directory} holds no finished runs of a study")
+    return [Shape(*key, tuple(runs)) for key, runs in found.items()]
+
+
+def shape_of(run: str) -> Shape:
+    """A single run as a shape of its own."""
+    family, depth = trained.kind(analyses.program_of((run,)))
+    return Shape(family, depth, (run,))
+
+
+def write(name: str, rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
+    """The table and the figures of an analysis, from its rows."""
+    if not rows:
+        print(f"{name}: none of the nets is looked at", file=sys.stderr)
+        return
+    ordered = sorted(rows, key=lambda row: (row["family"], row["depth"], row["seed"]))
+    write_csv(directory / f"{name}.csv", tuple(ordered[0]), ordered)
+    ANALYSES[name].draw(ordered, directory, title)
+    print(directory / f"{name}.csv")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv, config="why_resnets_work_digits.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

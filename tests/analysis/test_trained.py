@@ -1,0 +1,95 @@
+"""Networks from run directories: the run's own numbers come out again."""
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax.analysis import gradients, trained
+from cnn_jax.names import ConfigError
+from cnn_jax.train import checkpoint
+from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.loop import fit
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import RunDirectory
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on two devices, its directory and result."""
+    place = RunDirectory(tmp_path_factory.mktemp("trained") / "run")
+    config = tiny.config(parallel={"devices": 2}, augment={"name": "none"})
+    del config["augment"]["pad"], config["augment"]["flip"]
+    return place, fit(Program(config), 3, place)
+
+
+@pytest.fixture(scope="module")
+def net(run):
+    return trained.load(run[0].path)
+
+
+def test_the_final_network_makes_the_errors_of_the_result(run, net):
+    _, result = run
+    for split, key in (("train", "clean_train_error"), ("test", "test_error")):
+        wrong, count = 0.0, 0.0
+        for batch in net.batches(split):
+            outputs = net.model.apply(net.variables, batch["image"], train=False)
+            wrong += float((net.program.errors(outputs, batch) * batch["mask"]).sum())
+            count += float(batch["mask"].sum())
+        assert wrong / count == pytest.approx(result[key])
+    assert (net.family, net.depth, net.seed, net.step) == ("residual", 8, 3, 12)
+
+
+def test_batch_norm_groups_are_those_of_the_run(run, net):
+    assert net.program.bn_images == 8  # 16 images on two devices
+    assert net.program.devices.count == 1
+
+
+def test_batches_stop_at_the_images_asked_for(net):
+    counts = [float(batch["mask"].sum()) for batch in net.batches("train", 30)]
+    assert counts == [24, 6]
+    assert sum(float(b["mask"].sum()) for b in net.batches("train")) == 40
+
+
+def test_a_repeated_training_goes_through_the_states_of_the_run(run, net):
+    place, _ = run
+    states = list(gradients.snapshots(net.program, net.seed, (0, 8, 12)))
+    assert [state.step for state in states] == [0, 8, 12]
+    kept, _ = checkpoint.read(
+        checkpoint.steps(place.checkpoints)[0], net.program.initial_state(0)
+    )
+    assert int(kept.step) == 8
+    for one, other in ((states[1].variables["params"], kept.params),):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4), one, other)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6),
+        states[2].variables,
+        net.variables,
+    )
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_left_in_place(
+    run, net, tmp_path, capsys
+):
+    place, _ = run
+    copy = tmp_path / "run"
+    (copy / "checkpoints").mkdir(parents=True)
+    for path in (place.path / "config.json", *checkpoint.steps(place.checkpoints)):
+        (copy / path.relative_to(place.path)).write_bytes(path.read_bytes())
+    older, newer = checkpoint.steps(copy / "checkpoints")
+    assert trained.fingerprint(copy) == trained.fingerprint(place.path)
+    newer.write_bytes(newer.read_bytes()[:-5])
+    assert trained.load(copy, net.program).step == 8
+    assert newer.exists()
+    older.unlink()
+    with pytest.raises(CheckpointError, match="checksum"):
+        trained.load(copy, net.program)
+    newer.unlink()
+    with pytest.raises(CheckpointError, match="there is none"):
+        trained.load(copy, net.program)
+    assert trained.fingerprint(copy) == ""
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no run"):
+        trained.load(tmp_path)
