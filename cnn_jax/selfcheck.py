@@ -63,7 +63,10 @@ def _gradients_are_right(channels: int, features: int, stride: int) -> bool:
     def integers(*shape: int) -> np.ndarray:
         return rng.integers(-3, 4, shape).astype(np.float32)
 
-    images, kernel = integers(2, SIZE, SIZE, channels), integers(3, 3, channels, features)
+    images, kernel = (
+        integers(2, SIZE, SIZE, channels),
+        integers(3, 3, channels, features),
+    )
     weights = integers(2, out, out, features)
 
     @jax.jit

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from cnn_jax import names, plots_gtn
+from cnn_jax import names, plots_gtn, selfcheck
 from cnn_jax.train import checkpoint
 from cnn_jax.train import config as run_config
 from cnn_jax.train.loop import fit
@@ -82,6 +82,8 @@ def body(values: flags.FlagValues) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = check(values.config)
     directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
+    if not values.plot_only:
+        selfcheck.check_backend()
     if values.speed:
         directory.mkdir(parents=True, exist_ok=True)
         write_speed(config["system"], directory)

@@ -1,7 +1,8 @@
 """How a command starts: flags, config file, and errors as one line.
 
-A user's mistake ends with one line on stderr and status 2, a run that diverged
-or has no usable checkpoint with status 1, a signal with 128 + its number.
+A user's mistake or a disk that fails ends with one line on stderr and status 2, a
+run that diverged or has no usable checkpoint, or a backend that computes wrongly,
+with status 1, a signal with 128 + its number.
 """
 
 import pathlib
@@ -12,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from cnn_jax.names import ConfigError
+from cnn_jax.selfcheck import WrongBackend
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import Diverged
@@ -52,7 +54,7 @@ def run(
         return body(values)
     except (ConfigError, OSError) as error:
         return _fail(error, 2)
-    except (CheckpointError, Diverged) as error:
+    except (CheckpointError, Diverged, WrongBackend) as error:
         return _fail(error, 1)
     except Interrupted as error:
         print(f"{error}; the same command goes on from there", file=sys.stderr)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from cnn_jax import selfcheck
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
@@ -28,6 +29,7 @@ def define(values: flags.FlagValues) -> None:
 def body(values: flags.FlagValues) -> int:
     """Train, and print the result."""
     program = Program(values.config)
+    selfcheck.check_backend()
     directory = RunDirectory(values.workdir)
     with single_run(program.config["steps"]) as report:
         result = fit(program, values.config.seed, directory, report)

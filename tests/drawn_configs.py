@@ -60,17 +60,17 @@ SCALARS = {
 
 def small_model(name: str) -> tuple[dict[str, Any], int, dict[str, Any]]:
     """A section of a small network, the side of its images, and its data."""
-    for prefix, (fields, side, dataset) in SMALL.items():
-        if name.startswith(prefix):
-            break
+    prefix = next((key for key in SMALL if name.startswith(key)), "")
+    if prefix:
+        fields, side, dataset = SMALL[prefix]
     else:  # an ImageNet layout, with a block a stage
         block = models.TABLE[name].keywords["block"]
         depth = 10 if block == "basic" else 14
         fields = {"depth": depth, "widths": (2, 2, 2, 2), "stage_sizes": (1, 1, 1, 1)}
         side, dataset = 0, IMAGES
-    if name.startswith("alexnet"):
+    if prefix == "alexnet":
         fields = {**fields, "image_size": side, "stem": (3, 1, 1)}
-    if name.startswith("vgg"):
+    if prefix == "vgg":
         fields = {**fields, "image_size": side}
     return {"name": name, **fields}, side, dataset
 

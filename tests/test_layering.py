@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALLOWED = {
     "names": set(),
     "backend": set(),
+    "selfcheck": {"models"},
     "graphs": set(),
     "acceptors": {"graphs"},
     "models": {"graphs", "acceptors"},

@@ -4,8 +4,6 @@ import math
 import traceback
 
 import hypothesis
-import numpy as np
-import pytest
 
 from cnn_jax.names import ConfigError
 from cnn_jax.train.program import Program

@@ -1,7 +1,7 @@
 """Losses: (outputs, batch) to the loss of each example, by name.
 
-A loss of strings, whose outputs are graphs and no class scores, has an attribute
-``errors``: a function (outputs, batch) to 1 for each example that is wrong, else 0.
+A loss whose outputs are no class scores has an attribute ``errors``: a function
+(outputs, batch) to 1 for each example that is wrong, else 0.
 """
 
 import math

@@ -192,19 +192,20 @@ class Program:
         name = self.config["loss"]["name"]
         if name not in losses.LOSSES:
             return
-        reads = hasattr(losses.LOSSES[name], "errors")
-        for what, strings in (
-            (f"model {self.config['model']['name']!r}", isinstance(outputs, Graph)),
-            (f"dataset {self.source.name!r}", getattr(self.source, "strings", False)),
-        ):
-            if strings != reads:
-                kinds = (
-                    "strings" if strings else "classes",
-                    "strings" if reads else "classes",
-                )
+        wanted = "strings" if name == "strings" else "classes"
+        graph = isinstance(outputs, Graph)
+        strings = getattr(self.source, "strings", False)
+        found = {
+            f"model {self.config['model']['name']!r}": "strings"
+            if graph
+            else "classes",
+            f"dataset {self.source.name!r}": "strings" if strings else "classes",
+        }
+        for what, kind in found.items():
+            if kind != wanted:
                 raise names.ConfigError(
-                    f"{what} gives {kinds[0]}, but loss {name!r} is one of {kinds[1]}"
+                    f"{what} gives {kind}, but loss {name!r} is one of {wanted}"
                 )
-        if not reads:
+        if wanted == "classes":
             label = jax.ShapeDtypeStruct((1,), jnp.int32)
-            jax.eval_shape(self._loss, outputs, {"label": label})
+            jax.eval_shape(self.loss, outputs, {"label": label})
