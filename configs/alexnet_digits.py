@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 940
+    config.steps_per_dispatch = 24
     config.log_every = 47
     config.eval_every = 235
     config.checkpoint_every = 940

@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 128
     config.steps = 900_000
+    config.steps_per_dispatch = 1
     config.log_every = 500
     config.eval_every = 10_000
     config.checkpoint_every = 10_000

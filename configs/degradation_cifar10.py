@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
     run.batch_size = 128
     run.eval_batch_size = 1000
     run.steps = 64_000
+    run.steps_per_dispatch = 50
     run.log_every = 391  # about an epoch
     run.eval_every = 1955
     run.checkpoint_every = 4000

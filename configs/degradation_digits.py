@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
     run.batch_size = 128
     run.eval_batch_size = 512
     run.steps = 140
+    run.steps_per_dispatch = 12
     run.log_every = 12
     run.eval_every = 24
     run.checkpoint_every = 70

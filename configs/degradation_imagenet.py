@@ -78,6 +78,7 @@ def get_config() -> ConfigDict:
     run.batch_size = 256
     run.eval_batch_size = 256
     run.steps = 600_000
+    run.steps_per_dispatch = 1
     run.log_every = 500
     run.eval_every = 5_000
     run.checkpoint_every = 5_000

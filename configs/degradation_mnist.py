@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
     run.batch_size = 128
     run.eval_batch_size = 1000
     run.steps = 4_690
+    run.steps_per_dispatch = 10
     run.log_every = 67
     run.eval_every = 469
     run.checkpoint_every = 938

@@ -108,6 +108,7 @@ def run() -> ConfigDict:
     }
     run.warmup = {"rate": 0.0, "until_error": 0.0}
     run.eval_batch_size = 64
+    run.steps_per_dispatch = 10
     run.log_every = 50
     run.eval_every = 0
     run.checkpoint_every = 0

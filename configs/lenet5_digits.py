@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 16
     config.eval_batch_size = 500
     config.steps = 2820
+    config.steps_per_dispatch = 94
     config.log_every = 94
     config.eval_every = 940
     config.checkpoint_every = 2820

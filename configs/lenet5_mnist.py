@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 16
     config.eval_batch_size = 1000
     config.steps = 75_000  # 20 epochs
+    config.steps_per_dispatch = 250
     config.log_every = 750
     config.eval_every = 7_500
     config.checkpoint_every = 7_500

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 705
+    config.steps_per_dispatch = 47
     config.log_every = 47
     config.eval_every = 235
     config.checkpoint_every = 705

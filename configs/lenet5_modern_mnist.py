@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 1000
     config.steps = 9_380  # 20 epochs
+    config.steps_per_dispatch = 67
     config.log_every = 469
     config.eval_every = 2_345
     config.checkpoint_every = 2_345

@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 1000
     config.steps = 89_700  # 230 epochs
+    config.steps_per_dispatch = 30
     config.log_every = 390
     config.eval_every = 3_900
     config.checkpoint_every = 3_900

@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 1410
+    config.steps_per_dispatch = 47
     config.log_every = 94
     config.eval_every = 470
     config.checkpoint_every = 1410

@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 1000
+    config.steps_per_dispatch = 25
     config.log_every = 50
     config.eval_every = 250
     config.checkpoint_every = 500

@@ -63,6 +63,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 256
     config.eval_batch_size = 256
     config.steps = 600_000
+    config.steps_per_dispatch = 1
     config.log_every = 500
     config.eval_every = 5_000
     config.checkpoint_every = 5_000

@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     config.eval_batch_size = 512
     config.steps = 200
+    config.steps_per_dispatch = 10
     config.log_every = 10
     config.eval_every = 50
     config.checkpoint_every = 50

@@ -25,4 +25,12 @@ def get_config() -> ConfigDict:
     }
     # He et al. (2015), figure 7.
     config.responses = {"images": 0}  # of the training set; 0 for all
+    # Li et al. (2018), figure 1, on a coarser grid (theirs has 51 points a side).
+    config.landscape = {
+        "depths": (20, 56),
+        "points": 21,
+        "extent": 1.0,
+        "images": 256,  # of the training set, the first; 0 for all
+        "seed": 0,
+    }
     return config

@@ -12,14 +12,19 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnn_jax import names, plots_analysis
-from cnn_jax.analysis import gradients, responses, trained
+import numpy as np
+
+from cnn_jax import names, plots_analysis, plots_landscape
+from cnn_jax.analysis import gradients, landscape, responses, trained
 from cnn_jax.analysis.trained import Net
 from cnn_jax.train import checkpoint
 from cnn_jax.train.program import Program
 
 Row = dict[str, Any]
 Settings = Mapping[str, Any]
+
+# Arguments of a measurement that are no settings.
+SUPPLIED = ("nets", "directory")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +51,13 @@ class Analysis:
         arguments are the schema of the config's section.
       draw: (rows of all shapes, directory, title) to figures.
       wants: whether a shape is looked at, by its shape and the settings.
+      has_files: ``measure`` also takes the 'directory' for files of its own.
     """
 
     measure: Callable[..., list[Row]]
     draw: Callable[[Sequence[Row], pathlib.Path, str], None]
     wants: Callable[[Shape, Settings], bool] = lambda shape, settings: True
+    has_files: bool = False
 
 
 def measure_gradients(
@@ -105,9 +112,68 @@ def measure_responses(nets: Sequence[Net], images: int) -> list[Row]:
     return rows
 
 
+def measure_landscape(
+    nets: Sequence[Net],
+    directory: pathlib.Path,
+    depths: Sequence[int],
+    points: int,
+    extent: float,
+    images: int,
+    seed: int,
+) -> list[Row]:
+    """Training loss and error on a square grid around each net.
+
+    Args:
+      nets: the seeds of a shape, trained.
+      directory: receives a file of each net's landscape with its directions.
+      depths: which are looked at.
+      points: of an axis, odd, so that the net itself is one of them.
+      extent: the axes go from minus this to this (1 in the paper).
+      images: training images that the loss is a mean over, 0 for all.
+      seed: of the directions, the same for all nets.
+
+    Returns:
+      A row for each seed and point: 'first' and 'second' (its coordinates), 'loss'
+      and 'error'.
+    """
+    del depths
+    axis = np.linspace(-extent, extent, points)
+    rows = []
+    for net in nets:
+        found = landscape.explore(
+            landscape.EvaluationLoss(net.model, net.program.loss, net.program.errors),
+            net.variables["params"],
+            (axis, axis),
+            seed,
+            (
+                net.variables["batch_stats"],
+                landscape.stack(net.batches("train", images)),
+            ),
+        )
+        name = f"landscape-{net.family}-{net.depth}-seed{net.seed}.npz"
+        landscape.save(found, directory / name)
+        rows += [
+            {
+                **net.label,
+                "first": float(axis[down]),
+                "second": float(axis[across]),
+                "loss": float(found.values["loss"][down, across]),
+                "error": float(found.values["error"][down, across]),
+            }
+            for down, across in np.ndindex(points, points)
+        ]
+    return rows
+
+
 ANALYSES: dict[str, Analysis] = {
     "gradients": Analysis(measure_gradients, plots_analysis.gradients),
     "responses": Analysis(measure_responses, plots_analysis.responses),
+    "landscape": Analysis(
+        measure_landscape,
+        plots_landscape.landscapes,
+        wants=lambda shape, settings: shape.depth in settings["depths"],
+        has_files=True,
+    ),
 }
 
 
@@ -159,8 +225,10 @@ class Piece:
             dataclasses.replace(net, family=self.shape.family, depth=self.shape.depth)
             for net in nets
         ]
-        rows = ANALYSES[self.analysis].measure(labelled, **self.settings)
+        analysis = ANALYSES[self.analysis]
         self.directory.mkdir(parents=True, exist_ok=True)
+        place = {"directory": self.directory} if analysis.has_files else {}
+        rows = analysis.measure(labelled, **place, **self.settings)
         text = json.dumps({"made_of": made_of, "rows": rows})
         path = self.directory / f"{self.name}.json"
         checkpoint.write_atomically(path, text.encode())
@@ -197,5 +265,5 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     chosen = [name for name in ANALYSES if name in (only or config)]
     for name in chosen:
         measure = ANALYSES[name].measure
-        names.check_fields(f"analysis {name!r}", measure, config[name], ("nets",))
+        names.check_fields(f"analysis {name!r}", measure, config[name], SUPPLIED)
     return chosen

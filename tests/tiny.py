@@ -17,6 +17,7 @@ CONFIG: dict[str, Any] = {
     "batch_size": 16,
     "eval_batch_size": 24,
     "steps": 12,
+    "steps_per_dispatch": 1,
     "log_every": 3,
     "eval_every": 6,
     "checkpoint_every": 4,

@@ -21,7 +21,7 @@ import hashlib
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -33,7 +33,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.names import ConfigError
 
-Batch = Any
+Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 # (parameters, whatever else it depends on) to named scalars.
 Objective = Callable[..., dict[str, Float[Array, ""]]]
@@ -82,8 +82,27 @@ class EvaluationLoss:
 
 
 def stack(batches: Iterable[Batch]) -> Batch:
-    """Batches of one size as one mapping of arrays, a batch an entry."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+    """The real examples of batches, in as many batches with the least padding.
+
+    Args:
+      batches: mappings with a 'mask' (1 for an example, 0 for padding).
+
+    Returns:
+      One mapping; its arrays have the batches as first axis.
+    """
+    found = jax.device_get([dict(batch) for batch in batches])
+    whole = {
+        key: np.concatenate([batch[key][batch["mask"] > 0] for batch in found])
+        for key in found[0]
+    }
+    size = -(-len(whole["mask"]) // len(found))
+    missing = size * len(found) - len(whole["mask"])
+    return {
+        key: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)).reshape(
+            len(found), size, *value.shape[1:]
+        )
+        for key, value in whole.items()
+    }
 
 
 def filter_normalized(direction: Any, params: Any) -> Any:

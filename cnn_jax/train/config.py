@@ -32,6 +32,7 @@ KEYS: dict[str, type] = {
     "batch_size": int,  # images of a step, over all devices
     "eval_batch_size": int,  # images of an evaluation batch, over all devices
     "steps": int,  # optimizer steps of the run
+    "steps_per_dispatch": int,  # most of them that the devices take in one call
     "log_every": int,  # steps between rows of the running training error
     "eval_every": int,  # steps between evaluations; 0 for the last step only
     "checkpoint_every": int,  # steps between checkpoints; 0 for the last only
@@ -42,7 +43,13 @@ PARALLEL: dict[str, type] = {
     "devices": int,  # 0 for all
     "bn_group_size": int,  # images that share BN statistics; 0: by device
 }
-POSITIVE = ("batch_size", "eval_batch_size", "steps", "log_every")
+POSITIVE = (
+    "batch_size",
+    "eval_batch_size",
+    "steps",
+    "steps_per_dispatch",
+    "log_every",
+)
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
 LARGEST_SEED = 2**32 - 1
 

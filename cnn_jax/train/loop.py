@@ -9,16 +9,15 @@ import jax
 import numpy as np
 
 from cnn_jax.train import checkpoint
+from cnn_jax.train.feed import EVERY, feed
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
-# Steps that may be under way before the host reads the oldest one's sums.
+# Dispatches that may be under way before the host reads the oldest one's sums.
 IN_FLIGHT = 2
-# The config's keys for what happens between steps; all happens after the last.
-EVERY = ("log_every", "eval_every", "checkpoint_every")
 
 
 class Diverged(ArithmeticError):
@@ -38,10 +37,10 @@ class _Window:
     def notes(self) -> dict[str, float]:
         return {**self.totals, "rate": self.rate}
 
-    def add(self, sums: dict[str, Any]) -> None:
+    def add(self, sums: dict[str, float]) -> None:
         for key in self.totals:
-            self.totals[key] += float(sums[key])
-        self.rate = float(sums["rate"])
+            self.totals[key] += sums[key]
+        self.rate = sums["rate"]
 
     def close(self) -> dict[str, float]:
         count = self.totals["count"]
@@ -152,21 +151,18 @@ class _Run:
     def train(self) -> dict[str, Any]:
         program, config = self.program, self.config
         total = config["steps"]
-        pending: list[tuple[int, Any]] = []
-        batches = program.source.train_batches(
-            config["seed"], config["batch_size"], self.step, self.source_state
+        pending: list[tuple[int, int, Any]] = []
+        dispatches = feed(
+            program.source, program.devices, config, self.step, self.source_state
         )
         self.report(self.step, None)
         if self.step:
             self._log()  # a row whose evaluation was cut short by a signal
-        while self.step < total:
-            item, source_state = next(batches)
-            self.state, sums = program.train_step(
-                self.state, program.resident, program.devices.split(item)
-            )
-            self.step += 1
-            self.source_state = source_state
-            pending.append((self.step, sums))
+        for dispatch in dispatches:
+            self.state, sums = program.train(self.state, dispatch)
+            self.step = dispatch.last
+            self.source_state = dispatch.source_state
+            pending.append((dispatch.last, dispatch.count, sums))
             log, evaluate, save = (self._due(key) for key in EVERY)
             stopping = self.stop.received
             boundary = log or evaluate or save or stopping
@@ -183,18 +179,21 @@ class _Run:
         last = self.step == self.config["steps"]
         return last or (every > 0 and self.step % every == 0)
 
-    def _read(self, pending: list[tuple[int, Any]], keep: int) -> None:
+    def _read(self, pending: list[tuple[int, int, Any]], keep: int) -> None:
         """Take in the sums of steps that are done; stop at a non-finite loss."""
         while len(pending) > keep:
-            step, sums = pending.pop(0)
-            sums = self.program.devices.fetch(sums)
-            if not math.isfinite(sums["loss"]):
-                raise Diverged(
-                    f"the training loss is {float(sums['loss'])} at step {step} "
-                    f"(learning rate {float(sums['rate']):g}); the last good "
-                    f"checkpoint is kept in {self.directory.checkpoints}"
-                )
-            self.window.add(sums)
+            last, count, stacked = pending.pop(0)
+            stacked = self.program.devices.fetch(stacked)
+            for place in range(count):
+                sums = {key: float(values[place]) for key, values in stacked.items()}
+                if not math.isfinite(sums["loss"]):
+                    raise Diverged(
+                        f"the training loss is {sums['loss']} at step "
+                        f"{last - count + 1 + place} (learning rate "
+                        f"{sums['rate']:g}); the last good checkpoint is kept in "
+                        f"{self.directory.checkpoints}"
+                    )
+                self.window.add(sums)
 
     def _log(self) -> dict[str, Any] | None:
         """Append the row of this step, where one is due and not there yet."""

@@ -145,14 +145,18 @@ class Devices:
 
     def split(self, item: Any) -> Any:
         """A global batch of host arrays to the devices, by its leading axis."""
-        if self.mode == "shard_map":
-            return jax.device_put(item, self._split)
-        return jax.tree.map(
-            lambda leaf: leaf.reshape(self.count, -1, *leaf.shape[1:]), item
-        )
+        if self.mode == "pmap":
+            item = jax.tree.map(
+                lambda leaf: leaf.reshape(self.count, -1, *leaf.shape[1:]), item
+            )
+        return jax.device_put(item, self._split)
 
     def fetch(self, tree: Any) -> Any:
         """Replicated arrays back to the host, one copy."""
-        if self.mode == "pmap":
-            tree = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data[0], tree)
-        return jax.device_get(tree)
+        if self.mode == "shard_map":
+            return jax.device_get(tree)
+        first = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree)
+        # a reshape, since [0] would turn an array of one number into a scalar
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(leaf.shape[1:]), jax.device_get(first)
+        )

@@ -18,7 +18,7 @@ from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
 from cnn_jax.graphs import Graph
 from cnn_jax.train import config as run_config
-from cnn_jax.train import losses, optimizer, state, steps
+from cnn_jax.train import feed, losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
 
 # Evaluation batches that may be under way before the oldest is read.
@@ -92,7 +92,30 @@ class Program:
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """Compiled ``(state, resident, item) -> (state, sums)``; eats the state."""
-        step = steps.make_train_step(
+        return self.devices.compile(self._counted(self._step()), donate_state=True)
+
+    @functools.cached_property
+    def train_steps(self) -> Callable[..., Any]:
+        """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
+        many = steps.repeat(self._step(), self.config["steps_per_dispatch"])
+        return self.devices.compile(self._counted(many), donate_state=True)
+
+    def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
+        """Take the steps of a dispatch.
+
+        Args:
+          state: a replicated `TrainState`, which is used up.
+          dispatch: from `feed.feed`.
+
+        Returns:
+          The new state, and the sums of each step along a first axis; both on the
+          devices, and perhaps not computed yet.
+        """
+        count = self.devices.replicate(np.int32(dispatch.count))
+        return self.train_steps(state, (self.resident, count), dispatch.items)
+
+    def _step(self) -> steps.TrainStep:
+        return steps.make_train_step(
             self.model,
             self.loss,
             self.source.take,
@@ -104,11 +127,12 @@ class Program:
             self.errors,
         )
 
+    def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any) -> Any:
             self.traces += 1
             return step(*arguments)
 
-        return self.devices.compile(counted, donate_state=True)
+        return counted
 
     @functools.cached_property
     def eval_step(self) -> Callable[..., Any]:

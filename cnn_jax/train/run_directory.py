@@ -24,12 +24,13 @@ from cnn_jax.train.checkpoint import write_atomically
 # 1 (no number in its config.json) differs from 2 in its checkpoints alone.
 FORMAT = 2
 READABLE = (1, 2)
-# These say where a run happens, not what it computes.
+# These say where and how a run happens, not what it computes.
 FREE_KEYS = (
     "dataset.data_dir",
     "dataset.stream.workers",
     "parallel.mode",
     "parallel.devices",
+    "steps_per_dispatch",
 )
 # Recorded beside the config, from the data and the devices of the first start.
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"

@@ -17,7 +17,10 @@ from cnn_jax.train.state import TrainState
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 Sums = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]
 
+# What a train step measures.
+SUMS = ("loss", "error", "count", "rate")
 # Weight of the past in `TrainState.recent_error`: about 50 steps.
 ERROR_MEMORY = 0.98
 
@@ -61,7 +64,7 @@ def make_train_step(
     schedule: Schedule,
     warmup: Warmup,
     errors: Loss = errors,
-) -> Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]:
+) -> TrainStep:
     """The step that learns from one batch.
 
     Args:
@@ -126,6 +129,40 @@ def make_train_step(
         return state, {**sums, "rate": rate}
 
     return step
+
+
+def repeat(step: TrainStep, most: int) -> Callable[..., Any]:
+    """Several steps in one call, by a loop on the device.
+
+    How many is an argument, so one compiled program serves any number up to
+    ``most``. One step at a time is compiled without a loop: on a GPU the end of a
+    loop is decided by the host, which would wait for it.
+
+    Args:
+      step: from `make_train_step`.
+      most: the largest number of steps in a call.
+
+    Returns:
+      Pure ``steps(state, (resident, count), items) -> (state, sums)``: the items
+      lie along the second axis of ``items``, of length ``most``, and the sums of
+      each step along the first axis of ``sums``; past ``count`` they are 0.
+    """
+
+    def steps(state: TrainState, whole: tuple[Any, Any], items: Any) -> Any:
+        resident, count = whole
+
+        def one(place: Any, carried: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+            state, sums = carried
+            item = jax.tree.map(lambda leaf: leaf[:, place], items)
+            state, new = step(state, resident, item)
+            return state, {key: sums[key].at[place].set(new[key]) for key in sums}
+
+        sums = {key: jnp.zeros(most, jnp.float32) for key in SUMS}
+        if most == 1:
+            return one(0, (state, sums))
+        return jax.lax.fori_loop(0, count, one, (state, sums))
+
+    return steps
 
 
 def make_eval_step(

@@ -214,6 +214,23 @@ def test_a_stored_landscape_is_made_again_to_the_bit(tmp_path):
         np.testing.assert_array_equal(again[name], made.values[name])
 
 
+def test_stacked_batches_hold_each_real_example_once():
+    masks = ([1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0])
+    batches = [
+        {
+            "image": np.arange(4 * n, 4 * n + 4).reshape(4, 1, 1, 1) + 1.0,
+            "label": np.arange(4),
+            "mask": np.array(mask, np.float32),
+        }
+        for n, mask in enumerate(masks)
+    ]
+    found = landscape.stack(batches)
+    assert found["image"].shape == (3, 3, 1, 1, 1)
+    assert found["image"].ravel().tolist() == [1, 2, 3, 4, 5, 6, 9, 0, 0]
+    assert found["mask"].tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 0]]
+    assert found["label"].ravel()[:7].tolist() == [0, 1, 2, 3, 0, 1, 0]
+
+
 def test_the_digest_sees_one_bit():
     params = some_params()
     before = landscape.digest(params)

@@ -154,6 +154,17 @@ def test_killed_in_an_epoch_and_started_again(
         np.testing.assert_array_equal(leaf, wanted)
 
 
+def test_several_steps_a_dispatch_equal_one(pictures, reference, tmp_path):
+    """A stream's pixels, a dispatch's batches side by side on the device."""
+    place = RunDirectory(tmp_path / "run")
+    program = Program({**config(pictures, 0), "steps_per_dispatch": 3})
+    fit(program, 0, place)
+    found, log = ending(program, place)
+    assert log == reference[1]
+    for leaf, wanted in zip(found, reference[0], strict=True):
+        np.testing.assert_array_equal(leaf, wanted)
+
+
 def importable_tests() -> dict[str, str]:
     """The environment of a script that imports from ``tests``."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -18,6 +18,7 @@ from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
+from tests.train.uninterrupted import Uninterrupted
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -103,6 +104,51 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     reference.assert_equals(place)
 
 
+@pytest.fixture(scope="module", params=["pmap", "shard_map"])
+def several(request, tmp_path_factory):
+    """The run that takes up to five steps a dispatch."""
+    program = Program(
+        tiny.config(steps_per_dispatch=5, parallel={"mode": request.param})
+    )
+    path = tmp_path_factory.mktemp("several") / "run"
+    return Uninterrupted.train(program, path)
+
+
+def test_several_steps_a_dispatch_equal_one(several, reference):
+    reference.assert_equals(several.place)
+
+
+def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
+    one, five = (
+        Uninterrupted.train(
+            Program(tiny.config(steps_per_dispatch=most, parallel={"devices": 2})),
+            tmp_path / f"run{most}",
+        )
+        for most in (1, 5)
+    )
+    one.assert_equals(five.place)
+
+
+def test_a_dispatch_is_seen_through_and_the_run_goes_on_with_single_steps(
+    several, program, reference, tmp_path
+):
+    place = RunDirectory(tmp_path / "run")
+    taken = []
+
+    def terminate(step, row):
+        taken.append(step)
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit(several.program, 0, place, terminate)
+    # a log row every 3 steps, an evaluation every 6, a checkpoint every 4
+    assert taken == [0, 3, 4, 6, 8]
+    assert checkpoint.steps(place.checkpoints)[-1].name == "step_000000008.ckpt"
+    fit(program, 0, place)
+    reference.assert_equals(place)
+
+
 def test_another_config_is_refused_with_the_keys_that_differ(reference):
     place = reference.place
     other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
@@ -124,15 +170,32 @@ def test_seeds_differ_and_share_a_program(program, reference, tmp_path):
     assert result["running_train_loss"] != reference.result["running_train_loss"]
 
 
+def diverging(**changes):
+    return tiny.config(
+        model={"name": "tests.train.test_loop:Explosive"},
+        schedule={"rates": (1e30,), "boundaries": ()},
+        **changes,
+    )
+
+
+def test_a_dispatch_names_the_step_whose_loss_is_not_finite(tmp_path):
+    said = []
+    for most in (1, 12):
+        place = RunDirectory(tmp_path / f"run{most}")
+        every = {"log_every": 12, "eval_every": 0, "checkpoint_every": 0}
+        program = Program(diverging(steps_per_dispatch=most, **every))
+        with pytest.raises(Diverged) as error:
+            fit(program, 0, place)
+        assert checkpoint.steps(place.checkpoints) == []
+        said.append(str(error.value).partition(" (")[0])
+    assert "at step" in said[0]
+    assert "at step 12" not in said[0], "the last step of the dispatch is no test"
+    assert said[0] == said[1]
+
+
 def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):
     place = RunDirectory(tmp_path / "run")
-    program = Program(
-        tiny.config(
-            model={"name": "tests.train.test_loop:Explosive"},
-            schedule={"rates": (1e30,), "boundaries": ()},
-            checkpoint_every=1,
-        )
-    )
+    program = Program(diverging(checkpoint_every=1))
     with pytest.raises(Diverged, match=r"loss is (nan|inf|-inf) at step \d+"):
         fit(program, 0, place)
     for path in checkpoint.steps(place.checkpoints):
@@ -156,22 +219,25 @@ def test_evaluation_counts_every_example_once():
         np.testing.assert_allclose(values, np.broadcast_to(values[0], (3, 2)), 1e-5)
 
 
-def test_nothing_is_traced_again_after_the_first_step(program):
-    state = program.devices.replicate(program.initial_state(0))
-    batches = program.source.train_batches(0, 16, 0)
-    with jax.log_compiles(False):
-        for _ in range(2):
-            item, _ = next(batches)
-            state, _ = program.train_step(
-                state, program.resident, program.devices.split(item)
-            )
-    before = program.traces
-    for _ in range(3):
-        item, _ = next(batches)
-        state, _ = program.train_step(
-            state, program.resident, program.devices.split(item)
-        )
-    assert program.traces == before == 1
+def test_nothing_is_traced_or_compiled_again_after_the_first_run(several, tmp_path):
+    """Dispatches of one, two and three steps, evaluations, another seed."""
+    program = several.program
+    assert program.traces == 1
+    compiled = []
+
+    def listen(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jax.jit(lambda x: x + 1)(np.zeros(7))
+        assert len(compiled) == 1, "compilations are not heard"
+        fit(program, 1, RunDirectory(tmp_path / "run"))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compiled) == 1
+    assert program.traces == 1
 
 
 import flax.linen as nn  # noqa: E402
