@@ -19,14 +19,16 @@ from typing import Any
 
 import jax
 
+from cnn_jax import compilation_cache
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Row, Run, merge
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import SIGNALS, Interrupted, StopRequest
+from cnn_jax.train.lock import InUse
 from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import InUse, RunDirectory
+from cnn_jax.train.run_directory import RunDirectory
 
 # Seconds between reports of plain steps from one process to another.
 REPORT_EVERY = 0.2
@@ -213,7 +215,13 @@ def _work_together(
     processes = [
         context.Process(
             target=_worker,
-            args=(runs, directory, events, own[number::workers] or own),
+            args=(
+                runs,
+                directory,
+                events,
+                own[number::workers] or own,
+                compilation_cache.enabled(),
+            ),
         )
         for number in range(workers)
     ]
@@ -264,11 +272,17 @@ def _work_together(
 
 
 def _worker(
-    runs: Sequence[Run], directory: pathlib.Path, events: Any, cores: Sequence[int]
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    events: Any,
+    cores: Sequence[int],
+    keep_compiled: bool,
 ) -> None:
     """The body of a worker process, which keeps to its own cores."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)
+    if keep_compiled:
+        compilation_cache.enable()
     parent = os.getppid()
     reported = 0.0
 

@@ -62,5 +62,11 @@ def get_config() -> ConfigDict:
     run.log_every = 391  # about an epoch
     run.eval_every = 1955
     run.checkpoint_every = 4000
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 64}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 64,
+    }
     return config

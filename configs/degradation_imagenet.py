@@ -82,5 +82,11 @@ def get_config() -> ConfigDict:
     run.log_every = 500
     run.eval_every = 5_000
     run.checkpoint_every = 5_000
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 32}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 32,
+    }
     return config

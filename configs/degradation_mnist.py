@@ -58,5 +58,11 @@ def get_config() -> ConfigDict:
     run.log_every = 67
     run.eval_every = 469
     run.checkpoint_every = 938
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

@@ -112,5 +112,11 @@ def run() -> ConfigDict:
     run.log_every = 50
     run.eval_every = 0
     run.checkpoint_every = 0
-    run.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    run.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return run

@@ -68,5 +68,11 @@ def get_config() -> ConfigDict:
     config.log_every = 750
     config.eval_every = 7_500
     config.checkpoint_every = 7_500
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

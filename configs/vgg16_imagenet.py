@@ -71,5 +71,11 @@ def get_config() -> ConfigDict:
     config.log_every = 500
     config.eval_every = 5_000
     config.checkpoint_every = 5_000
-    config.parallel = {"mode": "pmap", "devices": 0, "bn_group_size": 0}
+    config.parallel = {
+        "mode": "pmap",
+        "devices": 0,
+        "hosts": "one",
+        "host_timeout": 100,
+        "bn_group_size": 0,
+    }
     return config

@@ -3,17 +3,26 @@
 A user's mistake or a disk that fails ends with one line on stderr and status 2, a
 run that diverged or has no usable checkpoint, or a backend that computes wrongly,
 with status 1, a signal with 128 + its number.
+Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/xla
+(see `cnn_jax.compilation_cache`).
+
+A user's mistake ends with one line on stderr and status 2, a run that diverged
+or has no usable checkpoint with status 1, a signal with 128 + its number.
 """
 
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import flags
 from ml_collections import config_flags
 
+from cnn_jax import compilation_cache
 from cnn_jax.names import ConfigError
 from cnn_jax.selfcheck import WrongBackend
+from cnn_jax.train import hosts
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import Diverged
@@ -41,6 +50,18 @@ def run(
     Returns:
       The exit status.
     """
+    status = _run(body, define, usage, argv, config)
+    hosts.leave(status)
+    return status
+
+
+def _run(
+    body: Callable[[flags.FlagValues], int],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    argv: Sequence[str] | None,
+    config: str | None,
+) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     values = flags.FlagValues()
     define(values)
@@ -51,6 +72,7 @@ def run(
         if config is not None:
             arguments = _with_config(values, arguments, config)
         _parse(values, arguments)
+        compilation_cache.enable()
         return body(values)
     except (ConfigError, OSError) as error:
         return _fail(error, 2)
@@ -62,6 +84,16 @@ def run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except jax.errors.JaxRuntimeError as error:
+        if not hosts.joined():
+            raise
+        message = f"another host was lost, or cannot be reached ({error})"
+        return _fail(RuntimeError(f"{message}; the same commands go on"), 1)
+    except Exception:
+        if not hosts.joined():
+            raise
+        traceback.print_exc()  # and `hosts.leave` ends the others
+        return 1
 
 
 def _with_config(

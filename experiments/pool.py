@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
-from cnn_jax import execution
+from cnn_jax import compilation_cache, execution
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 
 # Seconds between looks at signals and at the parent process.
@@ -73,7 +73,10 @@ def make_all(
     for number in range(workers):
         places.put(cores[number::workers] or cores)
     executor = concurrent.futures.ProcessPoolExecutor(
-        workers, context, _start, (places, os.getpid())
+        workers,
+        context,
+        _start,
+        (places, os.getpid(), compilation_cache.enabled()),
     )
     with StopRequest() as stop:
         futures = {executor.submit(_make, pieces[n]): n for n in todo}
@@ -101,10 +104,12 @@ def _make(piece: Piece) -> Any:
     return piece.make()
 
 
-def _start(places: Any, parent: int) -> None:
+def _start(places: Any, parent: int, keep_compiled: bool) -> None:
     """A worker's beginning: its own cores, and an end with its parent."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, places.get())
+    if keep_compiled:
+        compilation_cache.enable()
 
     def watch() -> None:
         while os.getppid() == parent:

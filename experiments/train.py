@@ -7,12 +7,15 @@ The same command goes on with a run that was stopped, and prints the result of
 one that is finished.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from cnn_jax import selfcheck
+from cnn_jax.train import config as run_config
+from cnn_jax.train import hosts
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
@@ -28,14 +31,19 @@ def define(values: flags.FlagValues) -> None:
 
 def body(values: flags.FlagValues) -> int:
     """Train, and print the result."""
+    run_config.check(values.config)
+    placing = values.config.parallel
+    hosts.join(placing.hosts, placing.host_timeout)
     program = Program(values.config)
     selfcheck.check_backend()
     directory = RunDirectory(values.workdir)
-    with single_run(program.config["steps"]) as report:
+    progress = single_run(program.config["steps"])
+    with progress if hosts.is_first() else contextlib.nullcontext() as report:
         result = fit(program, values.config.seed, directory, report)
-    for key, value in result.items():
-        text = f"{value:,}" if isinstance(value, int) else f"{value}"
-        print(f"{key:>22}: {text}")
+    if hosts.is_first():
+        for key, value in result.items():
+            text = f"{value:,}" if isinstance(value, int) else f"{value}"
+            print(f"{key:>22}: {text}")
     return 0
 
 

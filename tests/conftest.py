@@ -16,6 +16,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(autouse=True)
 def quiet_home(tmp_path_factory, monkeypatch):
-    """Data that a test prepares is shared by the session, never the user's own."""
+    """What a test prepares or compiles is the session's, never the user's own."""
     base = tmp_path_factory.getbasetemp().parent / "tensorflow_datasets"
     monkeypatch.setenv("TFDS_DATA_DIR", str(base))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -21,7 +21,13 @@ CONFIG: dict[str, Any] = {
     "log_every": 3,
     "eval_every": 6,
     "checkpoint_every": 4,
-    "parallel": {"mode": "pmap", "devices": 1, "bn_group_size": 0},
+    "parallel": {
+        "mode": "pmap",
+        "devices": 1,
+        "hosts": "one",
+        "host_timeout": 60,
+        "bn_group_size": 0,
+    },
 }
 
 

@@ -148,7 +148,13 @@ def program_of(directory: str | os.PathLike[str]) -> Program:
         raise ConfigError(f"{directory} holds no run (no config.json)")
     config.pop(FINGERPRINT, None)
     group = config.pop(BN_IMAGES, config["parallel"]["bn_group_size"])
-    config["parallel"] = {"mode": "pmap", "devices": 1, "bn_group_size": group}
+    config["parallel"] = {
+        "mode": "pmap",
+        "devices": 1,
+        "hosts": "one",
+        "host_timeout": 1,
+        "bn_group_size": group,
+    }
     return Program(_with_tuples(config))
 
 

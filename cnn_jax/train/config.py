@@ -14,7 +14,7 @@ import ml_collections
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess
 from cnn_jax.names import ConfigError
-from cnn_jax.train import losses, optimizer
+from cnn_jax.train import hosts, losses, optimizer
 
 Config = Mapping[str, Any] | ml_collections.ConfigDict
 
@@ -40,7 +40,9 @@ KEYS: dict[str, type] = {
 }
 PARALLEL: dict[str, type] = {
     "mode": str,  # 'pmap' or 'shard_map'
-    "devices": int,  # 0 for all
+    "devices": int,  # over all hosts; 0 for all
+    "hosts": str,  # 'one', 'cluster', or as `cnn_jax.train.hosts.parse` says
+    "host_timeout": int,  # seconds after which a silent host counts as lost
     "bn_group_size": int,  # images that share BN statistics; 0: by device
 }
 POSITIVE = (
@@ -94,6 +96,14 @@ def check(config: Config) -> None:
         raise ConfigError("config.dataset needs a 'name'")
     _check_keys("config.warmup", config["warmup"], optimizer.Warmup.__annotations__)
     _check_keys("config.parallel", config["parallel"], PARALLEL)
+    placing = config["parallel"]
+    if placing["hosts"] != hosts.ONE:
+        hosts.parse(placing["hosts"])
+    if placing["host_timeout"] < 1:
+        raise ConfigError(
+            f"config.parallel.host_timeout must be positive, got "
+            f"{placing['host_timeout']}"
+        )
     for key in POSITIVE:
         if config[key] < 1:
             raise ConfigError(f"config.{key} must be positive, got {config[key]}")

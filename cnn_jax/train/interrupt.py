@@ -1,9 +1,13 @@
 """Signals that ask a run to stop: remembered, and honoured between two steps."""
 
+import collections
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+from cnn_jax.train import hosts
+from cnn_jax.train.parallel import Devices
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,3 +65,36 @@ class StopRequest:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+
+
+class SharedStop:
+    """A `StopRequest` that all hosts of a run obey at the same place.
+
+    A signal may reach one of them alone. What each has received travels beside
+    the steps and is read a little later, when it has arrived without waiting.
+
+    Args:
+      stop: of this host.
+      devices: of the run.
+    """
+
+    BEHIND = 2  # questions between sending and reading
+
+    def __init__(self, stop: StopRequest, devices: Devices):
+        self._stop, self._devices = stop, devices
+        self._sent: collections.deque[Any] = collections.deque()
+
+    def received(self) -> int:
+        """The signal to obey now, or 0; every host asks at the same places."""
+        if hosts.count() == 1:
+            return self._stop.received
+        self._sent.append(self._devices.highest(self._stop.received))
+        if len(self._sent) <= self.BEHIND:
+            return 0
+        return int(self._sent.popleft())
+
+    def check(self) -> None:
+        """Raise `Interrupted` if there is a signal to obey now."""
+        number = self.received()
+        if number:
+            raise Interrupted(number)

@@ -1,5 +1,6 @@
 """The loop of one run: steps, log rows, evaluations, checkpoints, resume."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -8,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.train import checkpoint
+from cnn_jax.train import checkpoint, hosts
 from cnn_jax.train.feed import EVERY, feed
-from cnn_jax.train.interrupt import Interrupted, StopRequest
+from cnn_jax.train.interrupt import Interrupted, SharedStop, StopRequest
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
 
@@ -59,7 +60,9 @@ def fit(
     """Train a run to its end, from wherever it stopped.
 
     The result does not depend on how often the run was stopped: checkpoints hold
-    the state, the partial sums of the log row under way and the log itself.
+    the state, the partial sums of the log row under way and the log itself. Of
+    several hosts the first alone touches the directory, and reports; the others
+    wait for it, take what it read, and raise what it raised.
 
     Args:
       program: what to run.
@@ -84,11 +87,16 @@ def fit(
         FINGERPRINT: program.source.fingerprint,
         BN_IMAGES: program.bn_images,
     }
-    with directory.open_for_training(record), StopRequest() as stop:
-        done = directory.result()
+    if report is None or not hosts.is_first():
+        report = _silent
+    with contextlib.ExitStack() as opened, StopRequest() as stop:
+        place = directory.open_for_training(record)
+        hosts.from_first(lambda: opened.enter_context(place))
+        done = hosts.from_first(directory.result)
         if done is not None:
             return done
-        return _Run(program, config, directory, report or _silent, stop).train()
+        shared = SharedStop(stop, program.devices)
+        return _Run(program, config, directory, report, shared).train()
 
 
 class _Run:
@@ -100,42 +108,46 @@ class _Run:
         config: dict[str, Any],
         directory: RunDirectory,
         report: Report,
-        stop: StopRequest,
+        stop: SharedStop,
     ):
         self.program, self.config, self.directory = program, config, directory
         self.report, self.stop = report, stop
         self.started = time.monotonic()
-        self.spent = 0.0
-        self.window = _Window()
-        self.log = b""
-        self.source_state = b""
-        fresh = program.initial_state(config["seed"])
-        found = checkpoint.restore(directory.checkpoints, fresh)
-        if found is not None:
-            fresh, notes, complaints = found
+        state, notes, self.log, self.logged = hosts.from_first(self._open)
+        self.spent = notes["seconds"]
+        self.window = _Window(notes["window"])
+        self.source_state = bytes.fromhex(notes["source_state"])
+        self.step = int(state.step)
+        self.saved = notes["saved"]
+        self.state = program.devices.replicate(state)
+
+    def _open(self) -> tuple[Any, dict[str, Any], bytes, int]:
+        """State, notes, log and the last step in it, from where the run stopped."""
+        directory = self.directory
+        state = self.program.initial_state(self.config["seed"])
+        found = checkpoint.restore(directory.checkpoints, state)
+        log = b""
+        if found is None:
+            self._check_that_none_is_lost()
+            notes = {"seconds": 0.0, "window": None, "source_state": "", "saved": -1}
+        else:
+            state, notes, complaints = found
             for line in complaints:
                 print(f"warning: {line}; using the one before", flush=True)
-            self.spent = notes["seconds"]
-            self.window = _Window(notes["window"])
-            self.source_state = bytes.fromhex(notes["source_state"])
+            notes["saved"] = int(state.step)
             if "log" in notes:
-                self.log = notes["log"].encode()
+                log = notes["log"].encode()
             else:  # format 1 has the log's length alone
-                self.log = directory.log()[: notes["log_size"]]
-                if len(self.log) < notes["log_size"]:
+                log = directory.log()[: notes["log_size"]]
+                if len(log) < notes["log_size"]:
                     raise checkpoint.CheckpointError(
                         f"{directory.path / 'metrics.jsonl'} is shorter than the "
                         "checkpoint says; restore it from a backup"
                     )
-        else:
-            self._check_that_none_is_lost()
-        if not directory.restore_log(self.log):
+        if not directory.restore_log(log):
             print("warning: metrics.jsonl was damaged; written again", flush=True)
         rows = directory.rows()
-        self.logged = rows[-1]["step"] if rows else 0
-        self.step = int(fresh.step)
-        self.saved = self.step if found is not None else -1
-        self.state = program.devices.replicate(fresh)
+        return state, notes, log, rows[-1]["step"] if rows else 0
 
     def _check_that_none_is_lost(self) -> None:
         """Refuse to start again where the log has passed a first checkpoint."""
@@ -164,7 +176,7 @@ class _Run:
             self.source_state = dispatch.source_state
             pending.append((dispatch.last, dispatch.count, sums))
             log, evaluate, save = (self._due(key) for key in EVERY)
-            stopping = self.stop.received
+            stopping = self.stop.received()
             boundary = log or evaluate or save or stopping
             self._read(pending, 0 if boundary else IN_FLIGHT)
             self.report(self.step, self._log())
@@ -202,7 +214,7 @@ class _Run:
             return None
         measured = self._evaluate() if evaluate else {}
         row = {"step": self.step, **(self.window.close() if log else {}), **measured}
-        self.log += self.directory.append_row(row)
+        self.log += hosts.from_first(lambda: self.directory.append_row(row))
         self.logged = self.step
         return row
 
@@ -238,13 +250,17 @@ class _Run:
                     f"{name} is not finite after step {self.step}; the last good "
                     f"checkpoint is kept in {self.directory.checkpoints}"
                 )
-        checkpoint.save(self.directory.checkpoints, self.step, host, notes)
+        place = self.directory.checkpoints
+        hosts.from_first(lambda: checkpoint.save(place, self.step, host, notes))
         self.saved = self.step
 
     def _seconds(self) -> float:
         return self.spent + time.monotonic() - self.started
 
     def _finish(self) -> dict[str, Any]:
+        return hosts.from_first(self._write_result)
+
+    def _write_result(self) -> dict[str, Any]:
         device = self.program.devices.devices[0]
         measured: dict[str, Any] = {}
         for row in self.directory.rows():

@@ -5,19 +5,22 @@ through `psum` and `pmean`. `Devices.compile` maps it over all devices with
 ``jax.pmap`` or ``jax.shard_map``; both give the same numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cnn_jax import names
 from cnn_jax.models.layers import BatchNorm
+from cnn_jax.train import hosts
 
 AXIS = "batch"
 MODES = ("pmap", "shard_map")
+SPLIT = PartitionSpec(AXIS)
 
 
 def psum(tree: Any) -> Any:
@@ -38,12 +41,16 @@ def device_index() -> jax.Array:
 class Devices:
     """The devices of a run and how arrays lie on them.
 
+    Where several hosts train together, each has an equal share of the devices,
+    and of each batch it holds the rows of its own.
+
     Args:
       mode: 'pmap' or 'shard_map'.
-      count: number of devices; 0 for all there are.
+      count: number of devices, over all hosts; 0 for all there are.
 
     Raises:
-      ConfigError: unknown mode, or more devices than there are.
+      ConfigError: unknown mode, more devices than there are, or hosts whose
+        devices differ.
     """
 
     def __init__(self, mode: str = "pmap", count: int = 0):
@@ -56,18 +63,39 @@ class Devices:
                 f"{available[0].platform} device(s); 0 takes all of them"
             )
         self.mode = mode
-        self.devices = available[: count or len(available)]
+        self.hosts = hosts.count()
+        self.devices = self._shares(available, count or len(available))
         self.count = len(self.devices)
         mesh = Mesh(np.array(self.devices), (AXIS,))
-        self._split = NamedSharding(mesh, PartitionSpec(AXIS))
+        self._local = [d for d in self.devices if d.process_index == hosts.index()]
+        self._own = NamedSharding(Mesh(np.array(self._local), (AXIS,)), SPLIT)
+        self._split = NamedSharding(mesh, SPLIT)
         self._whole = NamedSharding(mesh, PartitionSpec())
         self._mesh = mesh
+
+    def _shares(self, available: Sequence[Any], count: int) -> list[Any]:
+        """The same number of every host's devices, host by host."""
+        parts = [
+            [device for device in available if device.process_index == host]
+            for host in range(self.hosts)
+        ]
+        kinds = [f"{len(part)} x {part[0].device_kind}" for part in parts if part]
+        if len(parts) != len(kinds) or len(set(kinds)) > 1:
+            raise names.ConfigError(
+                f"all hosts need the same devices; they have {', '.join(kinds)}"
+            )
+        if count % self.hosts:
+            raise names.ConfigError(
+                f"parallel.devices {count} does not divide over {self.hosts} hosts"
+            )
+        return [device for part in parts for device in part[: count // self.hosts]]
 
     def check_batch(self, batch_size: int, key: str) -> None:
         """Refuse a batch that the devices cannot share equally."""
         if batch_size < 1 or batch_size % self.count:
             raise names.ConfigError(
-                f"{key} {batch_size} does not divide over {self.count} device(s); "
+                f"{key} {batch_size} does not divide over {self.count} device(s)"
+                f"{f' of {self.hosts} hosts' if self.hosts > 1 else ''}; "
                 f"take a positive multiple of {self.count}, or set parallel.devices"
             )
 
@@ -131,25 +159,49 @@ class Devices:
         return jax.jit(mapped, donate_argnums=donate)
 
     def replicate(self, tree: Any) -> Any:
-        """Host arrays to every device, whole."""
+        """Host arrays, equal on all hosts, to every device, whole."""
         if self.mode == "shard_map":
-            return jax.device_put(tree, self._whole)
+            return self._place(tree, self._whole)
 
         def one(leaf: Any) -> jax.Array:
             host = np.asarray(leaf)[None]
-            pieces = [jax.device_put(host, device) for device in self.devices]
-            shape = (self.count, *host.shape[1:])
-            return jax.make_array_from_single_device_arrays(shape, self._split, pieces)
+            pieces = [jax.device_put(host, device) for device in self._local]
+            shape = (len(self._local), *host.shape[1:])
+            return jax.make_array_from_single_device_arrays(shape, self._own, pieces)
 
         return jax.tree.map(one, tree)
 
     def split(self, item: Any) -> Any:
-        """A global batch of host arrays to the devices, by its leading axis."""
-        if self.mode == "pmap":
-            item = jax.tree.map(
-                lambda leaf: leaf.reshape(self.count, -1, *leaf.shape[1:]), item
-            )
-        return jax.device_put(item, self._split)
+        """This host's rows of a global batch to its devices, by their leading axis."""
+        if self.mode == "shard_map":
+            return self._place(item, self._split)
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(len(self._local), -1, *leaf.shape[1:]), item
+        )
+        return jax.device_put(parts, self._own)
+
+    def _place(self, tree: Any, sharding: NamedSharding) -> Any:
+        """Arrays over the devices of all hosts, from this host's part of them."""
+        if self.hosts == 1:
+            return jax.device_put(tree, sharding)
+        copies = 1 if sharding is self._whole else self.hosts
+
+        def one(leaf: Any) -> jax.Array:
+            leaf = np.asarray(leaf)
+            shape = tuple(n * copies for n in leaf.shape[:1]) + leaf.shape[1:]
+            return jax.make_array_from_process_local_data(sharding, leaf, shape)
+
+        return jax.tree.map(one, tree)
+
+    def highest(self, number: int) -> jax.Array:
+        """The highest of the hosts' numbers, to be read later with `int`.
+
+        Every host must call it at the same place among the compiled steps.
+        """
+        own = np.full(len(self._local), number, np.int32)
+        shape = (self.count,)
+        numbers = jax.make_array_from_process_local_data(self._split, own, shape)
+        return jax.jit(jnp.max, out_shardings=self._whole)(numbers)
 
     def fetch(self, tree: Any) -> Any:
         """Replicated arrays back to the host, one copy."""

@@ -5,6 +5,7 @@ not know the seed, so one program trains any number of seeds.
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +19,14 @@ from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
 from cnn_jax.graphs import Graph
 from cnn_jax.train import config as run_config
-from cnn_jax.train import feed, losses, optimizer, state, steps
+from cnn_jax.train import feed, hosts, losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
+from cnn_jax.train.run_directory import flatten
 
 # Evaluation batches that may be under way before the oldest is read.
 IN_FLIGHT = 2
+# What may differ from host to host.
+OWN_KEYS = ("dataset.data_dir", "dataset.stream.workers", "parallel.hosts")
 
 
 class Program:
@@ -51,10 +55,17 @@ class Program:
         run_config.check(config)
         self.config = config = run_config.as_dict(config)
         placing = config["parallel"]
+        if placing["hosts"] != hosts.ONE and not hosts.joined():
+            raise names.ConfigError(
+                f"parallel.hosts {placing['hosts']!r}: this command trains on one "
+                "host; python -m experiments.train trains on several"
+            )
         self.devices = Devices(placing["mode"], placing["devices"])
         self.devices.check_batch(config["batch_size"], "batch_size")
         self.devices.check_batch(config["eval_batch_size"], "eval_batch_size")
-        self.source = source or sources.open_source(config["dataset"])
+        self.source = source or sources.open_source(
+            config["dataset"], hosts.index(), hosts.count()
+        )
         self.bn_images = (
             placing["bn_group_size"] or config["batch_size"] // self.devices.count
         )
@@ -64,13 +75,23 @@ class Program:
         )
         self.schedule = names.build("schedule", config["schedule"], optimizer.SCHEDULES)
         self.warmup = optimizer.Warmup(**config["warmup"])
-        self.preprocess = preprocess.build(
-            config["preprocess"], self.source.statistics()
-        )
-        self.augment = augment.build(config["augment"], self.source.statistics())
+        statistics = self.source.statistics()
+        self.preprocess = preprocess.build(config["preprocess"], statistics)
+        self.augment = augment.build(config["augment"], statistics)
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
         self.traces = 0
+        if hosts.joined():
+            hosts.check_equal(
+                {
+                    "the config": repr(_of_all_hosts(config)).encode(),
+                    "the data": self.source.fingerprint.encode(),
+                    "mean and deviation of the data": b"".join(
+                        np.asarray(part).tobytes()
+                        for part in dataclasses.astuple(statistics)
+                    ),
+                }
+            )
 
     def initial_state(self, seed: int) -> state.TrainState:
         """A fresh state on the host, from a seed."""
@@ -233,3 +254,9 @@ class Program:
         if wanted == "classes":
             label = jax.ShapeDtypeStruct((1,), jnp.int32)
             jax.eval_shape(self.loss, outputs, {"label": label})
+
+
+def _of_all_hosts(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config hosts must agree on, with dotted keys."""
+    flat = flatten(config)
+    return {key: flat[key] for key in sorted(flat) if key not in OWN_KEYS}

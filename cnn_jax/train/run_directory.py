@@ -4,21 +4,20 @@ config.json      what was run, and the format of this directory
 metrics.jsonl    one JSON object a logged step, append-only
 checkpoints/     see `cnn_jax.train.checkpoint`
 result.json      present when the run is finished (or has diverged)
-lock             held by the process that trains here
+lock             held by the process that trains here, see `cnn_jax.train.lock`
 
 Every file can be read at any moment: rows are appended, all else is replaced.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
-import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
+from cnn_jax.train import lock
 from cnn_jax.train.checkpoint import write_atomically
 
 # 1 (no number in its config.json) differs from 2 in its checkpoints alone.
@@ -30,14 +29,12 @@ FREE_KEYS = (
     "dataset.stream.workers",
     "parallel.mode",
     "parallel.devices",
+    "parallel.hosts",
+    "parallel.host_timeout",
     "steps_per_dispatch",
 )
 # Recorded beside the config, from the data and the devices of the first start.
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
-
-
-class InUse(ConfigError):
-    """Another process is training in this run directory."""
 
 
 class RunDirectory:
@@ -119,25 +116,14 @@ class RunDirectory:
           ConfigError: not writable, not a run directory, or another config.
           InUse: another process is training here.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "lock", "a+")  # noqa: SIM115
-        except OSError as error:
-            raise ConfigError(
-                f"workdir {self.path} cannot be written: {error.strerror}"
-            ) from None
-        with lock:
+        with contextlib.ExitStack() as opened:
             try:
-                # The kernel drops the lock with the process, however it ends.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise InUse(
-                    f"workdir {self.path} is in use by {lock.read().strip()}"
+                self.path.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(lock.hold(self.path / "lock"))
+            except OSError as error:
+                raise ConfigError(
+                    f"workdir {self.path} cannot be written: {error.strerror}"
                 ) from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
             if self.config() is None:
                 strangers = sorted(
                     item.name
@@ -160,14 +146,7 @@ class RunDirectory:
 
     def held(self) -> bool:
         """Whether a process is training here now."""
-        try:
-            with open(self.path / "lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return lock.held(self.path / "lock")
 
     def rows(self) -> list[dict[str, Any]]:
         """The log, a dict a row; a last line still being written is left out.

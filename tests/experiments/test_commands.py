@@ -85,7 +85,9 @@ def test_help_shows_the_command_and_its_flags(capsys):
     assert "--[no]plot_only" in out
 
 
-def test_the_study_from_its_command(tmp_path, capsys):
+def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     arguments = [*STUDY, f"--workdir={tmp_path / 'study'}"]
     assert degradation.main(arguments) == 0
     out = capsys.readouterr().out
@@ -93,6 +95,8 @@ def test_the_study_from_its_command(tmp_path, capsys):
     ended = re.findall(r"^\[(.)/2\] (\S+) finished", out, re.MULTILINE)
     assert [place for place, _ in ended] == ["1", "2"]
     assert {name for _, name in ended} == {"plain-8-seed0", "residual-8-seed0"}
+    # this process compiled nothing: the workers keep theirs
+    assert list((tmp_path / "cache").rglob("*-cache"))
     made = {path.name for path in (tmp_path / "study").iterdir()}
     figures = {
         f"{name}.{suffix}"

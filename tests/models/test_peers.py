@@ -9,7 +9,8 @@ from cnn_jax import models
 from cnn_jax.models.summary import summarize
 
 pytest.importorskip("torch")
-from tests.models import torch_nets
+from experiments.peers import torch_nets
+from tests.models import torch_weights
 
 # Fewer blocks than the table has: each compiles for seconds.
 SHORT = (1, 2, 1, 1)
@@ -123,14 +124,14 @@ def test_every_registered_net_has_a_peer():
 @pytest.mark.parametrize("case", CASES)
 def test_logits_agree_with_torch(case):
     name, fields, size, peer = CASES[case]()
-    torch_nets.randomize(peer)
+    torch_weights.randomize(peer)
     module = models.create(name, num_classes=7, **fields)
     images = np.random.default_rng(0).normal(size=(2, size, size, 3))
     images = images.astype(np.float32)
     layers = [layer.name for layer in summarize(module, (size, size, 3)).layers]
-    variables = torch_nets.variables_of(peer, images, layers)
+    variables = torch_weights.variables_of(peer, images, layers)
     apply = jax.jit(lambda v, x: module.apply(v, x, train=False))
     found = apply(variables, jnp.asarray(images))
-    expected = torch_nets.logits(peer, images)
+    expected = torch_weights.logits(peer, images)
     assert np.ptp(expected) > 1e-3
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

@@ -166,7 +166,7 @@ class TestWithTorch:
 
     @staticmethod
     def peer(name, fields):
-        from tests.models import torch_nets
+        from experiments.peers import torch_nets
 
         if family(name) == "alexnet":
             return torch_nets.AlexNet(7, **fields)
@@ -183,22 +183,22 @@ class TestWithTorch:
     def test_logits_survive_both_ways(self, name):
         import torch
 
-        from tests.models import torch_nets
+        from tests.models import torch_weights
 
         fields = NARROW[family(name)]
-        peer = torch_nets.randomize(self.peer(name, fields))
+        peer = torch_weights.randomize(self.peer(name, fields))
         module = narrow(name)
         size = 224 if family(name) != "resnet" else 64
         images = np.asarray(drawn.images(2, size, size, 3))
-        variables = torchvision.from_state_dict(module, torch_nets.state_dict(peer))
-        expected = torch_nets.logits(peer, images)
+        variables = torchvision.from_state_dict(module, torch_weights.state_dict(peer))
+        expected = torch_weights.logits(peer, images)
         found = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, images)
         assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
-        fresh = torch_nets.randomize(self.peer(name, fields), seed=1)
+        fresh = torch_weights.randomize(self.peer(name, fields), seed=1)
         state = torchvision.to_state_dict(module, variables)
         fresh.load_state_dict({key: torch.tensor(t) for key, t in state.items()})
-        again = torch_nets.logits(fresh, images)
+        again = torch_weights.logits(fresh, images)
         assert np.abs(again - expected).max() < 1e-5 * np.abs(expected).max()
 
     @pytest.mark.parametrize("name", torchvision.NETS)

@@ -1,0 +1,132 @@
+"""Who trains in a run directory: a file lock, cross-checked between machines.
+
+The kernel keeps the lock (flock) and drops it with the process, however it ends.
+Network file systems pass it on to their server, or answer each machine for itself
+without a word (Lustre's ``localflock``, NFS's ``local_lock``, BeeGFS's default). So
+a holder also shows that it lives, by the file's time of change, and who gets a
+lock that a process of another machine has not released looks for that first.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from cnn_jax.names import ConfigError
+
+SIGN_EVERY = 10.0  # seconds between signs of life
+WATCH = 35.0  # seconds that another machine looks for one
+RELEASED = "released\n"
+
+
+class InUse(ConfigError):
+    """Another process is training in this run directory."""
+
+
+@contextlib.contextmanager
+def hold(path: pathlib.Path) -> Iterator[None]:
+    """Hold a lock file.
+
+    Args:
+      path: the file, in the directory that it is about; created where it is not.
+
+    Raises:
+      OSError: it cannot be written.
+      InUse: another process holds it.
+      ConfigError: the file system has no locks, or none between machines.
+    """
+    own = f"process {os.getpid()} on {socket.gethostname()}\n"
+    with open(path, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InUse(
+                f"workdir {path.parent} is in use by {file.readline().strip()}"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"the file system of {path.parent} has no file locks "
+                f"({error.strerror}); choose a workdir on another one"
+            ) from None
+        file.seek(0)
+        _check_gone(path, file.read())
+        file.truncate(0)
+        file.write(own)
+        file.flush()
+        done = threading.Event()
+        sign = threading.Thread(target=_show_life, args=(path, own, done), daemon=True)
+        sign.start()
+        try:
+            yield
+        finally:
+            done.set()
+            sign.join()
+            with contextlib.suppress(OSError):  # a full disk
+                file.write(RELEASED)
+                file.flush()
+
+
+def held(path: pathlib.Path) -> bool:
+    """Whether a process holds a lock file now."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file, or no locks: `hold` has the words for it
+        return False
+    return False
+
+
+def _check_gone(path: pathlib.Path, left: str) -> None:
+    """Make sure that a holder on another machine is dead, if one left its name."""
+    found = re.fullmatch(r"process \d+ on (\S+)\n", left)
+    if found is None or found[1] == socket.gethostname():
+        return
+    print(
+        f"{path.parent}: {left.strip()} has not released it; looking {WATCH:.0f} s "
+        "for a sign of its life",
+        file=sys.stderr,
+        flush=True,
+    )
+    before = _changed(path)
+    end = time.monotonic() + WATCH
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCH / 5))
+        if _changed(path) != before:
+            raise ConfigError(
+                f"{left.strip()} trains in {path.parent}, and this machine was given "
+                "the lock all the same: file locks do not reach from machine to "
+                "machine here; mount the file system with them, or use one machine"
+            )
+
+
+def _changed(path: pathlib.Path) -> int:
+    # Opening a file makes NFS ask its server, which a mere stat does not.
+    with open(path) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
+def _show_life(path: pathlib.Path, own: str, done: threading.Event) -> None:
+    while not done.wait(SIGN_EVERY):
+        with contextlib.suppress(OSError):
+            other = path.read_text()
+            if other != own:
+                print(
+                    f"error: {path.parent} was taken by {other.strip()} while this "
+                    "process trained there: file locks do not reach from machine "
+                    "to machine here",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            os.utime(path)

@@ -1,0 +1,197 @@
+"""One case of the benchmark: a network, its images, batch, number type, devices."""
+
+import dataclasses
+import re
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from jaxtyping import Float, Int
+
+from cnn_jax import models, names
+from cnn_jax.data import Arrays, Dataset
+
+DTYPES = ("float32", "bfloat16")
+# What every contender trains with. The rate is low: the images are noise.
+RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
+# The "rubbish" constant of LeNet-5's loss, as in configs/lenet5_mnist.py.
+MAP_J = 3.0
+# Range of the pixels that networks see.
+LOW, HIGH = -1.0, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+      net: as on the command line, 'resnet20@32x32x3'.
+      model: the config section of the network, without 'dtype'.
+      image: height, width, channels.
+      classes: size of the output.
+      batch: images of a step, over all devices.
+      dtype: of the computation, 'float32' or 'bfloat16'.
+      devices: number of devices.
+      dispatch: steps that the devices take in one call; ours only.
+      platform: of the devices, as jax names it ('cpu', 'gpu').
+    """
+
+    net: str
+    model: dict[str, Any]
+    image: tuple[int, int, int]
+    classes: int
+    batch: int
+    dtype: str
+    devices: int
+    dispatch: int = 1
+    platform: str = "cpu"
+
+    def module(self) -> nn.Module:
+        """This package's network."""
+        return models.create(**self.model, num_classes=self.classes, dtype=self.dtype)
+
+    @property
+    def loss(self) -> str:
+        """'map' for outputs that are penalties, else 'softmax_cross_entropy'."""
+        penalties = getattr(self.module(), "output", "linear") == "rbf"
+        return "map" if penalties else "softmax_cross_entropy"
+
+    def config(self) -> dict[str, Any]:
+        """The config of a run that trains this case."""
+        loss: dict[str, Any] = {"name": self.loss}
+        if self.loss == "map":
+            loss["j"] = MAP_J
+        return {
+            "seed": 0,
+            "model": {**self.model, "dtype": self.dtype},
+            "loss": loss,
+            "dataset": {
+                "name": f"{__name__}:noise",
+                "image": self.image,
+                "classes": self.classes,
+                "size": self.batch,
+            },
+            "preprocess": {"name": "interval", "low": LOW, "high": HIGH},
+            "augment": {"name": "none"},
+            "optimizer": {
+                "name": "sgd",
+                "momentum": MOMENTUM,
+                "nesterov": False,
+                "weight_decay": WEIGHT_DECAY,
+                "decay": "all",
+            },
+            "schedule": {"name": "piecewise", "rates": (RATE,), "boundaries": ()},
+            "warmup": {"rate": 0.0, "until_error": 0.0},
+            "batch_size": self.batch,
+            "eval_batch_size": self.devices,
+            # longer than anybody waits
+            "steps": 10**9,
+            "log_every": 10**9,
+            "steps_per_dispatch": self.dispatch,
+            "eval_every": 0,
+            "checkpoint_every": 0,
+            "parallel": {
+                "mode": "pmap",
+                "devices": self.devices,
+                "hosts": "one",
+                "host_timeout": 1,
+                "bn_group_size": 0,
+            },
+        }
+
+    def arrays(
+        self,
+    ) -> tuple[Float[np.ndarray, "batch h w c"], Int[np.ndarray, " batch"]]:
+        """The images as networks see them, and their labels: one batch, NHWC."""
+        train = noise(self.image, self.classes, self.batch).train
+        scale = np.float32((HIGH - LOW) / 255)
+        return np.float32(LOW) + scale * train.images, train.labels
+
+
+def noise(image: tuple[int, int, int], classes: int, size: int) -> Dataset:
+    """Random images with random labels, as many as a batch has.
+
+    So every batch of an epoch is the whole set, in another order.
+
+    Args:
+      image: height, width, channels.
+      classes: labels are drawn from 0 ... classes - 1.
+      size: training images; there is one test image.
+
+    Returns:
+      The data set, the same for the same arguments.
+    """
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (size + 1, *image), np.uint8)
+    labels = random.integers(0, classes, size + 1).astype(np.int32)
+    return Dataset(
+        "noise",
+        classes,
+        Arrays(images[:size], labels[:size]),
+        Arrays(images[size:], labels[size:]),
+    )
+
+
+def parse(
+    net: str,
+    batch: int,
+    dtype: str,
+    devices: int,
+    dispatch: int,
+    fields: dict[str, Any],
+) -> Case:
+    """The case that words of the command line describe.
+
+    Args:
+      net: ``NAME`` or ``NAME@HEIGHTxWIDTHxCHANNELS``: a network of the table of
+        `cnn_jax.models`, or 'resnet' or 'plain' and a depth that is not in it,
+        for the CIFAR layout. Without a size, that of the paper.
+      batch: images of a step, over all devices.
+      dtype: 'float32' or 'bfloat16'.
+      devices: number of devices.
+      dispatch: steps that the devices take in one call.
+      fields: of the network's module; those it does not have are left out.
+
+    Returns:
+      The case.
+
+    Raises:
+      ConfigError: unknown name, or what makes no net, in one line.
+    """
+    name, at, size = net.partition("@")
+    family = re.fullmatch(r"(resnet|plain)(\d+)", name)
+    model: dict[str, Any] = {"name": name}
+    if family and name not in models.NETS:
+        model = {"name": f"cifar_{family[1]}", "depth": int(family[2])}
+    elif name not in models.NETS:
+        known = [*models.NETS, "resnetDEPTH", "plainDEPTH"]
+        raise names.choices("net", name, known)
+    entry = models.NETS[model["name"]]
+    own = (entry.image_size, entry.image_size, entry.channels)
+    image = own
+    if at:
+        found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", size)
+        if not found:
+            raise names.ConfigError(
+                f"net {net!r}: images are given as HEIGHTxWIDTHxCHANNELS, "
+                f"such as {name}@32x32x3"
+            )
+        image = (int(found[1]), int(found[2]), int(found[3]))
+    if dtype not in DTYPES:
+        raise names.choices("dtype", dtype, DTYPES)
+    if batch < 1 or devices < 1 or batch % devices:
+        raise names.ConfigError(
+            f"batch {batch} does not divide over {devices} device(s)"
+        )
+    if dispatch < 1:
+        raise names.ConfigError(f"steps_per_dispatch must be positive, got {dispatch}")
+    accepted = names.parameters(entry.module)
+    if "image_size" in accepted:
+        model["image_size"] = image[0]
+    if "hidden" in accepted and image[0] < 64:
+        model["hidden"] = (512, 512)  # the usual heads for small images
+    model |= {key: value for key, value in fields.items() if key in accepted}
+    classes = entry.num_classes if image == own else 10
+    case = Case(net, model, image, classes, batch, dtype, devices, dispatch)
+    case.module()
+    return case

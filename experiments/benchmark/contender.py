@@ -1,0 +1,151 @@
+"""What is timed: train steps of this package, and the machine's largest product."""
+
+import collections
+import itertools
+import math
+import time
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.train.feed import feed
+from cnn_jax.train.loop import IN_FLIGHT
+from cnn_jax.train.program import Program
+from experiments.benchmark.case import Case
+
+
+class Contender(Protocol):
+    """One framework, ready to train one case on images that are on the device.
+
+    Built from a `Case`, in a process of its own.
+
+    Attributes:
+      parameters: trainable ones.
+    """
+
+    parameters: int
+
+    def run(self, steps: int) -> float:
+        """Take train steps, to their end; the loss of the last one.
+
+        Args:
+          steps: how many, a multiple of the case's ``dispatch``.
+        """
+
+    def device_memory(self) -> int | None:
+        """Peak bytes on the accelerator; None where it is the host's memory."""
+
+
+class CnnJax:
+    """This package: the step of `cnn_jax.train.program`, as `fit` calls it.
+
+    Beside what the peers do, it gathers the batch out of the resident images and
+    normalises their uint8 pixels.
+
+    Args:
+      case: what is trained.
+    """
+
+    def __init__(self, case: Case):
+        self.program = program = Program(case.config())
+        self.parameters = program.num_parameters
+        self.state = program.devices.replicate(program.initial_state(0))
+        self.dispatches = feed(program.source, program.devices, program.config, 0, b"")
+        self.steps_per_dispatch = case.dispatch
+
+    def run(self, steps: int) -> float:
+        """See `Contender.run`."""
+        pending: collections.deque[Any] = collections.deque()
+        for _ in range(steps // self.steps_per_dispatch):
+            self.state, sums = self.program.train(self.state, next(self.dispatches))
+            pending.append(sums)
+            if len(pending) > IN_FLIGHT:
+                jax.block_until_ready(pending.popleft())
+        jax.block_until_ready(self.state)
+        sums = self.program.devices.fetch(pending[-1])
+        return float(sums["loss"][-1] / sums["count"][-1])
+
+    def device_memory(self) -> int | None:
+        """See `Contender.device_memory`."""
+        return jax_memory(self.program.devices.devices[0])
+
+
+def jax_memory(device: jax.Device) -> int | None:
+    """Peak bytes in use on a device that has memory of its own, else None."""
+    if device.platform == "cpu":
+        return None
+    return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
+    """Floating-point operations a second of a large square matrix product.
+
+    Args:
+      dtype: of the matrices.
+      devices: how many the case uses; on CPU they share the cores, so that one
+        product has them all.
+      side: of the matrices; 0 for 2048 on CPU and 8192 on accelerators.
+
+    Returns:
+      2 side^3 over the shortest of three times, times the devices.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    side = side or (2048 if on_cpu else 8192)
+    matrix = jnp.full((side, side), 1 / side, dtype)
+    product = jax.jit(jnp.matmul)
+    product(matrix, matrix).block_until_ready()
+    shortest = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        product(matrix, matrix).block_until_ready()
+        shortest = min(shortest, time.perf_counter() - start)
+    return 2 * side**3 / shortest * (1 if on_cpu else devices)
+
+
+class Compilation(NamedTuple):
+    """What it takes to get a train step, in seconds, and the memory it plans.
+
+    Attributes:
+      trace: Python to jaxpr.
+      lower: jaxpr to StableHLO.
+      compile: StableHLO to the machine's code.
+      bytes: arguments and buffers of a step, by XLA's own plan.
+    """
+
+    trace: float
+    lower: float
+    compile: float
+    bytes: int
+
+
+def compilation(case: Case) -> Compilation:
+    """Time the stages of compiling a case's train step; nothing is run.
+
+    The step is mapped by shard_map, whose stages can be told apart; pmap's
+    program is the same.
+    """
+    config = case.config()
+    config["parallel"]["mode"] = "shard_map"
+    program = Program(config)
+    state = program.devices.replicate(program.initial_state(0))
+    dispatch = next(feed(program.source, program.devices, config, 0, b""))
+    count = program.devices.replicate(np.int32(dispatch.count))
+    arguments = (state, (program.resident, count), dispatch.items)
+    times = [time.perf_counter()]
+    stage: Any = program.train_steps.trace(*arguments)
+    times.append(time.perf_counter())
+    stage = stage.lower()
+    times.append(time.perf_counter())
+    stage = stage.compile()
+    times.append(time.perf_counter())
+    trace, lower, compile = (b - a for a, b in itertools.pairwise(times))
+    memory = stage.memory_analysis()
+    total = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    return Compilation(trace, lower, compile, total)

@@ -1,0 +1,220 @@
+"""Time and memory of a loss landscape: one program against loops over points.
+
+    python -m experiments.landscape_benchmark
+
+The net is the study's on digits at ``--depth`` layers, untrained (its weights do not
+change the cost), the loss a mean over the first ``--images`` training images. Three
+ways to look up the same points:
+
+    one program       a compiled loop over a row of points (`analysis.landscape`)
+    a call a point    a compiled evaluation that moves the weights itself; its loss
+                      is read before the next call
+    moved on the host NumPy moves the weights, which are sent to the device for a
+                      compiled evaluation, as the loop of Li et al. (2018) does
+
+They take turns, row by row, and each ratio is a median over rows. ``--whole`` times
+the whole grid of one program as well. Memory is the peak of a fresh process that
+does a row, data set, compiler and libraries included.
+"""
+
+import argparse
+import multiprocessing
+import pathlib
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cnn_jax import study
+from cnn_jax.analysis import landscape, trained
+from cnn_jax.train.program import Program
+from configs import degradation_digits
+
+# From a row of points to the loss at each.
+Method = Callable[[np.ndarray], np.ndarray]
+
+
+class Problem(NamedTuple):
+    """A net and what its landscape is evaluated with."""
+
+    objective: landscape.EvaluationLoss
+    params: Any
+    directions: tuple[Any, ...]
+    fixed: tuple[Any, ...]
+
+
+def problem(family: str, depth: int, images: int) -> Problem:
+    """The study's untrained net of a family and depth, on the device."""
+    config = degradation_digits.get_config()
+    config.depths, config.seeds = (depth,), (0,)
+    [run] = [run for run in study.expand(config) if run.family == family]
+    one_device = {"parallel": {"devices": 1}}
+    program = Program(study.merge(run.config, one_device))
+    net = trained.at_initialisation(program, family, depth, seed=0)
+    params = net.variables["params"]
+    fixed = (
+        net.variables["batch_stats"],
+        landscape.stack(net.batches("train", images)),
+    )
+    return Problem(
+        landscape.EvaluationLoss(net.model, program.loss, program.errors),
+        *jax.device_put((params, landscape.random_directions(params, 0, 2), fixed)),
+    )
+
+
+def one_program(given: Problem) -> Method:
+    """What `landscape.evaluate` does with a row of the grid."""
+
+    def row(points: np.ndarray) -> np.ndarray:
+        second = points[:, 1]
+        found = landscape.evaluate(
+            given.objective,
+            given.params,
+            given.directions,
+            (points[:1, 0], second),
+            given.fixed,
+        )
+        return found["loss"][0]
+
+    return row
+
+
+def a_call_a_point(given: Problem) -> Method:
+    """A compiled evaluation for each point, the loss read after each."""
+
+    @jax.jit
+    def at(params: Any, directions: Any, point: Any, fixed: Any) -> Any:
+        moved = jax.tree.map(
+            lambda p, a, b: p + point[0] * a + point[1] * b, params, *directions
+        )
+        return given.objective(moved, *fixed)["loss"]
+
+    def row(points: np.ndarray) -> np.ndarray:
+        return np.array(
+            [
+                float(at(given.params, given.directions, point, given.fixed))
+                for point in points.astype(np.float32)
+            ]
+        )
+
+    return row
+
+
+def moved_on_the_host(given: Problem) -> Method:
+    """NumPy moves the weights; they are sent to the device for each point."""
+    params, directions = jax.device_get((given.params, given.directions))
+    evaluate = jax.jit(lambda params, fixed: given.objective(params, *fixed)["loss"])
+
+    def row(points: np.ndarray) -> np.ndarray:
+        found = []
+        for first, second in points.astype(np.float32):
+            moved = jax.tree.map(
+                lambda p, a, b, first=first, second=second: p + first * a + second * b,
+                params,
+                *directions,
+            )
+            found.append(float(evaluate(jax.device_put(moved), given.fixed)))
+        return np.array(found)
+
+    return row
+
+
+METHODS: dict[str, Callable[[Problem], Method]] = {
+    "one program": one_program,
+    "a call a point": a_call_a_point,
+    "moved on the host": moved_on_the_host,
+}
+
+
+def grid(points: int) -> np.ndarray:
+    """Rows of points from -1 to 1 on both axes, (rows, points, 2)."""
+    axis = np.linspace(-1, 1, points)
+    return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
+
+
+def times(given: Problem, points: int, rows: int) -> dict[str, list[float]]:
+    """Seconds of each row by each way, which take turns; all must agree.
+
+    Raises:
+      ArithmeticError: two ways disagree on a loss by more than rounding.
+    """
+    ways = {name: make(given) for name, make in METHODS.items()}
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    chosen = grid(points)[np.linspace(0, points - 1, rows + 1).astype(int)]
+    for number, row in enumerate(chosen):
+        losses = {}
+        for name, way in ways.items():
+            start = time.perf_counter()
+            losses[name] = way(row)
+            if number:  # the first row compiles
+                found[name].append(time.perf_counter() - start)
+        for name, values in losses.items():
+            if not np.allclose(values, losses["one program"], rtol=1e-3):
+                raise ArithmeticError(f"{name} and one program disagree on a loss")
+    return found
+
+
+def peak_memory(name: str, family: str, depth: int, images: int, points: int) -> float:
+    """Megabytes of this process at its peak, once it has done a row (Linux)."""
+    METHODS[name](problem(family, depth, images))(grid(points)[0])
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--family", default="residual", choices=("plain", "residual"))
+    parser.add_argument("--depth", type=int, default=56, help="weight layers")
+    parser.add_argument("--images", type=int, default=256, help="of the training set")
+    parser.add_argument("--points", type=int, default=51, help="of an axis")
+    parser.add_argument("--rows", type=int, default=5, help="that are timed")
+    parser.add_argument("--whole", action="store_true", help="time the whole grid too")
+    words = parser.parse_args(argv)
+    given = problem(words.family, words.depth, words.images)
+    seconds = times(given, words.points, words.rows)
+    table = Table(
+        title=f"{words.family} {words.depth}, {words.images} images, "
+        f"{words.points} x {words.points} points",
+        box=box.SIMPLE_HEAD,
+    )
+    for column in ("", "ms a point", "grid (s)", "one program is", "peak memory (MB)"):
+        table.add_column(column, justify="right" if column else "left")
+    context = multiprocessing.get_context("spawn")
+    for name, found in seconds.items():
+        ratios = map(lambda a, b: a / b, found, seconds["one program"])
+        with context.Pool(1) as pool:
+            memory = pool.apply(
+                peak_memory,
+                (name, words.family, words.depth, words.images, words.points),
+            )
+        row = statistics.median(found)
+        table.add_row(
+            name,
+            f"{1000 * row / words.points:.1f}",
+            f"{row * words.points:.0f}",
+            f"{statistics.median(ratios):.2f} x faster",
+            f"{memory:.0f}",
+        )
+    console = Console() if sys.stdout.isatty() else Console(width=100)
+    console.print(table)
+    if words.whole:
+        axis = np.linspace(-1, 1, words.points)
+        start = time.perf_counter()
+        landscape.evaluate(*given[:3], (axis, axis), given.fixed)
+        print(f"the whole grid in one program: {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

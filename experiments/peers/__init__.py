@@ -1,0 +1,13 @@
+"""The networks in other people's frameworks, for the benchmark to run beside ours."""
+
+
+class NoPeer(ValueError):
+    """A peer cannot be run; the message says why, in one line."""
+
+
+# Contenders of the benchmark by name (see `experiments.benchmark.contender`).
+PEERS = {
+    "torch": "experiments.peers.torch_training:Torch",
+    "torch.compile": "experiments.peers.torch_training:CompiledTorch",
+    "flax": "experiments.peers.flax_training:Flax",
+}

@@ -1,0 +1,114 @@
+"""A train step as flax's examples write it: jit, optax, and nothing of this package."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
+from experiments.benchmark.contender import jax_memory
+from experiments.peers import NoPeer
+from experiments.peers.flax_nets import twin_of
+
+
+class Flax:
+    """Plain flax on one device.
+
+    Args:
+      case: what is trained.
+
+    Raises:
+      NoPeer: several devices, or a network that is not in `flax_nets`.
+    """
+
+    def __init__(self, case: Case):
+        if case.devices > 1:
+            raise NoPeer("the plain flax step runs on one device")
+        net = twin_of(case.module())
+        images, labels = case.arrays()
+        self.batch = jax.device_put((images, labels))
+        variables = initial_variables(net, case.image)
+        optimizer = optax.chain(
+            optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(RATE, MOMENTUM)
+        )
+        params = variables["params"]
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        self.state = {
+            "params": params,
+            "batch_stats": variables.get("batch_stats", {}),
+            "optimizer": optimizer.init(params),
+            "key": jax.random.key(1),
+        }
+        self.step = jax.jit(
+            functools.partial(train_step, net, optimizer, case.loss), donate_argnums=0
+        )
+
+    def run(self, steps: int) -> float:
+        """See `experiments.benchmark.contender.Contender.run`."""
+        for _ in range(steps):
+            self.state, loss = self.step(self.state, *self.batch)
+        jax.block_until_ready(self.state)
+        return float(loss)
+
+    def device_memory(self) -> int | None:
+        """See `experiments.benchmark.contender.Contender.device_memory`."""
+        return jax_memory(jax.devices()[0])
+
+
+def initial_variables(net: Any, image: tuple[int, int, int]) -> Any:
+    """Kernels by fan-in, the rest zeros and ones; compiling linen's draws is slow."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(
+        lambda: net.init(jax.random.key(0), jnp.zeros((1, *image)), train=False)
+    )
+
+    def draw(path: Any, leaf: Any) -> jax.Array:
+        shape, name = leaf.shape, path[-1].key
+        if name == "kernel":
+            fan_in = math.prod(shape[:-1])
+            return jnp.asarray(random.normal(0, fan_in**-0.5, shape), leaf.dtype)
+        ones = name in ("scale", "var", "coefficient")
+        return jnp.full(shape, float(ones), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def train_step(
+    net: Any, optimizer: Any, loss_name: str, state: Any, images: Any, labels: Any
+) -> Any:
+    """One step; the new state, and the mean loss of the batch."""
+    key, dropout = jax.random.split(state["key"])
+
+    def objective(params: Any) -> Any:
+        outputs, changed = net.apply(
+            {"params": params, "batch_stats": state["batch_stats"]},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout},
+        )
+        if loss_name == "map":
+            rubbish = jnp.full((len(outputs), 1), -MAP_J)
+            logits = jnp.concatenate([outputs, rubbish], axis=1)
+        else:
+            logits = outputs
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), changed.get("batch_stats", {})
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (loss, batch_stats), gradients = gradient(state["params"])
+    updates, opt_state = optimizer.update(
+        gradients, state["optimizer"], state["params"]
+    )
+    params = optax.apply_updates(state["params"], updates)
+    state = {
+        "params": params,
+        "batch_stats": batch_stats,
+        "optimizer": opt_state,
+        "key": key,
+    }
+    return state, loss

@@ -1,0 +1,95 @@
+"""A train step as one writes it for speed in torch.
+
+Images and convolutions lie channels_last; bfloat16 is autocast; on a GPU cuDNN
+looks for its fastest kernels and float32 products may use TF32, as jax's do.
+"""
+
+import os
+
+import torch
+from torch.nn import functional
+
+from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
+from experiments.peers import NoPeer
+from experiments.peers.torch_nets import twin_of
+
+
+class Torch:
+    """torch, operation by operation, on one device: CUDA's if the case is a GPU's.
+
+    Args:
+      case: what is trained.
+
+    Raises:
+      NoPeer: several devices, a network that is not in `torch_nets`, or a torch
+        that does not see the GPU.
+    """
+
+    def __init__(self, case: Case):
+        if case.devices > 1:
+            raise NoPeer("the torch step runs on one device")
+        self.penalties = case.loss == "map"
+        self.low_precision = case.dtype == "bfloat16"
+        self.device = torch.device("cuda" if case.platform == "gpu" else "cpu")
+        if self.device.type == "cuda":
+            if not torch.cuda.is_available():
+                raise NoPeer("this torch does not see the GPU")
+            torch.backends.cudnn.benchmark = True
+            torch.backends.cuda.matmul.allow_tf32 = True
+            torch.backends.cudnn.allow_tf32 = True
+        elif hasattr(os, "sched_getaffinity"):
+            torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA
+        torch.manual_seed(0)
+        net = twin_of(case.module(), case.image[2])
+        self.parameters = sum(p.numel() for p in net.parameters())
+        self.net = net.to(self.device, memory_format=torch.channels_last).train()
+        self.optimizer = torch.optim.SGD(
+            self.net.parameters(),
+            lr=RATE,
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+        )
+        images, labels = case.arrays()
+        # NHWC memory under NCHW indices is what torch calls channels_last.
+        self.images = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        self.labels = torch.from_numpy(labels).long().to(self.device)
+
+    def run(self, steps: int) -> float:
+        """See `experiments.benchmark.contender.Contender.run`."""
+        for _ in range(steps):
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.objective()
+            loss.backward()
+            self.optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return loss.item()
+
+    def objective(self) -> torch.Tensor:
+        """The mean loss of the batch."""
+        low = self.low_precision
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            outputs = self.net(self.images)
+        logits = outputs.float()
+        if self.penalties:
+            rubbish = logits.new_full((len(logits), 1), -MAP_J)
+            logits = torch.cat([logits, rubbish], 1)
+        return functional.cross_entropy(logits, self.labels)
+
+    def device_memory(self) -> int | None:
+        """See `experiments.benchmark.contender.Contender.device_memory`."""
+        if self.device.type == "cpu":
+            return None
+        return torch.cuda.max_memory_allocated()
+
+
+class CompiledTorch(Torch):
+    """The same, with network, loss and backward pass compiled by `torch.compile`.
+
+    Args:
+      case: what is trained.
+    """
+
+    def __init__(self, case: Case):
+        super().__init__(case)
+        self.objective = torch.compile(self.objective)

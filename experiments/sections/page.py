@@ -1,0 +1,71 @@
+"""The page of `experiments.why_resnets_work`: introduction, facts, sections."""
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from cnn_jax.report import Report, Section
+from experiments.sections.rows import Rows
+
+LIBRARIES = ("jax", "flax", "numpy")
+
+
+def page(
+    config: Mapping[str, Any],
+    sections: Sequence[Section],
+    runs: Sequence[Mapping[str, Any]],
+    nets: Rows,
+) -> Report:
+    """The whole report.
+
+    Args:
+      config: of the command: name, study and a section for each analysis.
+      sections: what was found.
+      runs: the config of each run that was looked at.
+      nets: 'family', 'depth' and 'seed' of each.
+
+    Returns:
+      The page as data.
+    """
+    findings = [finding for section in sections for finding in section.findings]
+    true = sum(finding.holds for finding in findings)
+    families = sorted({row["family"] for row in nets})
+    introduction = [
+        "He et al. (2015) showed that adding layers to a plain network makes its "
+        "training error worse, and that identity shortcuts remove this degradation. "
+        "Below, the nets of such a study are looked at from inside, as later papers "
+        "did: how far gradients reach, what a block does, what its loss breaks, and "
+        "what the loss around it looks like.",
+        "Every yes and no on this page is computed from the numbers beside it; the "
+        "papers' claims are put as questions to the nets at hand. "
+        f"Here {true} of {len(findings)} hold.",
+    ]
+    facts = {
+        "nets": f"{' and '.join(families)}; "
+        f"{_listed({row['depth'] for row in nets})} layers",
+        "seeds": _listed({row["seed"] for row in nets}),
+        "data set": _listed({run["dataset"]["name"] for run in runs}),
+        "training": f"{_listed({run['steps'] for run in runs})} steps of "
+        f"{_listed({run['batch_size'] for run in runs})} images",
+        "computed on": f"{jax.default_backend()}, "
+        + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),
+    }
+    analyses = {
+        name: value for name, value in config.items() if name not in ("name", "study")
+    }
+    return Report(
+        title="Why residual networks work",
+        introduction=introduction,
+        facts=facts,
+        sections=sections,
+        configs={
+            "The study": config["study"],
+            "The analyses": analyses,
+        },
+    )
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(str, sorted(values)))

@@ -1,0 +1,271 @@
+"""The benchmark: what it times is the same net everywhere, and its sums are right."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from cnn_jax import names
+from cnn_jax.models.summary import summarize
+from experiments.benchmark import command, contender, rounds
+from experiments.benchmark.case import Case, parse
+from experiments.peers import NoPeer, flax_nets
+
+NARROW = {
+    "residual": ({"name": "cifar_resnet", "depth": 8, "widths": (2, 3, 4)}, 8, 3),
+    "lenet5": ({"name": "lenet5"}, 32, 1),
+    "lenet5_modern": ({"name": "lenet5_modern"}, 32, 1),
+    "vgg": (
+        {
+            "name": "vgg11",
+            "widths": (2, 3, 4, 5, 6),
+            "hidden": (7, 8),
+            "image_size": 32,
+            "dropout": 0.0,
+            "initializer": "he",
+        },
+        32,
+        3,
+    ),
+}
+
+
+def case_of(model, size, channels, **changes):
+    fields = {"batch": 4, "dtype": "float32", "devices": 1, **changes}
+    return Case("narrow", model, (size, size, channels), 10, **fields)
+
+
+def test_names_of_nets():
+    deep = parse("resnet56@8x8x1", 128, "float32", 1, 1, {})
+    assert deep.model == {"name": "cifar_resnet", "depth": 56}
+    assert (deep.image, deep.classes) == ((8, 8, 1), 10)
+    assert parse("plain20", 1, "float32", 1, 1, {}).model["name"] == "cifar_plain"
+    large = parse("resnet50", 1, "bfloat16", 1, 1, {})
+    assert (large.image, large.classes) == ((224, 224, 3), 1000)
+    small = parse("vgg11@32x32x3", 1, "float32", 1, 1, {"batch_norm": True, "depth": 3})
+    assert small.module().image_size == 32
+    assert small.module().batch_norm
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--nets=resnext", "unknown net 'resnext'"),
+        ("--nets=resnet21", "depth 21 is not 6n+2"),
+        ("--nets=lenet5@28x28x1", "LeNet5 expects images of 32 x 32"),
+        ("--nets=lenet5@28", "lenet5@32x32x3"),
+        ("--dtypes=float16", "choices: float32, bfloat16"),
+        ("--peer=keras", "choices: torch, torch.compile, flax"),
+        ("--batches=many", "'many' is not a whole number"),
+        ("--batches=0", "batch 0 does not divide"),
+        ("--steps_per_dispatch=0", "steps_per_dispatch must be positive, got 0"),
+        ("--devices=3", "batch 128 does not divide over 3"),
+        ("--devices=64", "devices 64: this machine has 8 cpu device(s)"),
+        ("--compile_depths=21", "depth 21 is not 6n+2"),
+        ("--field=deepth=3", "none of the nets has a field 'deepth'"),
+        ("--rounds=0", "rounds"),
+        ("--json=/proc/nowhere/speed.json", "/proc/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(flag, message, capsys, monkeypatch):
+    monkeypatch.setattr(rounds, "machine", lambda: MACHINE)
+    assert command.main(["--nets=lenet5", flag]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+MACHINE = rounds.Machine("cpu", "cpu", 8, 2, 0.0)
+
+
+def test_without_torch_it_says_how_to_get_it(capsys, monkeypatch):
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    assert command.main(["--nets=lenet5", "--peer=torch"]) == 2
+    assert "pip install -e '.[peer]'" in capsys.readouterr().err
+
+
+def test_rows_hold_medians_ratios_and_rates():
+    one = case_of(*NARROW["lenet5"])
+    summary = summarize(one.module(), one.image)
+    ours = rounds.Measurement(
+        "cnn_jax",
+        seconds=[0.1, 0.2, 0.4],
+        compile_seconds=3.0,
+        memory=5,
+        peak_rates=[1e9, 2e9],
+    )
+    torch = rounds.Measurement("torch", seconds=[0.2, 0.8, 0.2], compile_seconds=1.0)
+    absent = rounds.Measurement("flax", reason="no such net")
+    first, second, third = command.step_rows(one, summary, [ours, torch, absent])
+    # each of 4 images: 2 operations a MAC, forward and twice that backward
+    rate = 6 * summary.macs * 4 / 0.2
+    assert first["step"] == 0.2
+    assert first["step_range"] == [0.1, 0.4]
+    assert first["images_per_second"] == pytest.approx(20)
+    assert first["flops"] == pytest.approx(rate)
+    assert first["share_of_peak"] == pytest.approx(rate / 2e9)
+    assert (first["compile"], first["ratio"]) == (3.0, None)
+    assert second["ratio"] == pytest.approx(1.0)
+    assert second["ratio_range"] == [pytest.approx(0.5), pytest.approx(4.0)]
+    assert second["compile"] is None
+    assert (third["reason"], third["step"]) == ("no such net", None)
+
+
+def test_operations_of_a_product_over_its_time():
+    rate = contender.peak_rate("float32", devices=2, side=64)
+    assert rate == pytest.approx(contender.peak_rate("float32", 1, 64), rel=100)
+    assert 1e5 < rate < 1e14
+
+
+def replaced(ours, variables):
+    """A contender of ours that goes on from other weights."""
+    state = ours.program.initial_state(0)
+    assert jax.tree.map(np.shape, state.params) == jax.tree.map(
+        np.shape, variables["params"]
+    )
+    ours.state = ours.program.devices.replicate(
+        state.replace(
+            params=variables["params"], batch_stats=variables.get("batch_stats", {})
+        )
+    )
+    return ours
+
+
+def torch_variables(torch_net, one):
+    """Weights of a torch contender under our names."""
+    from tests.models import torch_weights
+
+    torch_weights.randomize(torch_net)
+    images, _ = one.arrays()
+    layers = [layer.name for layer in summarize(one.module(), one.image).layers]
+    if "lenet5" not in one.model["name"]:
+        variables = torch_weights.variables_of(torch_net, images, layers)
+    else:
+        variables = torch_weights.lenet_variables_of(torch_net)
+    torch_net.train()
+    # torch changes its weights in place
+    return jax.tree.map(np.array, variables)
+
+
+@pytest.fixture
+def quick_compilation():
+    """Less of the compiler's work: code that runs once need not be fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("name", NARROW)
+def test_contenders_learn_the_same(name):
+    """Three steps from the same weights: forward, backward and update agree."""
+    pytest.importorskip("torch")
+    from experiments.peers.flax_training import Flax
+    from experiments.peers.torch_training import Torch
+
+    one = case_of(*NARROW[name])
+    torch, flax, ours = Torch(one), Flax(one), contender.CnnJax(one)
+    assert torch.parameters == flax.parameters == ours.parameters
+    variables = torch_variables(torch.net, one)
+    flax.state["params"] = jax.tree.map(jax.numpy.asarray, variables["params"])
+    replaced(ours, variables)
+    # a rate at which three steps change the loss by more than rounding does
+    losses = {peer: [peer.run(1) for _ in range(3)] for peer in (ours, torch, flax)}
+    expected = losses.pop(ours)
+    assert abs(expected[2] - expected[0]) > 1e-3 * expected[0]
+    for found in losses.values():
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_compiled_torch_computes_what_torch_does(monkeypatch):
+    pytest.importorskip("torch")
+    import functools
+
+    import torch
+
+    from experiments.peers.torch_training import CompiledTorch, Torch
+
+    eager = functools.partial(torch.compile, backend="eager")  # no C++ compiler
+    monkeypatch.setattr(torch, "compile", eager)
+    for dtype in ("float32", "bfloat16"):
+        one = case_of(*NARROW["residual"], dtype=dtype)
+        peers = Torch(one), CompiledTorch(one)
+        losses = [[peer.run(1) for _ in range(2)] for peer in peers]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"devices": 2}, "one device"), ({"platform": "gpu"}, "does not see the GPU")],
+)
+def test_torch_says_what_it_cannot_do(change, message):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this torch sees a GPU")
+    from experiments.peers.torch_training import Torch
+
+    with pytest.raises(NoPeer, match=message):
+        Torch(case_of(*NARROW["residual"], **change))
+
+
+def test_nets_without_a_plain_flax_version_are_named():
+    with pytest.raises(NoPeer, match="plain flax version of this NIN"):
+        flax_nets.twin_of(parse("nin_cifar", 1, "float32", 1, 1, {}).module())
+
+
+def test_a_child_that_dies_is_reported():
+    with rounds.Child(die) as child, pytest.raises(rounds.ChildError, match="status 7"):
+        child.ask("anything")
+
+
+def die(connection):
+    import os
+
+    os._exit(7)
+
+
+def test_a_child_hands_on_errors_by_kind():
+    with pytest.raises(names.ConfigError, match="unknown model"):
+        rounds.in_child("cnn_jax.models:create", "vgg17", 10)
+
+
+def test_the_command_measures_and_writes(tmp_path, capsys):
+    pytest.importorskip("torch")
+    path = tmp_path / "new" / "speed.json"
+    status = command.main(
+        [
+            "--nets=lenet5_modern,nin_cifar@4x4x3",
+            "--batches=2",
+            "--steps_per_dispatch=2",
+            "--peer=torch,flax",
+            "--rounds=2",
+            "--seconds=0",
+            "--peak_side=64",
+            "--compile_depths=8",
+            "--field=width=0.02",
+            "--field=widths=(2,2,2)",
+            f"--json={path}",
+        ]
+    )
+    assert status == 0
+    found = json.loads(path.read_text())
+    assert found["machine"]["platform"] == "cpu"
+    rows = {(row["net"], row["contender"]): row for row in found["steps"]}
+    assert len(rows) == len(found["steps"]) == 6
+    for name in ("cnn_jax", "torch", "flax"):
+        row = rows["lenet5_modern", name]
+        assert (row["reason"], row["parameters"]) == ("", 61706)
+        assert row["step"] > 0
+        assert row["memory"] > 2**20
+        assert row["share_of_peak"] > 0
+    assert rows["lenet5_modern", "torch"]["ratio"] > 0
+    assert "no torch version" in rows["nin_cifar@4x4x3", "torch"]["reason"]
+    assert rows["nin_cifar@4x4x3", "cnn_jax"]["step"] > 0
+    (compiled,) = found["compilations"]
+    assert compiled["model"]["widths"] == [2, 2, 2]
+    assert min(compiled[key] for key in ("trace", "lower", "compile", "bytes")) > 0
+    out = capsys.readouterr().out
+    assert "not measured" in out
+    assert "resnet8@32x32x3" in out

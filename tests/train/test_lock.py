@@ -1,0 +1,80 @@
+"""A lock between processes, and its cross-check between machines."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from cnn_jax.names import ConfigError
+from cnn_jax.train import lock
+from cnn_jax.train.interrupt import StopRequest
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(lock, "SIGN_EVERY", 0.05)
+    monkeypatch.setattr(lock, "WATCH", 0.5)
+
+
+def elsewhere(monkeypatch):
+    """From now on this process is on another machine."""
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+
+
+def test_a_released_lock_is_free_at_once_everywhere(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "lock"
+    with lock.hold(path):
+        assert lock.held(path)
+    assert not lock.held(path)
+    elsewhere(monkeypatch)
+    with lock.hold(path):
+        assert path.read_text() == f"process {os.getpid()} on another\n"
+    assert capsys.readouterr().err == ""
+
+
+def test_one_left_by_the_dead_is_taken_after_a_look(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "lock"
+    path.write_text("process 1 on machine\n")
+    started = time.monotonic()
+    with lock.hold(path):
+        assert time.monotonic() - started > lock.WATCH
+    assert "process 1 on machine has not released it" in capsys.readouterr().err
+
+
+def test_locks_that_do_not_reach_are_found_out(tmp_path, monkeypatch):
+    """Each machine is given the lock; the second sees the first one's life."""
+    path = tmp_path / "lock"
+    with lock.hold(path):
+        monkeypatch.setattr("fcntl.flock", lambda file, how: None)
+        elsewhere(monkeypatch)
+        with (
+            pytest.raises(ConfigError, match="do not reach from machine to machine"),
+            lock.hold(path),
+        ):
+            pass
+        assert "another" not in path.read_text()
+
+
+def test_whoever_is_overtaken_stops(tmp_path, capsys):
+    """Two that took the lock at the same moment: the first one ends with SIGTERM."""
+    path = tmp_path / "lock"
+    with StopRequest() as stop, lock.hold(path):
+        path.write_text("process 1 on another\n")
+        deadline = time.monotonic() + 10
+        while not stop.received and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert stop.received == signal.SIGTERM
+    assert "was taken by process 1 on another" in capsys.readouterr().err
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def none(file, how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with (
+        pytest.raises(ConfigError, match=r"no file locks \(Function not implemented\)"),
+        lock.hold(tmp_path / "lock"),
+    ):
+        pass
