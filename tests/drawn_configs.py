@@ -129,7 +129,8 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         if kind == "preprocess" and side:
             chosen["size"] = side
         config[kind] = chosen
-    config["parallel"] = {
+    config["steps_per_dispatch"] = draw(st.sampled_from((1, 1, 2)))
+    config["parallel"] |= {
         "mode": draw(st.sampled_from(("pmap", "shard_map"))),
         "devices": draw(st.sampled_from((1, 1, 1, 2, 0))),
         "bn_group_size": draw(st.sampled_from((0, 0, 2, 8, 16))),
@@ -154,6 +155,7 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
     if place == "warmup":
         fields = {"rate": float, "until_error": float}
     elif place == "parallel":
+        # not the hosts: a config that names others waits for them
         fields = {"mode": str, "devices": int, "bn_group_size": int}
     elif place == "dataset" and config[place]["name"] != "digit_strings":
         return
