@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from cnn_jax import execution, study
+from cnn_jax import execution, selfcheck, study
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
@@ -63,6 +63,7 @@ def body(values: flags.FlagValues) -> int:
     directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
     if values.study and values.run:
         raise ConfigError("--study and --run exclude each other")
+    selfcheck.check_backend()
     if values.run:
         shapes = [shape_of(values.run)]
     elif values.study:
