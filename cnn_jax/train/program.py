@@ -17,6 +17,7 @@ import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
+from cnn_jax.graphs import Graph
 from cnn_jax.train import config as run_config
 from cnn_jax.train import feed, hosts, losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
@@ -222,13 +223,37 @@ class Program:
 
     def _check_model(self) -> int:
         """Trace the network once on its input: a misfit fails here, in seconds."""
-        shapes = jax.eval_shape(
-            lambda: self.model.init(
+        outputs, variables = jax.eval_shape(
+            lambda: self.model.init_with_output(
                 jax.random.key(0), jnp.zeros((1, *self.image_shape)), train=False
             )
         )
-        leaves = jax.tree.leaves(shapes["params"])
+        self._check_loss(outputs)
+        leaves = jax.tree.leaves(variables["params"])
         return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
+
+    def _check_loss(self, outputs: Any) -> None:
+        """Refuse a loss of this package that does not fit outputs and labels."""
+        name = self.config["loss"]["name"]
+        if name not in losses.LOSSES:
+            return
+        wanted = "strings" if name == "strings" else "classes"
+        graph = isinstance(outputs, Graph)
+        strings = getattr(self.source, "strings", False)
+        found = {
+            f"model {self.config['model']['name']!r}": "strings"
+            if graph
+            else "classes",
+            f"dataset {self.source.name!r}": "strings" if strings else "classes",
+        }
+        for what, kind in found.items():
+            if kind != wanted:
+                raise names.ConfigError(
+                    f"{what} gives {kind}, but loss {name!r} is one of {wanted}"
+                )
+        if wanted == "classes":
+            label = jax.ShapeDtypeStruct((1,), jnp.int32)
+            jax.eval_shape(self.loss, outputs, {"label": label})
 
 
 def _of_all_hosts(config: dict[str, Any]) -> dict[str, Any]:
