@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cnn_jax import execution, plots, study
+from cnn_jax import execution, plots, selfcheck, study
 from cnn_jax.names import ConfigError
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
@@ -51,6 +51,7 @@ def body(values: flags.FlagValues) -> int:
             raise ConfigError(f"{directory} holds no runs of a study")
         write(directory, config.name)
         return 0
+    selfcheck.check_backend()
     try:
         with StudyProgress(runs) as progress:
             workers = values.workers or execution.default_workers(runs)

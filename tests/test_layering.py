@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALLOWED = {
     "names": set(),
     "backend": set(),
+    "selfcheck": {"models"},
     "compilation_cache": set(),
     "graphs": set(),
     "acceptors": {"graphs"},

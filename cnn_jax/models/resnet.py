@@ -422,7 +422,7 @@ class ResNet(nn.Module):
           Logits (n, num_classes), float32.
 
         Raises:
-          ValueError: images of another rank or number of channels.
+          ConfigError: images of another rank or number of channels.
         """
         check_images(self, x, first="stem_conv")
         x = self.stem(x.astype(self.dtype), train)

@@ -17,6 +17,7 @@ import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
+from cnn_jax.graphs import Graph
 from cnn_jax.models import layout
 from cnn_jax.train import config as run_config
 from cnn_jax.train import feed, hosts, losses, optimizer, state, steps
@@ -130,7 +131,7 @@ class Program:
     @functools.cached_property
     def train_steps(self) -> Callable[..., Any]:
         """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
-        many = steps.repeat(self._step(), self.config["steps_per_dispatch"])
+        many = steps.repeat(self._step(), feed.longest(self.config))
         return self.devices.compile(self._counted(many), donate_state=True)
 
     def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
@@ -246,7 +247,7 @@ class Program:
     def _check_model(self) -> int:
         """Trace the network once on its input: a misfit fails here, in seconds."""
         # Not `init`, which goes through every block, also of a loop.
-        _, shapes = jax.eval_shape(
+        outputs, variables = jax.eval_shape(
             lambda: self.compiled_model.apply(
                 {},
                 jnp.zeros((1, *self.image_shape)),
@@ -255,8 +256,32 @@ class Program:
                 mutable=True,
             )
         )
-        leaves = jax.tree.leaves(shapes["params"])
+        self._check_loss(outputs)
+        leaves = jax.tree.leaves(variables["params"])
         return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
+
+    def _check_loss(self, outputs: Any) -> None:
+        """Refuse a loss of this package that does not fit outputs and labels."""
+        name = self.config["loss"]["name"]
+        if name not in losses.LOSSES:
+            return
+        wanted = "strings" if name == "strings" else "classes"
+        graph = isinstance(outputs, Graph)
+        strings = getattr(self.source, "strings", False)
+        found = {
+            f"model {self.config['model']['name']!r}": "strings"
+            if graph
+            else "classes",
+            f"dataset {self.source.name!r}": "strings" if strings else "classes",
+        }
+        for what, kind in found.items():
+            if kind != wanted:
+                raise names.ConfigError(
+                    f"{what} gives {kind}, but loss {name!r} is one of {wanted}"
+                )
+        if wanted == "classes":
+            label = jax.ShapeDtypeStruct((1,), jnp.int32)
+            jax.eval_shape(self.loss, outputs, {"label": label})
 
 
 def _of_all_hosts(config: dict[str, Any]) -> dict[str, Any]:
