@@ -31,6 +31,7 @@ OUTSIDE_ONLY_IN = {
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
     "jinja2": {"report"},
+    "submitit": {"jobs"},
 }
 
 
