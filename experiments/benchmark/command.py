@@ -1,8 +1,8 @@
 """How fast a train step is, for a list of networks.
 
-    python -m experiments.benchmark --nets=resnet20@32x32x3,lenet5 --batches=128,1 \
+    python -m experiments.benchmark --nets=resnet20@32x32x3,lenet5 --batches=128,1 \\
         --peer=torch,flax --json=speed.json
-    python -m experiments.benchmark --compile_depths=20,56,110
+    python -m experiments.benchmark --compile_depths=20,56,110 [--field=KEY=VALUE]
 
 A step is forward pass, loss, backward pass and the update of SGD (momentum,
 coupled weight decay), on a batch that is on the device already; ours also gathers
@@ -18,9 +18,10 @@ a single round.
 
 FLOP/s are those of the model: 2 for each multiply-accumulate of a forward pass,
 times 3 for forward and backward, whatever is really computed. Their share is of
-the fastest large matrix product of that type in the same rounds. Peak memory is
+the fastest large matrix product of that type, jax's, in the same rounds. Peak memory is
 what the process grew by after its imports, compiling included, or the device's
-own count. A step of a block is timed as a part of it: median and range over blocks.
+own count. Blocks of steps are timed, not steps: median and range are over blocks.
+The bytes of a compiled step are those that XLA plans for its arguments and buffers.
 """
 
 import dataclasses
@@ -98,13 +99,6 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "seconds", 1.0, "Length of a block, about.", lower_bound=0, flag_values=values
     )
-    flags.DEFINE_integer(
-        "peak_side",
-        0,
-        "Side of the matrices whose product is timed; 0 for 2048 on CPU, else 8192.",
-        lower_bound=0,
-        flag_values=values,
-    )
     flags.DEFINE_string("json", "", "File for the same figures.", flag_values=values)
 
 
@@ -153,7 +147,6 @@ def body(values: flags.FlagValues) -> int:
             peers,
             values.rounds,
             values.seconds,
-            values.peak_side,
         )
         report.steps += step_rows(one, summaries[id(one)], found)
         report.write()
@@ -189,6 +182,7 @@ def step_rows(
             "dtype": one.dtype,
             "devices": one.devices,
             "steps_per_dispatch": one.dispatch,
+            "model": one.model,
             "contender": measured.contender,
             "reason": measured.reason,
             "parameters": summary.parameters,
@@ -322,6 +316,7 @@ def _ratio(row: Row) -> str:
 def _compilations_table(rows: Sequence[Row]) -> Table:
     table = Table(title="compiling a train step, seconds", box=box.SIMPLE_HEAD)
     table.add_column("net")
+    table.add_column("fields")
     for title in ("batch", "type", "trace", "lower", "compile", "sum", "step's MiB"):
         table.add_column(title, justify="right")
     for row in rows:
@@ -331,7 +326,9 @@ def _compilations_table(rows: Sequence[Row]) -> Table:
             stages = [row["trace"], row["lower"], row["compile"]]
             cells = [f"{seconds:.2f}" for seconds in (*stages, sum(stages))]
             cells.append(f"{row['bytes'] / 2**20:,.0f}")
-        table.add_row(row["net"], str(row["batch"]), row["dtype"], *cells)
+        given = {k: v for k, v in row["model"].items() if k not in ("name", "depth")}
+        fields = ", ".join(f"{key}={value}" for key, value in given.items())
+        table.add_row(row["net"], fields, str(row["batch"]), row["dtype"], *cells)
     return table
 
 

@@ -148,7 +148,7 @@ def machine() -> Machine:
 
 
 def measure(
-    case: Case, peers: Sequence[str], rounds: int, seconds: float, peak_side: int = 0
+    case: Case, peers: Sequence[str], rounds: int, seconds: float
 ) -> list[Measurement]:
     """Time a case: this package first, then the peers.
 
@@ -157,7 +157,6 @@ def measure(
       peers: keys of `PEERS`.
       rounds: blocks of each contender.
       seconds: length of a block, about.
-      peak_side: of the matrices whose product is timed; 0 for the default.
 
     Returns:
       A `Measurement` for each contender.
@@ -190,7 +189,7 @@ def measure(
         for _ in range(rounds):
             for one in found:
                 _attempt(one, _block, children, steps)
-            _attempt(found[0], _peak, children, case, peak_side)
+            _attempt(found[0], _peak, children, case)
         for one in found:
             _attempt(one, _read_memory, children)
     finally:
@@ -216,8 +215,8 @@ def _block(one: Measurement, child: Child, steps: dict[str, int]) -> None:
     one.seconds.append(seconds)
 
 
-def _peak(one: Measurement, child: Child, case: Case, side: int) -> None:
-    one.peak_rates.append(child.ask("peak", case.dtype, case.devices, side))
+def _peak(one: Measurement, child: Child, case: Case) -> None:
+    one.peak_rates.append(child.ask("peak", case.dtype, case.devices))
 
 
 def _read_memory(one: Measurement, child: Child) -> None:
@@ -294,6 +293,7 @@ def _prepare_child() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # From a cache on disk, compiling would be the reading of a file.
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
     jax.config.update("jax_enable_compilation_cache", False)
 
 
