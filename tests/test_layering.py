@@ -17,6 +17,7 @@ ALLOWED = {
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
     "execution": {"study", "train", "data", "compilation_cache"},
+    "jobs": {"execution", "study", "train"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},
