@@ -163,11 +163,11 @@ def speed(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
     """Time to train on a string over its length.
 
     Args:
-      rows: 'length' and 'seconds_per_string'.
+      rows: 'length' and 'ms_per_string'.
       directory: receives ``speed.png`` and ``.svg``.
     """
     length = np.array([row["length"] for row in rows])
-    spent = 1000 * np.array([row["seconds_per_string"] for row in rows])
+    spent = np.array([row["ms_per_string"] for row in rows])
     with plt.rc_context(FIGURE_STYLE):
         figure, panel = plt.subplots(figsize=(4.6, 3.4))
         panel.plot(length, spent, color=STRING, marker="o", label="measured")

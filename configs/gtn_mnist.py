@@ -6,8 +6,19 @@ TFDS; ``dataset.digits.data_dir`` or TFDS_DATA_DIR says where.
 
     python -m experiments.gtn --config=configs/gtn_mnist.py
 
-Hardware and time: not measured.
-Expected: not measured.
+Errors on 500 lines of the test digits, mean +- std of 3 seeds:
+
+    system                             string error (%)   digit error (%)
+    isolated, then Viterbi             88.3 +- 1.8        73.4 +- 4.0
+    the same, each piece normalised    37.5 +- 1.0        14.6 +- 0.5
+    system                             13.5 +- 1.0         4.0 +- 0.2
+    displacement                       16.4 +- 1.5         4.4 +- 0.4
+
+Hardware and time: 2 CPU cores that other work kept busy, 24 minutes for the three
+seeds (7.5 of processor time). The schedule is short: errors still fell when it
+was lengthened to this, which was done while looking at lines of 10,000 digits
+held out of the training set (``dataset.digits.validation_size``), seed 0. About
+one line in fourteen has no cut where two of its digits meet.
 """
 
 from ml_collections import ConfigDict

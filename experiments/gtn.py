@@ -1,26 +1,21 @@
 """Graph transformer networks read lines of digits.
 
     python -m experiments.gtn [--config=configs/gtn_digits.py] [--workdir=DIR] \
-        [--config.seeds='(0,)'] [--plot_only] [--speed]
+        [--config.seeds='(0,)'] [--plot_only]
 
 Trains, for every seed, a recogniser of isolated digits, the over-segmentation
 system that goes on from it, and a space displacement network. Writes
 ``results.csv``, ``reading_errors`` and ``segmentation`` (PNG and SVG) into the
 study's directory, ``runs/NAME`` by default, and goes on where it was stopped.
-``--speed`` measures training steps over the length of lines instead, and writes
-``speed.csv`` and ``speed``.
 """
 
 import functools
 import json
 import pathlib
-import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -45,8 +40,6 @@ ROWS = {
     "displacement": "space displacement",
 }
 COLUMNS = ("system", "seed", "string_error", "digit_error", "unspellable", "loss")
-SPEED_LENGTHS = (5, 10, 20, 40)
-SPEED_STEPS = 5
 
 
 class Tuned(Program):
@@ -73,19 +66,12 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         "plot_only", False, "Rebuild the table and figures.", flag_values=values
     )
-    flags.DEFINE_bool(
-        "speed", False, "Measure training steps over line length.", flag_values=values
-    )
 
 
 def body(values: flags.FlagValues) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = check(values.config)
     directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
-    if values.speed:
-        directory.mkdir(parents=True, exist_ok=True)
-        write_speed(config["system"], directory)
-        return 0
     study = Study(config, directory)
     if not values.plot_only:
         study.train()
@@ -220,53 +206,6 @@ class Study:
                     "seed": seed,
                     **json.loads(stored.read_text()),
                 }
-
-
-def write_speed(config: dict[str, Any], directory: pathlib.Path) -> None:
-    """Seconds of a training step over the length of its lines.
-
-    Args:
-      config: of the over-segmentation system.
-      directory: receives ``speed.csv`` and the figure.
-    """
-    rows = []
-    for length in SPEED_LENGTHS:
-        fields = {"min_length": length, "max_length": length, "num_lines": 8}
-        run = {
-            **config,
-            "batch_size": 8 * jax.local_device_count(),
-            "dataset": {**config["dataset"], **fields},
-            "model": {
-                **config["model"],
-                "cuts": 3 * length + 1,
-                "average": 4 * length,
-            },
-        }
-        program = Program(run)
-        state = program.devices.replicate(program.initial_state(0))
-        item, _ = next(program.source.train_batches(0, run["batch_size"], 0))
-        item = program.devices.split(item)
-        seconds = []
-        for _ in range(SPEED_STEPS + 1):
-            started = time.perf_counter()
-            state, sums = program.train_step(state, program.resident, item)
-            jax.block_until_ready((state, sums))
-            seconds.append(time.perf_counter() - started)
-        median = statistics.median(seconds[1:])  # the first one compiled
-        rows.append(
-            {
-                "length": length,
-                "strings_per_second": run["batch_size"] / median,
-                "seconds_per_string": median / run["batch_size"],
-            }
-        )
-        print(
-            f"{length:>3} digits: {rows[-1]['strings_per_second']:8.1f} strings/s, "
-            f"{length * rows[-1]['strings_per_second']:8.1f} digits/s",
-            flush=True,
-        )
-    write_csv(directory / "speed.csv", tuple(rows[0]), rows)
-    plots_gtn.speed(rows, directory)
 
 
 def spread(rows: Sequence[dict[str, Any]], key: str) -> str:

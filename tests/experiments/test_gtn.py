@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import names
+from cnn_jax import names, plots_gtn
 from cnn_jax.data import Arrays, Dataset
 from configs import gtn_digits
-from experiments import gtn
+from experiments import gtn, reading_benchmark
 
 
 class Small(nn.Module):
@@ -130,17 +130,23 @@ def test_the_system_starts_from_the_isolated_recogniser(study):
 
 
 def test_speed_is_measured_over_length(tmp_path, monkeypatch):
-    monkeypatch.setattr(gtn, "SPEED_LENGTHS", (2,))
-    monkeypatch.setattr(gtn, "SPEED_STEPS", 1)
+    monkeypatch.setattr(reading_benchmark, "LENGTHS", (2,))
+    monkeypatch.setattr(reading_benchmark, "DIGITS", 4)
     config = get_config().system.to_dict()
-    gtn.write_speed(config, tmp_path)
-    with open(tmp_path / "speed.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["length"] for row in rows] == ["2"]
-    for row in rows:
-        product = float(row["strings_per_second"]) * float(row["seconds_per_string"])
-        assert product == pytest.approx(1.0)
-    assert (tmp_path / "speed.png").exists()
+    rows = reading_benchmark.measure(config, rounds=1)
+    assert [row["length"] for row in rows] == [2]
+    assert rows[0]["strings_per_second"] * rows[0]["ms_per_string"] == pytest.approx(
+        1e3
+    )
+    assert min(rows[0]["alignment_ms"], rows[0]["ctc_ms"]) > 0
+    plots_gtn.speed(rows, tmp_path)
+    assert (tmp_path / "speed.png").stat().st_size > 5000
+
+
+def test_the_losses_that_the_benchmark_compares_are_equal():
+    ours, theirs = (run() for run in reading_benchmark.alignment_and_ctc(5, 14))
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
 
 
 def changed(**changes):

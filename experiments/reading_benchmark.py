@@ -1,0 +1,160 @@
+"""How fast the over-segmentation system trains, over the length of its lines.
+
+    python -m experiments.reading_benchmark [--config=configs/gtn_digits.py] \
+        [--workdir=DIR]
+
+Times training steps of the config's ``system`` on lines of 5 to 40 digits, each
+step with the same number of digits, so that time a digit is constant where time a
+string is linear in its length. Beside it: the loss of an alignment graph (with
+its gradient) and `optax.ctc_loss`, the same function, on as many positions as a
+space displacement network has on such lines. All run in turns, round by round;
+medians are printed, and written with a figure as ``speed`` into the directory,
+``runs/NAME`` by default.
+"""
+
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from cnn_jax import plots_gtn
+from cnn_jax.models.gtn import chain
+from cnn_jax.train import strings
+from cnn_jax.train.program import Program
+from experiments import gtn, launch
+from experiments.tables import write_csv
+
+LENGTHS = (5, 10, 20, 40)
+DIGITS = 160  # of a step, on each device
+STRIDE = 4  # columns between the positions of LeNet-5
+ROUNDS = 15
+
+Run = Callable[[], Any]
+
+
+def define(values: flags.FlagValues) -> None:
+    """The command's flags."""
+    flags.DEFINE_string(
+        "workdir", "", "Where to write; runs/NAME if empty.", flag_values=values
+    )
+
+
+def body(values: flags.FlagValues) -> int:
+    """Measure, print, write the table and the figure."""
+    config = gtn.check(values.config)
+    directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = measure(config["system"], ROUNDS)
+    for row in rows:
+        print(
+            f"{row['length']:>3} digits: {row['strings_per_second']:8.1f} strings/s, "
+            f"{row['ms_per_string'] / row['length']:6.3f} ms a digit; "
+            f"loss {row['alignment_ms']:.3f} ms a string, CTC {row['ctc_ms']:.3f} ms"
+        )
+    write_csv(directory / "speed.csv", tuple(rows[0]), rows)
+    plots_gtn.speed(rows, directory)
+    return 0
+
+
+def measure(config: dict[str, Any], rounds: int) -> list[dict[str, float]]:
+    """Median times at each length.
+
+    Args:
+      config: of a run of the over-segmentation system.
+      rounds: how often each is timed.
+
+    Returns:
+      Rows with 'length', 'strings_per_second', 'ms_per_string' (a training
+      step), 'alignment_ms' and 'ctc_ms' (loss and gradient, a string).
+    """
+    runs: dict[tuple[int, str], tuple[int, Run]] = {}
+    for length in LENGTHS:
+        batch_size, width, step = training(config, length)
+        runs[length, "step"] = batch_size, step
+        losses = alignment_and_ctc(length, width // STRIDE)
+        for name, run in zip(("alignment", "ctc"), losses, strict=True):
+            runs[length, name] = DIGITS // length, run
+    for _, run in runs.values():
+        jax.block_until_ready(run())  # compiles
+    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, (_, run) in runs.items():
+            started = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[key].append(time.perf_counter() - started)
+
+    def per_string(length: int, name: str) -> float:
+        batch_size, _ = runs[length, name]
+        return statistics.median(seconds[length, name]) / batch_size
+
+    return [
+        {
+            "length": length,
+            "strings_per_second": 1 / per_string(length, "step"),
+            "ms_per_string": 1000 * per_string(length, "step"),
+            "alignment_ms": 1000 * per_string(length, "alignment"),
+            "ctc_ms": 1000 * per_string(length, "ctc"),
+        }
+        for length in LENGTHS
+    ]
+
+
+def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
+    """Strings of a batch, columns of a line, and a training step of such lines."""
+    lines = {"min_length": length, "max_length": length, "num_lines": 1}
+    batch_size = DIGITS // length * jax.local_device_count()
+    room = {"cuts": 3 * length + 1, "average": 4 * length}
+    program = Program(
+        {
+            **config,
+            "batch_size": batch_size,
+            "dataset": {**config["dataset"], **lines},
+            "model": {**config["model"], **room},
+        }
+    )
+    state = program.devices.replicate(program.initial_state(0))
+    item, _ = next(program.source.train_batches(0, batch_size, 0))
+    item = program.devices.split(item)
+
+    def step() -> Any:
+        nonlocal state
+        state, sums = program.train_step(state, program.resident, item)
+        return state, sums
+
+    return batch_size, program.source.image_shape[1], step
+
+
+def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:
+    """Value and gradient of the alignment graph's loss, and of optax's CTC loss."""
+    random, classes = np.random.default_rng(0), 10
+    shape = (DIGITS // length, positions, classes + 1)
+    scores = jnp.asarray(random.normal(size=shape), jnp.float32)
+    label = jnp.asarray(random.integers(0, classes, (shape[0], length)), jnp.int32)
+    batch = {"label": label, "length": jnp.full(shape[0], length)}
+
+    def alignment(scores: jax.Array) -> jax.Array:
+        return strings.string_loss(jax.vmap(chain)(scores), batch).sum()
+
+    def ctc(scores: jax.Array) -> jax.Array:
+        whole = jnp.zeros(shape[:2]), label, jnp.zeros(label.shape)
+        return optax.ctc_loss(scores, *whole, blank_id=classes).sum()
+
+    compiled = [jax.jit(jax.value_and_grad(loss)) for loss in (alignment, ctc)]
+    return lambda: compiled[0](scores), lambda: compiled[1](scores)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv, config="gtn_digits.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
