@@ -25,6 +25,7 @@ HOUR = {"timeout_min": 60}
 @pytest.fixture(autouse=True)
 def in_the_project(monkeypatch):
     monkeypatch.chdir(ROOT)  # where jobs find the tests' own modules
+    monkeypatch.setattr(jobs, "LOOK_EVERY", {"local": 0.05, "slurm": 0.2})
 
 
 def small_study(**changes):
