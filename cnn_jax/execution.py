@@ -3,6 +3,10 @@
 Runs that are finished are skipped, runs that were stopped go on, and runs that
 another process holds are left to it, so a study is started again (or joined from
 another terminal) by giving the same command.
+
+Seeds of a shape train one after another. Stacked into one program by vmap, three of
+them took 1.8 times as long on a CPU core (the digits study's depths 8 and 20):
+convolutions there are slow in groups. Other backends have not been measured.
 """
 
 import contextlib

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from cnn_jax import execution
+from cnn_jax import execution, selfcheck
 from cnn_jax.execution import Event, Report
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Run
@@ -53,6 +53,7 @@ class Worker:
         """
         if self.cores and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, self.cores)
+        selfcheck.check_backend()  # of the machine that trains
         unfinished: list[Event] = []
         left = list(self.runs)
         trained = True

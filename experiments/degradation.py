@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cnn_jax import execution, jobs, plots, study
+from cnn_jax import execution, jobs, plots, selfcheck, study
 from cnn_jax.names import ConfigError
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
@@ -92,6 +92,7 @@ def train(
 ) -> list[execution.Event]:
     """Train what is not finished; the last event of every run that did not finish."""
     if values.launcher == "none":
+        selfcheck.check_backend()
         workers = values.workers or execution.default_workers(runs)
         return execution.execute(runs, directory, report, workers)
     if not values.workers:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from cnn_jax import names, plots_gtn
+from cnn_jax import names, plots_gtn, selfcheck
 from cnn_jax.train import checkpoint
 from cnn_jax.train import config as run_config
 from cnn_jax.train.loop import fit
@@ -74,6 +74,7 @@ def body(values: flags.FlagValues) -> int:
     directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
     study = Study(config, directory)
     if not values.plot_only:
+        selfcheck.check_backend()
         study.train()
     study.write()
     return 0

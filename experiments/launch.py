@@ -1,5 +1,8 @@
 """How a command starts: flags, config file, and errors as one line.
 
+A user's mistake or a disk that fails ends with one line on stderr and status 2, a
+run that diverged or has no usable checkpoint, or a backend that computes wrongly,
+with status 1, a signal with 128 + its number.
 Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/xla
 (see `cnn_jax.compilation_cache`).
 
@@ -18,6 +21,7 @@ from ml_collections import config_flags
 
 from cnn_jax import compilation_cache
 from cnn_jax.names import ConfigError
+from cnn_jax.selfcheck import WrongBackend
 from cnn_jax.train import hosts
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import Interrupted
@@ -72,7 +76,7 @@ def _run(
         return body(values)
     except (ConfigError, OSError) as error:
         return _fail(error, 2)
-    except (CheckpointError, Diverged) as error:
+    except (CheckpointError, Diverged, WrongBackend) as error:
         return _fail(error, 1)
     except Interrupted as error:
         print(f"{error}; the same command goes on from there", file=sys.stderr)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from cnn_jax import selfcheck
 from cnn_jax.train import config as run_config
 from cnn_jax.train import hosts
 from cnn_jax.train.loop import fit
@@ -34,6 +35,7 @@ def body(values: flags.FlagValues) -> int:
     placing = values.config.parallel
     hosts.join(placing.hosts, placing.host_timeout)
     program = Program(values.config)
+    selfcheck.check_backend()
     directory = RunDirectory(values.workdir)
     progress = single_run(program.config["steps"])
     with progress if hosts.is_first() else contextlib.nullcontext() as report:

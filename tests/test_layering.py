@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALLOWED = {
     "names": set(),
     "backend": set(),
+    "selfcheck": {"models"},
     "compilation_cache": set(),
     "graphs": set(),
     "acceptors": {"graphs"},
@@ -17,7 +18,7 @@ ALLOWED = {
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
     "execution": {"study", "train", "data", "compilation_cache"},
-    "jobs": {"execution", "study", "train"},
+    "jobs": {"execution", "study", "train", "selfcheck"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},

@@ -36,6 +36,9 @@ class StringSource:
       isolated: single digits in the middle of a square, in place of lines.
       process_index: this process (host) among ``process_count``.
       process_count: processes that share a global batch.
+
+    Attributes:
+      strings: labels are strings, not classes.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class StringSource:
         self.evaluated = evaluated
         self.num_train = self.num_test = num_lines
         self.isolated = isolated
+        self.strings = not isolated
         self.image_shape = (train.height, train.width, 1)
         self.process_index = process_index
         self.process_count = process_count

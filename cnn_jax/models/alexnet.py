@@ -155,7 +155,7 @@ class AlexNet(nn.Module):
           Logits (n, num_classes), float32.
 
         Raises:
-          ValueError: images of another size or number of channels.
+          ConfigError: images of another size or number of channels.
         """
         check_images(self, x, first="conv1", size=self.image_size)
         x = x.astype(self.dtype)

@@ -116,7 +116,7 @@ class OverSegmentation(nn.Module):
           its arrays with a leading batch axis.
 
         Raises:
-          ValueError: lines of another height or number of channels.
+          ConfigError: lines of another height or number of channels.
         """
         check_line(self, x, self.field)
         found = self.segment(x)
@@ -205,7 +205,7 @@ class SpaceDisplacement(nn.Module):
           arrays with a leading batch axis.
 
         Raises:
-          ValueError: lines of another height or number of channels.
+          ConfigError: lines of another height or number of channels.
         """
         check_line(self, x, self.field)
         sides = ((0, 0), (0, 0), (self.margin, self.margin), (0, 0))
@@ -221,10 +221,10 @@ def check_line(module: nn.Module, x: Array, height: int) -> None:
     """Refuse what is no batch of lines of this height.
 
     Raises:
-      ValueError: another rank, height or number of channels.
+      ConfigError: another rank, height or number of channels.
     """
     if x.ndim != 4 or x.shape[1] != height or x.shape[3] != 1:
-        raise ValueError(
+        raise names.ConfigError(
             f"{type(module).__name__} expects lines (n, {height}, width, 1), "
             f"got an array of shape {x.shape}"
         )

@@ -187,22 +187,22 @@ def check_images(
       least: height and width below which a map would vanish.
 
     Raises:
-      ValueError: not (n, height, width, channels), another size, or another
+      ConfigError: not (n, height, width, channels), another size, or another
         number of channels than the net was initialised with.
     """
     kind = type(module).__name__
     if x.ndim != 4:
-        raise ValueError(
+        raise names.ConfigError(
             f"{kind} expects images (n, height, width, channels), "
             f"got an array of shape {x.shape}"
         )
     if size and x.shape[1:3] != (size, size):
-        raise ValueError(
+        raise names.ConfigError(
             f"{kind} expects images of {size} x {size} pixels, "
             f"got {x.shape[1]} x {x.shape[2]}"
         )
     if min(x.shape[1:3]) < least:
-        raise ValueError(
+        raise names.ConfigError(
             f"{kind} expects images of at least {least} x {least} pixels, "
             f"got {x.shape[1]} x {x.shape[2]}"
         )
@@ -210,7 +210,7 @@ def check_images(
     for part in first.split("/"):
         layer = layer.get(part, {})
     if "kernel" in layer and layer["kernel"].shape[2] != x.shape[3]:
-        raise ValueError(
+        raise names.ConfigError(
             f"{kind} was initialised for images of {layer['kernel'].shape[2]} "
             f"channels, got {x.shape[3]}"
         )

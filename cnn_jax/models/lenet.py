@@ -242,11 +242,13 @@ class LeNet5(nn.Module):
           ``line``, (n, (width - 32) // 4 + 1, num_classes).
 
         Raises:
-          ValueError: images of another size or number of channels.
+          ConfigError: images of another size or number of channels.
         """
         check_images(self, x, first="C1", size=0 if self.line else 32, least=32)
         if x.shape[1] != 32:
-            raise ValueError(f"LeNet5 expects lines 32 pixels high, got {x.shape[1]}")
+            raise names.ConfigError(
+                f"LeNet5 expects lines 32 pixels high, got {x.shape[1]}"
+            )
         modern = self.activation == "relu"
         act = relu if modern else squash
         init = he_normal if modern else uniform_by_fan_in

@@ -161,7 +161,7 @@ class NIN(nn.Module):
           layer has a ReLU, as every layer of equation 2).
 
         Raises:
-          ValueError: images too small, or of another number of channels.
+          ConfigError: images too small, or of another number of channels.
         """
         layout = LAYOUTS[self.layout]
         (kernel, _, padding), _ = layout[0]

@@ -120,7 +120,7 @@ class VGG(nn.Module):
           Logits (n, num_classes), float32.
 
         Raises:
-          ValueError: images of another size or number of channels.
+          ConfigError: images of another size or number of channels.
         """
         check_images(self, x, first="conv1_1", size=self.image_size)
         glorot = nn.initializers.glorot_normal()

@@ -5,6 +5,7 @@ describe a call (see `cnn_jax.names`): what is called decides which other keys
 the section has. The program supplies ``SUPPLIED`` arguments itself.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,7 @@ POSITIVE = (
     "log_every",
 )
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
+LARGEST_SEED = 2**32 - 1
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "model": models.TABLE,
@@ -108,6 +110,14 @@ def check(config: Config) -> None:
     for key in NOT_NEGATIVE:
         if config[key] < 0:
             raise ConfigError(f"config.{key} must not be negative, got {config[key]}")
+    if config["seed"] > LARGEST_SEED:
+        raise ConfigError(
+            f"config.seed must not exceed {LARGEST_SEED}, got {config['seed']}"
+        )
+    if not 0 <= config["warmup"]["rate"] < math.inf:
+        raise ConfigError(
+            f"config.warmup.rate {config['warmup']['rate']} is not a number from 0 up"
+        )
     if not 0 <= config["warmup"]["until_error"] <= 1:
         raise ConfigError(
             "config.warmup.until_error is a fraction of the examples, got "

@@ -4,6 +4,7 @@ A loss whose outputs are no class scores has an attribute ``errors``: a function
 (outputs, batch) to 1 for each example that is wrong, else 0.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from cnn_jax import names
 from cnn_jax.train.strings import string_loss
 
 
@@ -30,7 +32,14 @@ def softmax_cross_entropy(
 
     Returns:
       Loss of each example, float32.
+
+    Raises:
+      ConfigError: label_smoothing is no fraction.
     """
+    if not 0 <= label_smoothing <= 1:
+        raise names.ConfigError(
+            f"loss.label_smoothing {label_smoothing} is not in 0..1"
+        )
     logits = outputs.astype(jnp.float32)
     target = jax.nn.one_hot(batch["label"], logits.shape[-1])
     target = optax.smooth_labels(target, label_smoothing)
@@ -53,7 +62,12 @@ def map_loss(
 
     Returns:
       Loss of each example in nats, float32.
+
+    Raises:
+      ConfigError: j is not positive.
     """
+    if not 0 < j < math.inf:
+        raise names.ConfigError(f"loss.j {j} is not positive")
     outputs = outputs.astype(jnp.float32)
     total = jnp.logaddexp(jax.nn.logsumexp(outputs, axis=-1), jnp.float32(-j))
     label = jnp.take_along_axis(outputs, batch["label"][:, None], axis=-1)

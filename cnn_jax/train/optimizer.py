@@ -5,6 +5,7 @@ step multiplies by the rate, which may depend on the state (see `Warmup`).
 Rates are functions of the optimizer step, never of the epoch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -67,8 +68,7 @@ def sgd(
     """
     if not 0 <= momentum < 1:
         raise names.ConfigError(f"optimizer.momentum {momentum} is not in [0, 1)")
-    if weight_decay < 0:
-        raise names.ConfigError(f"optimizer.weight_decay {weight_decay} is negative")
+    _check_not_negative("optimizer.weight_decay", weight_decay)
     return optax.chain(
         optax.add_decayed_weights(weight_decay, decay_mask(decay)),
         optax.trace(momentum, nesterov) if momentum else optax.identity(),
@@ -93,7 +93,16 @@ def adamw(
 
     Returns:
       The transformation, to be scaled by minus the rate.
+
+    Raises:
+      ConfigError: a value out of range.
     """
+    for name, value in (("b1", b1), ("b2", b2)):
+        if not 0 <= value < 1:
+            raise names.ConfigError(f"optimizer.{name} {value} is not in [0, 1)")
+    if not 0 < epsilon < math.inf:
+        raise names.ConfigError(f"optimizer.epsilon {epsilon} is not positive")
+    _check_not_negative("optimizer.weight_decay", weight_decay)
     return optax.chain(
         optax.scale_by_adam(b1, b2, epsilon),
         optax.add_decayed_weights(weight_decay, decay_mask(decay)),
@@ -114,8 +123,11 @@ def piecewise(rates: Sequence[float], boundaries: Sequence[int] = ()) -> Schedul
       From a step to its rate.
 
     Raises:
-      ConfigError: lengths that do not fit, boundaries that do not increase.
+      ConfigError: lengths that do not fit, boundaries that do not increase, a
+        negative rate.
     """
+    for value in rates:
+        _check_not_negative("schedule.rates", value)
     if len(rates) != len(boundaries) + 1:
         raise names.ConfigError(
             f"schedule: {len(rates)} rates need {len(rates) - 1} boundaries, "
@@ -143,7 +155,11 @@ def cosine(rate: float, steps: int, warmup_steps: int = 0) -> Schedule:
 
     Returns:
       From a step to its rate.
+
+    Raises:
+      ConfigError: a rise that is no part of the steps, a negative rate.
     """
+    _check_not_negative("schedule.rate", rate)
     if not 0 <= warmup_steps < steps:
         raise names.ConfigError(
             f"schedule: warmup_steps {warmup_steps} must lie in [0, steps={steps})"
@@ -151,6 +167,11 @@ def cosine(rate: float, steps: int, warmup_steps: int = 0) -> Schedule:
     return optax.warmup_cosine_decay_schedule(
         0.0 if warmup_steps else rate, rate, warmup_steps, steps
     )
+
+
+def _check_not_negative(key: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise names.ConfigError(f"{key} {value} is not a number from 0 up")
 
 
 SCHEDULES = {"piecewise": piecewise, "cosine": cosine}

@@ -115,7 +115,7 @@ class Devices:
         """
         own = batch_size // self.count
         size = group_size or own
-        if size <= own and own % size == 0:
+        if 0 < size <= own and own % size == 0:
             return partial(BatchNorm, groups=own // size)
         if size > own and size % own == 0 and batch_size % size == 0:
             together = size // own

@@ -13,6 +13,7 @@ import pytest
 
 from cnn_jax.names import ConfigError
 from cnn_jax.train import checkpoint
+from cnn_jax.train.feed import feed
 from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import Diverged, fit
 from cnn_jax.train.program import Program
@@ -211,12 +212,23 @@ def test_evaluation_counts_every_example_once():
         program = Program(
             tiny.config(parallel={"devices": devices}, eval_batch_size=size)
         )
-        state = program.devices.replicate(program.initial_state(0))
+        state = program.place(program.initial_state(0))
         for split in ("train", "test"):
             found = program.evaluate(state, split)
             errors.setdefault(split, []).append((found["error"], found["loss"]))
     for values in errors.values():
         np.testing.assert_allclose(values, np.broadcast_to(values[0], (3, 2)), 1e-5)
+
+
+def test_a_dispatch_writes_over_the_state_and_leaves_the_data(several):
+    """All of the state: the devices never hold it twice."""
+    program, config = several.program, {**several.program.config, "seed": 0}
+    state = program.place(program.initial_state(0))
+    dispatch = next(feed(program.source, program.devices, config, 0, b""))
+    after, _ = program.train(state, dispatch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    kept = (after, program.resident, dispatch.items)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept))
 
 
 def test_nothing_is_traced_or_compiled_again_after_the_first_run(several, tmp_path):

@@ -1,0 +1,98 @@
+"""Whether this machine's backend computes what it is told, before anything trains.
+
+Compilers for accelerators have had releases that give wrong numbers without a
+word. Two small programs with known answers are run first: the one that is known
+to have been miscompiled (jax issue 39103; see `cnn_jax.backend`), and the
+gradients of this package's own convolution. All numbers are small integers, which
+every backend multiplies and adds exactly, whatever its default precision.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnn_jax.models.convolution import conv_general_dilated
+
+# Input channels, output channels and stride: two of the forms it is computed in.
+CONVOLUTIONS = ((4, 8, 1), (20, 24, 2))
+SIZE = 7
+
+
+class WrongBackend(RuntimeError):
+    """The backend gives wrong numbers; the message is one line, with advice."""
+
+
+def check_backend() -> None:
+    """Run two programs whose answers are known.
+
+    Raises:
+      WrongBackend: one of them is wrong.
+    """
+    if not _sum_of_squares_is_right():
+        raise _wrong("a sum of squares (jax issue 39103)")
+    for channels, features, stride in CONVOLUTIONS:
+        if not _gradients_are_right(channels, features, stride):
+            raise _wrong(f"the gradient of a convolution of {channels} channels")
+
+
+def _wrong(what: str) -> WrongBackend:
+    flags = os.environ.get("XLA_FLAGS", "")
+    return WrongBackend(
+        f"the {jax.default_backend()} backend of jaxlib {jaxlib.__version__} computes "
+        f"{what} wrongly, so nothing was trained: take flags of your own out of "
+        f"XLA_FLAGS (now {flags!r}), or install another jaxlib"
+    )
+
+
+def _sum_of_squares_is_right() -> bool:
+    """The program of the issue, in its last row: (32768 + 0 + 0) squared."""
+    rows = np.arange(32769.0, dtype=np.float32)[:, None] * np.eye(1, 3, dtype="f")
+    squares = jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))
+    return float(jax.jit(squares)(rows)[-1]) == 32768.0**2
+
+
+def _gradients_are_right(channels: int, features: int, stride: int) -> bool:
+    """Both gradients of a padded 3x3 convolution, against sums over its taps."""
+    rng = np.random.default_rng(0)
+    out = (SIZE - 1) // stride + 1
+
+    def integers(*shape: int) -> np.ndarray:
+        return rng.integers(-3, 4, shape).astype(np.float32)
+
+    images, kernel = (
+        integers(2, SIZE, SIZE, channels),
+        integers(3, 3, channels, features),
+    )
+    weights = integers(2, out, out, features)
+
+    @jax.jit
+    def gradients(
+        images: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c f"]
+    ) -> tuple[Array, Array]:
+        def weighted(images: Array, kernel: Array) -> Array:
+            maps = conv_general_dilated(
+                images,
+                kernel,
+                (stride, stride),
+                [(1, 1), (1, 1)],
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+            return (maps * weights).sum()
+
+        return jax.grad(weighted, (0, 1))(images, kernel)
+
+    found = jax.device_get(gradients(images, kernel))
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    wanted = np.zeros_like(padded), np.zeros_like(kernel)
+    reach = stride * (out - 1) + 1
+    for i, j in np.ndindex(3, 3):
+        seen = np.s_[:, i : i + reach : stride, j : j + reach : stride]
+        wanted[0][seen] += weights @ kernel[i, j].T
+        wanted[1][i, j] = np.einsum("nhwc,nhwf->cf", padded[seen], weights)
+    pairs = zip(found, (wanted[0][:, 1:-1, 1:-1], wanted[1]), strict=True)
+    # Fast algorithms transform the operands, which rounds.
+    return all(np.abs(a - b).max() <= 1e-2 * np.abs(b).max() for a, b in pairs)

@@ -1,0 +1,169 @@
+"""Run configs drawn at random: any field of any section, right or wrong.
+
+The choices come from the package's own tables and signatures, so that a new
+network, loss or field is drawn from the day it is there.
+"""
+
+import inspect
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+from cnn_jax import models, names
+from cnn_jax.data.string_source import load as digit_strings
+from cnn_jax.train import config as run_config
+from cnn_jax.train.config import SUPPLIED, TABLES
+from tests import tiny
+
+LINES = {
+    "name": "digit_strings",
+    "digits": {"name": "tests.tiny:noise", "size": 40},
+    "num_lines": 10,
+    "min_length": 1,
+    "max_length": 2,
+    "glyph_height": 12,
+}
+IMAGES = {"name": "tests.tiny:noise", "size": 40}
+# Fields that make each network small, the side of its images, and its data.
+SMALL = {
+    "lenet5": ({}, 32, IMAGES),
+    "alexnet": ({"widths": (4, 4, 4, 4, 4), "hidden": (8,)}, 16, IMAGES),
+    "vgg": ({"widths": (2, 2, 2, 2, 2), "hidden": (4,)}, 32, IMAGES),
+    "nin": ({"width": 0.02}, 16, IMAGES),
+    "cifar": ({"depth": 8, "widths": (2, 2, 2)}, 0, IMAGES),
+    "gtn": ({"recognizer": "lenet5_modern", "cuts": 4, "average": 4}, 0, LINES),
+    "sdnn": ({"recognizer": "lenet5_modern"}, 0, LINES),
+}
+# A valid choice for each field without a default.
+NEEDED = {
+    "j": 1.0,
+    "rate": 0.1,
+    "rates": (0.1,),
+    "steps": 4,
+}
+INTEGERS = (-1, 0, 1, 2, 3, 4, 8, 9, 14, 16, 20)
+FLOATS = (-1.0, 0.0, 1e-3, 0.1, 0.5, 0.9, 1.0, 2.0, float("inf"), float("nan"), 1)
+WORDS = (
+    *("basic", "bottleneck", "lenet5", "lenet5_modern", "nonsense"),
+    *("tests.test_study:Scaled", "json:dumps", "nowhere:nothing", ""),
+)
+WRONG = ("x", None, (), {}, [1.5], True, -7)
+SEEDS = (0, 1, -1, 2**31, 2**32 + 1, 2**63, 2**70)
+SCALARS = {
+    "seed": st.sampled_from(SEEDS),
+    "batch_size": st.sampled_from((-8, 0, 1, 4, 12, 16, 24, 64)),
+    "eval_batch_size": st.sampled_from((-8, 0, 1, 8, 12, 16, 64)),
+}
+
+
+def small_model(name: str) -> tuple[dict[str, Any], int, dict[str, Any]]:
+    """A section of a small network, the side of its images, and its data."""
+    prefix = next((key for key in SMALL if name.startswith(key)), "")
+    if prefix:
+        fields, side, dataset = SMALL[prefix]
+    else:  # an ImageNet layout, with a block a stage
+        block = models.TABLE[name].keywords["block"]
+        depth = 10 if block == "basic" else 14
+        fields = {"depth": depth, "widths": (2, 2, 2, 2), "stage_sizes": (1, 1, 1, 1)}
+        side, dataset = 0, IMAGES
+    if prefix == "alexnet":
+        fields = {**fields, "image_size": side, "stem": (3, 1, 1)}
+    if prefix == "vgg":
+        fields = {**fields, "image_size": side}
+    return {"name": name, **fields}, side, dataset
+
+
+def of_type(annotation: Any) -> st.SearchStrategy[Any]:
+    """Values for a field of that annotation, some of them out of range."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return st.sampled_from((*inner, "nonsense"))
+    if origin in (tuple, Sequence):
+        return st.lists(of_type(inner[0]), max_size=5).map(tuple)
+    plain = {bool: (False, True), int: INTEGERS, float: FLOATS, str: WORDS}
+    return st.sampled_from(plain.get(annotation, WRONG))
+
+
+def fields_of(section: str, name: str) -> dict[str, Any]:
+    """The fields of what a section names, with their annotations."""
+    if section == "dataset":
+        target, given = digit_strings, ("digits", "num_lines")
+    else:
+        target, given = TABLES[section][name], SUPPLIED.get(section, ())
+    hints = names._hints(target)
+    return {
+        key: hints.get(key, parameter.annotation)
+        for key, parameter in names.parameters(target).items()
+        if key not in given
+    }
+
+
+def section(kind: str, name: str) -> dict[str, Any]:
+    """A valid section of that name."""
+    target, given = TABLES[kind][name], SUPPLIED.get(kind, ())
+    needed = [
+        key
+        for key, parameter in names.parameters(target).items()
+        if parameter.default is inspect.Parameter.empty and key not in given
+    ]
+    return {"name": name, **{key: NEEDED[key] for key in needed}}
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> dict[str, Any]:
+    """A config that can be run, with up to three changes that may prevent it."""
+    name = draw(st.sampled_from(sorted(models.TABLE)))
+    model, side, dataset = small_model(name)
+    config = tiny.config()
+    config |= {"model": model, "dataset": dict(dataset), "steps": 4}
+    config["preprocess"] = {"name": "standardize", "size": side}
+    if dataset is LINES:
+        config["preprocess"] = {"name": "interval"}
+        config["loss"] = {"name": "strings"}
+    for kind in draw(
+        st.sets(st.sampled_from(sorted({*TABLES} - {"model"})), max_size=2)
+    ):
+        chosen = section(kind, draw(st.sampled_from(sorted(TABLES[kind]))))
+        if kind == "preprocess" and side:
+            chosen["size"] = side
+        config[kind] = chosen
+    config["steps_per_dispatch"] = draw(st.sampled_from((1, 1, 2)))
+    config["parallel"] |= {
+        "mode": draw(st.sampled_from(("pmap", "shard_map"))),
+        "devices": draw(st.sampled_from((1, 1, 1, 2, 0))),
+        "bn_group_size": draw(st.sampled_from((0, 0, 2, 8, 16))),
+    }
+    for _ in range(draw(st.integers(0, 3))):
+        change(draw, config)
+    return config
+
+
+def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
+    """Change one field of a config, in place."""
+    place = draw(
+        st.sampled_from((*TABLES, "model", "dataset", "warmup", "parallel", ""))
+    )
+    if place == "":
+        key = draw(st.sampled_from(sorted({*run_config.KEYS} - {"steps"})))
+        wrong = st.sampled_from(WRONG)
+        config[key] = draw(SCALARS.get(key, wrong) | wrong)
+        return
+    if not isinstance(config[place], dict) or config[place].get("name", "") is None:
+        return
+    if place == "warmup":
+        fields = {"rate": float, "until_error": float}
+    elif place == "parallel":
+        # not the hosts: a config that names others waits for them
+        fields = {"mode": str, "devices": int, "bn_group_size": int}
+    elif place == "dataset" and config[place]["name"] != "digit_strings":
+        return
+    else:
+        fields = fields_of(place, config[place]["name"])
+    if not fields:
+        config[place]["nonsense"] = 1
+        return
+    key = draw(st.sampled_from(sorted(fields)))
+    values = of_type(fields[key])
+    config[place][key] = draw(st.one_of(values, values, values, st.sampled_from(WRONG)))
