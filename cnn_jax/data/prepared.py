@@ -116,6 +116,7 @@ class Prepared:
                 f"and has {', '.join(sorted(kinds))}"
             )
         self.num_classes, self.channels = label.num_classes, image.shape[-1]
+        self.sides = image.shape[:2]
         if image.np_dtype != np.uint8 or self.channels not in (1, 3):
             raise self._refuse(
                 f"has {np.dtype(image.np_dtype)} images of {self.channels} channels; "
