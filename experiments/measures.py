@@ -119,7 +119,7 @@ def measure_lesions(
       images: test images, 0 for all.
       removed: how many blocks to remove at random; counts that a net does not have
         are left out.
-      swaps: how many random exchanges of two blocks.
+      swaps: how many random exchanges of two blocks, where two are alike.
       draws: random choices for each of those counts.
 
     Returns:
@@ -170,7 +170,7 @@ def measure_lesions(
                 keep = lesions.some_removed(sites, count, random)
                 rows.append(row("several", keep, still, count=count, draw=draw))
         for count in swaps:
-            for draw in range(draws):
+            for draw in range(draws if lesions.exchangeable(sites) else 0):
                 order = lesions.shuffled(sites, count, random)
                 rows.append(row("exchanged", whole, order, count=count, draw=draw))
     return rows

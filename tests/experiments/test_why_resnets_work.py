@@ -162,6 +162,7 @@ def test_rows_say_what_was_done(done):
         ("plain", "1"),
         *(("residual", number) for number in "123"),
     ]
+    assert "exchanged" not in {row["kind"] for row in lesions}  # none are alike
     paths = [row for row in table(directory, "paths") if row["seed"] == "0"]
     assert [float(row["share"]) for row in paths] == [1 / 8, 3 / 8, 3 / 8, 1 / 8]
 
