@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from cnn_jax import compilation_cache
+from cnn_jax import compilation_cache, heap
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Row, Run, merge
@@ -286,6 +286,7 @@ def _worker(
     """The body of a worker process, which keeps to its own cores."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)
+    heap.keep()
     if keep_compiled:
         compilation_cache.enable()
     parent = os.getppid()

@@ -4,10 +4,8 @@ A user's mistake or a disk that fails ends with one line on stderr and status 2,
 run that diverged or has no usable checkpoint, or a backend that computes wrongly,
 with status 1, a signal with 128 + its number.
 Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/xla
-(see `cnn_jax.compilation_cache`).
-
-A user's mistake ends with one line on stderr and status 2, a run that diverged
-or has no usable checkpoint with status 1, a signal with 128 + its number.
+(see `cnn_jax.compilation_cache`); memory that a step frees, for the next step (see
+`cnn_jax.heap`).
 """
 
 import pathlib
@@ -19,7 +17,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from cnn_jax import compilation_cache
+from cnn_jax import compilation_cache, heap
 from cnn_jax.names import ConfigError
 from cnn_jax.selfcheck import WrongBackend
 from cnn_jax.train import hosts
@@ -72,6 +70,7 @@ def _run(
         if config is not None:
             arguments = _with_config(values, arguments, config)
         _parse(values, arguments)
+        heap.keep()
         compilation_cache.enable()
         return body(values)
     except (ConfigError, OSError) as error:

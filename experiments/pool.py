@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
-from cnn_jax import compilation_cache, execution
+from cnn_jax import compilation_cache, execution, heap
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 
 # Seconds between looks at signals and at the parent process.
@@ -108,6 +108,7 @@ def _start(places: Any, parent: int, keep_compiled: bool) -> None:
     """A worker's beginning: its own cores, and an end with its parent."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, places.get())
+    heap.keep()
     if keep_compiled:
         compilation_cache.enable()
 

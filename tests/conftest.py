@@ -7,6 +7,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ["CNN_JAX_KEEP_HEAP"] = "false"  # tests share a process, and its memory
 
 import jax
 import pytest

@@ -36,9 +36,9 @@ from cnn_jax.models.layers import (
     check_fields,
     check_images,
     he_normal,
-    max_pool,
     relu,
 )
+from cnn_jax.models.pooling import max_pool
 
 
 def local_response_norm(

@@ -30,6 +30,7 @@ reverse mode (Hessian-vector products); for forward mode alone trace within
 `plain.definitions`.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -344,8 +345,36 @@ def _kernel_gradient(
     """Derivative by the kernel: images and gradient, correlated over the batch.
 
     A convolution of the images, channels as batch and batch as channels, with
-    the gradient as its kernel.
+    the gradient as its kernel; in pieces of the batch, which are added up.
     """
+    count = pieces(images.shape, gradient.shape)
+    parts = zip(jnp.split(images, count), jnp.split(gradient, count), strict=True)
+    return sum(_correlate(*part, taps, geometry) for part in parts)
+
+
+def pieces(images: Sequence[int], maps: Sequence[int]) -> int:
+    """In how many pieces of the batch a kernel's derivative is computed.
+
+    YNNPACK lays out the windows of all images in memory first. Pieces of them
+    stay in the cache, and several cores work on several pieces, which they do
+    not on one: the derivative is a small array, a sum over a long axis.
+
+    Args:
+      images: shape (n, height, width, channels).
+      maps: shape (n, rows, columns, features).
+
+    Returns:
+      A divisor of the batch.
+    """
+    area = maps[1] * maps[2]
+    wanted = 8 if area >= 64 and images[3] >= 32 else 4 if area >= 512 else 1
+    return math.gcd(wanted, images[0])
+
+
+def _correlate(
+    images: Images, gradient: Maps, taps: Sequence[int], geometry: Geometry
+) -> Kernel:
+    """The derivative by the kernel of one piece."""
     rows, columns = (
         (pads[0], (count - 1) * stride + width - length - pads[0])
         for pads, count, stride, width, length in zip(

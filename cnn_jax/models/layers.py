@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from cnn_jax import names
 from cnn_jax.models import convolution
 from cnn_jax.models.initializers import he_normal
+from cnn_jax.models.normalization import Sharing, normalize
 
 ModuleDef = Callable[..., Any]
 Images = Float[Array, "batch height width channels"]
@@ -114,28 +115,17 @@ class BatchNorm(nn.Module):
                 f"batch norm: a batch of {x.shape[0]} does not divide into "
                 f"{self.groups} groups"
             )
-        split = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
-        split = split.astype(jnp.float32)
-        axes = tuple(range(1, split.ndim - 1))
-        count = split.size // (self.groups * channels)
-        mean = split.mean(axes)
-        if self.axis_name and not self.is_initializing():
-            parts = [list(part) for part in self.axis_index_groups] or None
-            mean = jax.lax.pmean(mean, self.axis_name, axis_index_groups=parts)
-            square = jnp.square(split - _between(mean, split.ndim)).mean(axes)
-            var = jax.lax.pmean(square, self.axis_name, axis_index_groups=parts)
-            devices = jax.lax.psum(1, self.axis_name, axis_index_groups=parts)
-            count = count * devices
-        else:
-            var = jnp.square(split - _between(mean, split.ndim)).mean(axes)
+        # While initialising there is no mapped axis to meet other devices on.
+        axis_name = "" if self.is_initializing() else self.axis_name
+        sharing = Sharing(self.epsilon, axis_name, self.axis_index_groups)
+        grouped = x.reshape(self.groups, -1, channels)
+        y, mean, var = normalize(grouped, scale, bias, sharing)
         if not self.is_initializing():
+            count = grouped.shape[1] * sharing.devices()
             unbiased = var * (count / max(count - 1, 1))
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(0)
             running_var.value = keep * running_var.value + (1 - keep) * unbiased.mean(0)
-        factor = _to_rank(scale, 2) * jax.lax.rsqrt(var + self.epsilon)
-        shift = _to_rank(bias, 2) - mean * factor
-        y = split * _between(factor, split.ndim) + _between(shift, split.ndim)
         return y.reshape(x.shape).astype(self.dtype)
 
 
@@ -144,11 +134,6 @@ def global_average_pool(
 ) -> Float[Array, "batch channels"]:
     """Mean over the map, in float32 (Lin et al. 2013, section 3.2)."""
     return x.astype(jnp.float32).mean((1, 2))
-
-
-def max_pool(x: Images, window: int, stride: int) -> Maps:
-    """Max-pooling without padding: windows that would leave the map are dropped."""
-    return nn.max_pool(x, (window, window), strides=(stride, stride))
 
 
 def check_fields(module: nn.Module) -> None:
@@ -219,8 +204,3 @@ def check_images(
 def _to_rank(vector: Array, rank: int) -> Array:
     """A vector as the last axis of an array of ``rank`` axes."""
     return vector.reshape((1,) * (rank - 1) + vector.shape)
-
-
-def _between(table: Array, rank: int) -> Array:
-    """A (groups, channels) table with axes of one in between."""
-    return table.reshape(table.shape[0], *(1,) * (rank - 2), table.shape[1])

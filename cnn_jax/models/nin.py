@@ -35,6 +35,7 @@ from cnn_jax.models.layers import (
     global_average_pool,
     relu,
 )
+from cnn_jax.models.pooling import max_pool
 
 # Each mlpconv layer: (kernel, stride, padding) and the widths of its three
 # layers; the last layer's last width is the number of classes.
@@ -58,8 +59,10 @@ def max_pool_covering(x: Images) -> Maps:
 
     A map of n becomes ceil((n - 3) / 2) + 1, as in cuda-convnet and Caffe.
     """
-    over = [(0, (size - 3) % 2 if size > 2 else 3 - size) for size in x.shape[1:3]]
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=over)
+    rows, columns = (
+        (0, (size - 3) % 2 if size > 2 else 3 - size) for size in x.shape[1:3]
+    )
+    return max_pool(x, 3, 2, (rows, columns))
 
 
 class MLPConv(nn.Module):

@@ -47,6 +47,7 @@ from cnn_jax.models.layers import (
     global_average_pool,
     relu,
 )
+from cnn_jax.models.pooling import max_pool
 
 Shortcut = Literal["none", "A", "B", "C"]
 IMAGENET_STAGES = {
@@ -501,5 +502,5 @@ class ResNet(nn.Module):
         if large or not self.preactivation:
             x = relu(self.norm(dtype=self.dtype, name="stem_bn")(x, train))
         if large:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
         return x

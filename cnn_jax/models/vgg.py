@@ -32,9 +32,9 @@ from cnn_jax.models.layers import (
     check_fields,
     check_images,
     he_normal,
-    max_pool,
     relu,
 )
+from cnn_jax.models.pooling import max_pool
 
 # Kernel sizes of each stage's convolutions: table 1 of the paper.
 STAGES = {

@@ -292,8 +292,12 @@ def _serve(connection: Any, name: str, case: Case, shared: bool) -> None:
 
 
 def _prepare_child() -> None:
-    """What is compiled is compiled here, not read from a cache on disk."""
+    """What is compiled is compiled here, not read from a cache; memory is kept."""
     import jax
+
+    from cnn_jax import heap
+
+    heap.keep()
 
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains

@@ -10,7 +10,13 @@ from jax import lax
 
 from cnn_jax import models
 from cnn_jax.models import plain
-from cnn_jax.models.convolution import Geometry, conv_general_dilated, form, tile
+from cnn_jax.models.convolution import (
+    Geometry,
+    conv_general_dilated,
+    form,
+    pieces,
+    tile,
+)
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 ONE, HALF = (0, 0), (1, 1)
@@ -82,6 +88,20 @@ def test_equals_lax_in_value_and_derivatives(name):
     cotangent = jax.random.normal(jax.random.key(3), expected.shape)
     for ours, theirs in zip(pull_ours(cotangent), pull(cotangent), strict=True):
         close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "batch", "count"),
+    [(8, 32, 16, 8), (8, 32, 12, 4), (8, 32, 3, 1), (24, 4, 8, 4), (8, 4, 8, 1)],
+)
+def test_a_kernels_derivative_in_pieces_of_the_batch(size, channels, batch, count):
+    case = (size, channels, 4, 3, 1, 1, 1, "direct")
+    x, kernel, call = drawn(case, batch)
+    expected, pull = jax.vjp(call(lax.conv_general_dilated), x, kernel)
+    _, pull_ours = jax.vjp(call(conv_general_dilated), x, kernel)
+    assert pieces(x.shape, expected.shape) == count
+    cotangent = jax.random.normal(jax.random.key(3), expected.shape)
+    close(pull_ours(cotangent)[1], pull(cotangent)[1])
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,0 +1,133 @@
+"""Max-pooling, with a derivative that compiles and runs well everywhere.
+
+Autodiff differentiates a windowed maximum by `select_and_scatter`, which XLA's
+CPU backend expands into a scatter over every pixel, and which does not compile on
+GPUs under their flags for determinism. Here the forward pass also records *which*
+pixel of a window is the largest, and the backward pass hands it the gradient.
+Of equal pixels the first takes it, as in torch and in lax.
+
+Derivatives are taken in reverse mode, any number of times, and forward mode over
+reverse mode; for forward mode alone trace within `plain.definitions`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from cnn_jax.models import plain
+
+Images = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch rows columns channels"]
+# No image at all, of the size and type of the images.
+Like = Float[Array, "none height width channels"]
+Padding = tuple[tuple[int, int], tuple[int, int]]
+Places = UInt8[Array, "batch rows columns channels"]
+
+
+def max_pool(
+    x: Images, window: int, stride: int, padding: Padding = ((0, 0), (0, 0))
+) -> Maps:
+    """The largest pixel of each window.
+
+    Args:
+      x: images or maps, channels last.
+      window: height and width, at most 15.
+      stride: pixels from window to window.
+      padding: pixels (before, after) the rows and the columns, smaller than any
+        other; windows that would leave the padded map are dropped.
+
+    Returns:
+      (n, (height + padding - window) // stride + 1, ..., channels).
+    """
+    if plain.asked():
+        return nn.max_pool(x, (window, window), (stride, stride), padding)
+    return _differentiable(x, window, stride, padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _differentiable(x: Images, window: int, stride: int, padding: Padding) -> Maps:
+    return _largest(x, window, stride, padding)[0]
+
+
+def _forward(
+    x: Images, window: int, stride: int, padding: Padding
+) -> tuple[Maps, tuple[Places, Like]]:
+    maps, places = _largest(x, window, stride, padding)
+    # of the images only the shape is needed, and costs nothing to keep
+    return maps, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))
+
+
+def _backward(
+    window: int,
+    stride: int,
+    padding: Padding,
+    residuals: tuple[Places, Like],
+    gradient: Maps,
+) -> tuple[Images]:
+    places, like = residuals
+    size = like.shape[1:3]
+    if window == stride and padding == ((0, 0), (0, 0)):
+        return (_spread(places, gradient, window, size),)
+    total = None
+    for place in range(window * window):
+        down, across = divmod(place, window)
+        own = jnp.where(places == place, gradient, jnp.zeros_like(gradient))
+        config = [(0, 0, 0)]
+        for first, count, length, pads in zip(
+            (down, across), gradient.shape[1:3], size, padding, strict=True
+        ):
+            before = first - pads[0]
+            span = (count - 1) * stride + 1
+            config.append((before, length - before - span, stride - 1))
+        placed = jax.lax.pad(own, jnp.zeros((), own.dtype), [*config, (0, 0, 0)])
+        total = placed if total is None else total + placed
+    return (total,)
+
+
+_differentiable.defvjp(_forward, _backward)
+
+
+def _largest(
+    x: Images, window: int, stride: int, padding: Padding
+) -> tuple[Maps, Places]:
+    """The largest pixel of each window and its place there, row by row."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    rows, columns = (
+        (length - window) // stride * stride + 1 for length in x.shape[1:3]
+    )
+    taps = [
+        x[:, down : down + rows : stride, across : across + columns : stride]
+        for down in range(window)
+        for across in range(window)
+    ]
+    best, places = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
+    for place, tap in enumerate(taps[1:], start=1):
+        # not-a-number wins, and stays
+        wins = ~(tap <= best) & ~jnp.isnan(best)
+        best = jnp.where(wins, tap, best)
+        places = jnp.where(wins, jnp.uint8(place), places)
+    return best, places
+
+
+def _spread(places: Places, gradient: Maps, window: int, size: Sequence[int]) -> Images:
+    """The derivative by the images where windows neither overlap nor leave gaps."""
+    # One line of a window at a time: with a single use of the places, XLA's CPU
+    # backend would compute them anew for every pixel.
+    across = jnp.arange(window, dtype=jnp.uint8).reshape(1, 1, 1, window, 1)
+    lines = [
+        jnp.where(
+            places[:, :, :, None] == down * window + across, gradient[:, :, :, None], 0
+        )
+        for down in range(window)
+    ]
+    images = jnp.stack(lines, axis=2).astype(gradient.dtype)
+    batch, rows, _, columns, _, channels = images.shape
+    images = images.reshape(batch, rows * window, columns * window, channels)
+    left = [
+        (0, length - used) for length, used in zip(size, images.shape[1:3], strict=True)
+    ]
+    return jnp.pad(images, ((0, 0), *left, (0, 0)))

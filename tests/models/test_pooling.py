@@ -1,0 +1,84 @@
+"""Max-pooling equals lax's, ties and not-a-numbers included, in every derivative."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnn_jax.models import plain
+from cnn_jax.models.pooling import max_pool
+
+NONE = ((0, 0), (0, 0))
+# window, stride, padding, height, width
+CASES = {
+    "VGG, LeNet-5": (2, 2, NONE, 6, 6),
+    "VGG, odd map": (2, 2, NONE, 7, 5),
+    "AlexNet": (3, 2, NONE, 9, 8),
+    "ResNet's stem": (3, 2, ((1, 1), (1, 1)), 8, 8),
+    "Network in Network": (3, 2, ((0, 1), (0, 0)), 8, 9),
+    "windows apart": (2, 3, NONE, 8, 8),
+    "a window of all": (4, 4, NONE, 4, 4),
+}
+
+
+def lax_pool(x, window, stride, padding):
+    return nn.max_pool(x, (window, window), (stride, stride), padding)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_values_and_derivatives_equal_lax(name, ties):
+    *how, height, width = CASES[name]
+    x = jax.random.normal(jax.random.key(0), (2, height, width, 3))
+    if ties:
+        x = jnp.round(x)
+    expected, pull = jax.vjp(lambda x: lax_pool(x, *how), x)
+    found, pull_ours = jax.vjp(jax.jit(lambda x: max_pool(x, *how)), x)
+    np.testing.assert_array_equal(found, expected)
+    cotangent = jax.random.normal(jax.random.key(1), expected.shape)
+    # sums of overlapping windows may round in another order
+    np.testing.assert_allclose(
+        pull_ours(cotangent)[0], pull(cotangent)[0], rtol=1e-6, atol=1e-6
+    )
+
+
+def test_no_scatter_is_left_in_the_program():
+    x = jnp.ones((2, 8, 8, 3))
+    gradient = jax.grad(lambda x, pool: pool(x, 3, 2, NONE).sum())
+    with_lax = jax.jit(lambda x: gradient(x, lax_pool)).lower(x).as_text()
+    ours = jax.jit(lambda x: gradient(x, max_pool)).lower(x).as_text()
+    assert "select_and_scatter" in with_lax
+    assert "scatter" not in ours
+
+
+def test_not_a_number_is_the_largest_and_stays():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1).at[0, 0, 0, 0].set(jnp.nan)
+    found = max_pool(x, 2, 2)[0, :, :, 0]
+    np.testing.assert_array_equal(found, [[np.nan, 7], [13, 15]])
+
+
+def test_half_precision_keeps_its_type():
+    x = jnp.ones((1, 4, 4, 2), jnp.bfloat16)
+    value, pull = jax.vjp(lambda x: max_pool(x, 2, 2), x)
+    assert value.dtype == jnp.bfloat16
+    assert pull(value)[0].dtype == jnp.bfloat16
+
+
+def test_second_derivatives_and_forward_mode_within_plain_definitions():
+    x = jax.random.normal(jax.random.key(2), (1, 4, 4, 1))
+
+    def loss(x):
+        return (max_pool(x, 2, 2) ** 3).sum()
+
+    def direct(x):
+        return (lax_pool(x, 2, 2, NONE) ** 3).sum()
+
+    np.testing.assert_allclose(
+        jax.jvp(jax.grad(loss), (x,), (x,))[1],
+        jax.jvp(jax.grad(direct), (x,), (x,))[1],
+        rtol=1e-6,
+    )
+    with plain.definitions():
+        _, tangent = jax.jvp(loss, (x,), (x,))
+    np.testing.assert_allclose(tangent, jax.jvp(direct, (x,), (x,))[1], rtol=1e-6)

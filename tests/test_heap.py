@@ -1,0 +1,54 @@
+"""Kept memory is handed out again without a page fault."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from cnn_jax import heap
+
+FAULTS = """
+import ctypes, resource
+from cnn_jax import heap
+print(heap.keep())
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.memset.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    place = libc.malloc(2**26)
+    libc.memset(place, 1, 2**26)
+    libc.free(place)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def second_use(**environment):
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, faults = run.stdout.split()
+    return kept, int(faults)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's heap")
+def test_memory_is_kept_unless_switched_off():
+    kept, faults = second_use(CNN_JAX_KEEP_HEAP="true")
+    assert kept == "True"
+    assert faults < 8
+    kept, faults = second_use(CNN_JAX_KEEP_HEAP="false")
+    assert kept == "False"
+    assert faults > 16  # 64 MiB are at least 32 pages
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not heap.keep({})
