@@ -110,7 +110,7 @@ def execute(
         report(event)
 
     for run in runs:
-        _place(run, directory).check_config(run.config)
+        directory_of(run, directory).check_config(run.config)
     if workers > 1:
         _work_together(runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}
@@ -121,7 +121,8 @@ def execute(
     return [e for e in last.values() if e.status not in ("finished", "skipped")]
 
 
-def _place(run: Run, directory: pathlib.Path) -> RunDirectory:
+def directory_of(run: Run, directory: pathlib.Path) -> RunDirectory:
+    """The run directory of a run of the study in ``directory``."""
     return RunDirectory(directory / "runs" / run.name)
 
 
@@ -150,7 +151,7 @@ def _work(
     opened: dict[str, sources.Source] = {}
     later = []
     for group in _shapes(runs):
-        if any(_place(run, directory).held() for run in group):
+        if any(directory_of(run, directory).held() for run in group):
             later.append(group)
         else:
             _train_shape(group, directory, report, opened, stop)
@@ -169,7 +170,7 @@ def _train_shape(
     program: Program | None = None
     for run in group:
         stop.check()
-        place = _place(run, directory)
+        place = directory_of(run, directory)
         previous = place.result()
         if previous is not None:
             status = previous["status"]

@@ -16,15 +16,46 @@ def get_config() -> ConfigDict:
     config.name = "why_resnets_work_digits"
     config.study = degradation_digits.get_config()
 
+    # The identity is easy to learn: one and six blocks of two layers more in a
+    # trained plain net, then training at its last rate and at its first.
+    config.insertion = {
+        "family": "plain",
+        "depth": 20,
+        "site": "stage2_block2",
+        "blocks": (1, 6),
+        "rates": (0.01, 0.1),
+        "steps": (0, 1, 2, 5, 10, 20, 40),
+    }
     # Norm of the loss gradient by layer: before training and after it, and for
     # some depths (whose training is repeated for this) in between.
     config.gradients = {
         "batches": 4,
         "along_training": (20, 56),
-        "snapshots": (0, 1, 2, 5, 10, 20, 40, 70, 105, 140),
+        "snapshots": (0, 1, 2, 5, 20, 70, 140),
     }
-    # He et al. (2015), figure 7.
-    config.responses = {"images": 0}  # of the training set; 0 for all
+    # Balduzzi et al. (2017): gradients at an image and where it has moved a little;
+    # and figures 1 and 2, nets of 200 units a layer and one input, 20 of each kind.
+    config.shattered = {"images": 64, "distances": (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)}
+    config.grid = {
+        "depths": (2, 10, 24, 50),
+        "width": 200,
+        "points": 256,
+        "beta": 0.1,
+        "seeds": 20,
+        "lags": 16,
+    }
+    # He et al. (2015), figure 7; 0 images for all of the training set.
+    config.responses = {"images": 0}
+    # Veit et al. (2016), figures 3 to 6.
+    config.lesions = {
+        "images": 0,
+        "removed": (1, 2, 4, 8, 12, 16, 20),
+        "swaps": (1, 2, 4, 8, 16, 32),
+        "draws": 5,
+    }
+    config.paths = {"depths": (56,), "images": 32, "draws": 10}
+    # Norm of (block output - input) over norm of the input.
+    config.linearity = {"images": 0}
     # Li et al. (2018), figure 1, on a coarser grid (theirs has 51 points a side).
     config.landscape = {
         "depths": (20, 56),

@@ -12,13 +12,11 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from cnn_jax import names, plots_analysis, plots_landscape
-from cnn_jax.analysis import gradients, landscape, responses, trained
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis import trained
 from cnn_jax.train import checkpoint
 from cnn_jax.train.program import Program
+from experiments import measures
 
 Row = dict[str, Any]
 Settings = Mapping[str, Any]
@@ -50,129 +48,49 @@ class Analysis:
       measure: (nets of the seeds of a shape, **settings) to rows; its keyword
         arguments are the schema of the config's section.
       draw: (rows of all shapes, directory, title) to figures.
-      wants: whether a shape is looked at, by its shape and the settings.
+      wants: whether a shape is looked at, by the shape and the settings.
+      of_nets: whether it looks at trained nets at all.
       has_files: ``measure`` also takes the 'directory' for files of its own.
+      long: takes longer than other analyses, so it is begun first.
     """
 
     measure: Callable[..., list[Row]]
     draw: Callable[[Sequence[Row], pathlib.Path, str], None]
     wants: Callable[[Shape, Settings], bool] = lambda shape, settings: True
+    of_nets: bool = True
     has_files: bool = False
-
-
-def measure_gradients(
-    nets: Sequence[Net],
-    batches: int,
-    along_training: Sequence[int],
-    snapshots: Sequence[int],
-) -> list[Row]:
-    """Gradient norm of each layer before and after training, or along it.
-
-    Args:
-      nets: the seeds of a shape, trained.
-      batches: training batches that norms are averaged over.
-      along_training: depths whose training is repeated to look in between.
-      snapshots: the steps to look at then.
-
-    Returns:
-      A row for each seed, step and layer, see `gradients.norms`.
-    """
-    rows = []
-    for net in nets:
-        if net.depth in along_training:
-            steps = sorted({0, *(s for s in snapshots if s <= net.step), net.step})
-            states = gradients.snapshots(net.program, net.seed, steps)
-        else:
-            states = iter([net.at_initialisation(), net])
-        data = net.train_batches(batches)
-        for state in states:
-            found = gradients.norms(
-                state.model, state.variables, data, state.program.loss
-            )
-            rows += [{**state.label, **row} for row in found]
-    return rows
-
-
-def measure_responses(nets: Sequence[Net], images: int) -> list[Row]:
-    """Standard deviation of each layer's response on training images.
-
-    Args:
-      nets: the seeds of a shape, trained.
-      images: training images that are looked at, 0 for all.
-
-    Returns:
-      A row for each seed and layer: 'layer' (from 1, forward order), 'name', 'std'.
-    """
-    rows = []
-    for net in nets:
-        data = net.batches("train", images)
-        found = responses.standard_deviations(net.model, net.variables, data)
-        for number, (name, std) in enumerate(found.items(), start=1):
-            rows.append({**net.label, "layer": number, "name": name, "std": std})
-    return rows
-
-
-def measure_landscape(
-    nets: Sequence[Net],
-    directory: pathlib.Path,
-    depths: Sequence[int],
-    points: int,
-    extent: float,
-    images: int,
-    seed: int,
-) -> list[Row]:
-    """Training loss and error on a square grid around each net.
-
-    Args:
-      nets: the seeds of a shape, trained.
-      directory: receives a file of each net's landscape with its directions.
-      depths: which are looked at.
-      points: of an axis, odd, so that the net itself is one of them.
-      extent: the axes go from minus this to this (1 in the paper).
-      images: training images that the loss is a mean over, 0 for all.
-      seed: of the directions, the same for all nets.
-
-    Returns:
-      A row for each seed and point: 'first' and 'second' (its coordinates), 'loss'
-      and 'error'.
-    """
-    del depths
-    axis = np.linspace(-extent, extent, points)
-    rows = []
-    for net in nets:
-        found = landscape.explore(
-            landscape.EvaluationLoss(net.model, net.program.loss, net.program.errors),
-            net.variables["params"],
-            (axis, axis),
-            seed,
-            (
-                net.variables["batch_stats"],
-                landscape.stack(net.batches("train", images)),
-            ),
-        )
-        name = f"landscape-{net.family}-{net.depth}-seed{net.seed}.npz"
-        landscape.save(found, directory / name)
-        rows += [
-            {
-                **net.label,
-                "first": float(axis[down]),
-                "second": float(axis[across]),
-                "loss": float(found.values["loss"][down, across]),
-                "error": float(found.values["error"][down, across]),
-            }
-            for down, across in np.ndindex(points, points)
-        ]
-    return rows
+    long: bool = False
 
 
 ANALYSES: dict[str, Analysis] = {
-    "gradients": Analysis(measure_gradients, plots_analysis.gradients),
-    "responses": Analysis(measure_responses, plots_analysis.responses),
+    "insertion": Analysis(
+        measures.measure_insertion,
+        plots_analysis.insertion,
+        wants=lambda shape, settings: (
+            (shape.family, shape.depth) == (settings["family"], settings["depth"])
+        ),
+        long=True,
+    ),
+    "gradients": Analysis(measures.measure_gradients, plots_analysis.gradients),
+    "shattered": Analysis(measures.measure_shattered, plots_analysis.shattered),
+    "grid": Analysis(measures.measure_grid, plots_analysis.grid, of_nets=False),
+    "responses": Analysis(measures.measure_responses, plots_analysis.responses),
+    "lesions": Analysis(measures.measure_lesions, plots_analysis.lesions),
+    "paths": Analysis(
+        measures.measure_paths,
+        plots_analysis.paths,
+        wants=lambda shape, settings: (
+            shape.family == "residual" and shape.depth in settings["depths"]
+        ),
+        long=True,
+    ),
+    "linearity": Analysis(measures.measure_linearity, plots_analysis.linearity),
     "landscape": Analysis(
-        measure_landscape,
+        measures.measure_landscape,
         plots_landscape.landscapes,
         wants=lambda shape, settings: shape.depth in settings["depths"],
         has_files=True,
+        long=True,
     ),
 }
 
@@ -196,6 +114,8 @@ class Piece:
     @property
     def name(self) -> str:
         """Its file's name, without the suffix."""
+        if not ANALYSES[self.analysis].of_nets:
+            return self.analysis
         return f"{self.analysis}-{self.shape.family}-{self.shape.depth}"
 
     def kept(self) -> list[Row] | None:
@@ -219,8 +139,8 @@ class Piece:
           CheckpointError: a run has no whole checkpoint.
         """
         made_of = self.made_of()
-        program = program_of(self.shape.runs)
-        nets = [trained.load(run, program) for run in self.shape.runs]
+        runs = self.shape.runs
+        nets = [trained.load(run, program_of(runs)) for run in runs]
         labelled = [
             dataclasses.replace(net, family=self.shape.family, depth=self.shape.depth)
             for net in nets
@@ -233,6 +153,37 @@ class Piece:
         path = self.directory / f"{self.name}.json"
         checkpoint.write_atomically(path, text.encode())
         return rows
+
+
+def pieces(
+    config: Settings, chosen: Sequence[str], shapes: Sequence[Shape], kept: pathlib.Path
+) -> list[Piece]:
+    """What is to be done, the longest first and the pieces of a shape together.
+
+    Args:
+      config: a section for each analysis.
+      chosen: which of them.
+      shapes: nets to look at.
+      kept: where rows are kept.
+
+    Returns:
+      A piece for each analysis and each shape that it wants.
+    """
+    found = [
+        Piece(name, shape, config[name], kept)
+        for shape in shapes
+        for name in chosen
+        if ANALYSES[name].of_nets and ANALYSES[name].wants(shape, config[name])
+    ]
+    nothing = Shape("", 0, ())
+    found += [
+        Piece(name, nothing, config[name], kept)
+        for name in chosen
+        if not ANALYSES[name].of_nets
+    ]
+    return sorted(
+        found, key=lambda piece: (not ANALYSES[piece.analysis].long, -piece.shape.depth)
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -266,4 +217,8 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     for name in chosen:
         measure = ANALYSES[name].measure
         names.check_fields(f"analysis {name!r}", measure, config[name], SUPPLIED)
+    if "insertion" in chosen:
+        steps = list(config["insertion"]["steps"])
+        if steps != sorted({0, *steps}):
+            raise names.ConfigError(f"insertion.steps {steps} must ascend from 0")
     return chosen

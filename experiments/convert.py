@@ -114,7 +114,7 @@ def evaluate(
                 f"{program.source.num_classes} classes of {config_file} has "
                 f"{expected.shape}"
             )
-    totals = program.evaluate(program.devices.replicate(loaded), "test")
+    totals = program.evaluate(program.place(loaded), "test")
     return {f"test_{key}": value for key, value in totals.items()}
 
 

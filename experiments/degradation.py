@@ -1,7 +1,8 @@
 """The degradation study: plain and residual nets over depth and seeds.
 
     python -m experiments.degradation [--config=configs/degradation_digits.py] \
-        [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only]
+        [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only] \
+        [--launcher=slurm --workers=N --job=slurm_partition=gpu,gpus_per_node=1]
 
 Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG and SVG)
 into the study's directory, ``runs/NAME`` by default. The same command goes on
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cnn_jax import execution, plots, selfcheck, study
+from cnn_jax import execution, jobs, plots, selfcheck, study
 from cnn_jax.names import ConfigError
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
@@ -31,6 +32,26 @@ def define(values: flags.FlagValues) -> None:
         0,
         "Processes that train; 0 for one a core on CPU, one on a GPU or TPU.",
         lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "launcher",
+        "none",
+        ["none", "local", "slurm"],
+        "Train in N=--workers jobs of a SLURM cluster, or of this machine.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "job_minutes",
+        1440,
+        "Time limit of a job; one that reaches it is queued again.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_list(
+        "job",
+        [],
+        "What else a job asks for, as submitit names it: mem_gb=16,cpus_per_task=4.",
         flag_values=values,
     )
     flags.DEFINE_bool(
@@ -51,11 +72,9 @@ def body(values: flags.FlagValues) -> int:
             raise ConfigError(f"{directory} holds no runs of a study")
         write(directory, config.name)
         return 0
-    selfcheck.check_backend()
     try:
         with StudyProgress(runs) as progress:
-            workers = values.workers or execution.default_workers(runs)
-            unfinished = execution.execute(runs, directory, progress, workers)
+            unfinished = train(values, runs, directory, progress)
     except (Interrupted, KeyboardInterrupt):
         write(directory, config.name)  # a study that is stopped shows what it has
         raise
@@ -63,6 +82,26 @@ def body(values: flags.FlagValues) -> int:
     for event in unfinished:
         print(f"{event.run.name} {event.status}: {event.message}", file=sys.stderr)
     return 1 if any(e.status in ("failed", "diverged") for e in unfinished) else 0
+
+
+def train(
+    values: flags.FlagValues,
+    runs: Sequence[study.Run],
+    directory: pathlib.Path,
+    report: execution.Report,
+) -> list[execution.Event]:
+    """Train what is not finished; the last event of every run that did not finish."""
+    if values.launcher == "none":
+        selfcheck.check_backend()
+        workers = values.workers or execution.default_workers(runs)
+        return execution.execute(runs, directory, report, workers)
+    if not values.workers:
+        raise ConfigError(f"--launcher={values.launcher} needs --workers=N, of jobs")
+    resources = {"name": values.config.name, "timeout_min": values.job_minutes}
+    resources |= jobs.parse_resources(values.job)
+    return jobs.execute(
+        runs, directory, report, values.workers, values.launcher, resources
+    )
 
 
 def write(directory: pathlib.Path, title: str) -> None:

@@ -120,7 +120,7 @@ def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
             "model": {**config["model"], **room},
         }
     )
-    state = program.devices.replicate(program.initial_state(0))
+    state = program.place(program.initial_state(0))
     item, _ = next(program.source.train_batches(0, batch_size, 0))
     item = program.devices.split(item)
 

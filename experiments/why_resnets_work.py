@@ -5,13 +5,15 @@
         [--only=gradients,responses] [--workers=N]
 
 Looks at the nets of a study (trained first, unless ``--study`` names one that is) or
-at a single run, and writes a CSV and figures (PNG and SVG) of each analysis into
-``runs/NAME`` by default. What is done is kept: the same command goes on after a stop.
+at a single run. Writes a CSV and figures (PNG and SVG) of each analysis, and the main
+numbers of all (``summary.csv``) into ``runs/NAME`` by default. What is done is kept:
+the same command goes on after a stop.
 """
 
+import csv
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -20,8 +22,8 @@ from cnn_jax import execution, selfcheck, study
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
-from experiments import analyses, launch
-from experiments.analyses import ANALYSES, Piece, Row, Shape
+from experiments import analyses, launch, summaries
+from experiments.analyses import ANALYSES, Row, Shape
 from experiments.pool import make_all
 from experiments.progress import StudyProgress, counted
 from experiments.tables import write_csv
@@ -69,26 +71,15 @@ def body(values: flags.FlagValues) -> int:
     else:
         train(config["study"], directory / "study", values.workers)
         shapes = shapes_of(directory / "study")
-    pieces = [
-        Piece(name, shape, config[name], directory / "analyses")
-        for shape in sorted(shapes, key=lambda shape: -shape.depth)
-        for name in chosen
-        if ANALYSES[name].wants(shape, config[name])
-    ]
+    pieces = analyses.pieces(config, chosen, shapes, directory / "analyses")
     with counted("analyses", len(pieces)) as report:
         found = make_all(pieces, values.workers, report)
+    rows: dict[str, list[Row]] = {name: [] for name in chosen}
+    for piece, of_piece in zip(pieces, found, strict=True):
+        rows[piece.analysis] += of_piece
     for name in chosen:
-        write(
-            name,
-            [
-                row
-                for piece, rows in zip(pieces, found, strict=True)
-                for row in rows
-                if piece.analysis == name
-            ],
-            directory,
-            config["name"],
-        )
+        write(name, rows[name], directory, config["name"])
+    write_summary(rows, directory)
     return 0
 
 
@@ -139,6 +130,18 @@ def write(name: str, rows: Sequence[Row], directory: pathlib.Path, title: str) -
     write_csv(directory / f"{name}.csv", tuple(ordered[0]), ordered)
     ANALYSES[name].draw(ordered, directory, title)
     print(directory / f"{name}.csv")
+
+
+def write_summary(rows: Mapping[str, Sequence[Row]], directory: pathlib.Path) -> None:
+    """The main numbers, beside those of analyses that were not asked for now."""
+    path, found = directory / "summary.csv", []
+    if path.exists():
+        with open(path) as file:
+            found = [r for r in csv.DictReader(file) if r["analysis"] not in rows]
+    for name in rows:
+        found += summaries.summarize(name, rows[name])
+    write_csv(path, summaries.COLUMNS, found)
+    print(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

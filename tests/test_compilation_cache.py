@@ -28,8 +28,9 @@ print(status)
 
 def run(path, home, **variables):
     """A short run in a process of its own: hits, misses, log and last checkpoint."""
+    ours = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
     environment = {
-        key: value for key, value in os.environ.items() if not key.startswith("JAX_C")
+        key: value for key, value in os.environ.items() if not key.startswith(ours)
     }
     environment |= {"XDG_CACHE_HOME": str(home), "PYTHONPATH": str(ROOT), **variables}
     arguments = [*SHORT, f"--workdir={path}"]

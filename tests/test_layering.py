@@ -18,6 +18,7 @@ ALLOWED = {
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
     "execution": {"study", "train", "data", "compilation_cache"},
+    "jobs": {"execution", "study", "train", "selfcheck"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},
@@ -32,6 +33,7 @@ OUTSIDE_ONLY_IN = {
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
     "jinja2": {"report"},
+    "submitit": {"jobs"},
 }
 
 

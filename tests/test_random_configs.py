@@ -28,7 +28,7 @@ def try_config(config):
             deepest = traceback.extract_tb(error.__cause__.__traceback__)[-1]
             assert "site-packages/jax" not in deepest.filename, line
         return False
-    state = program.devices.replicate(program.initial_state(config["seed"]))
+    state = program.place(program.initial_state(config["seed"]))
     dispatch = next(feed(program.source, program.devices, config, 0, b""))
     state, sums = program.train(state, dispatch)
     counts = program.devices.fetch(sums)["count"][: dispatch.count]

@@ -109,14 +109,14 @@ def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net
     net = at_initialisation(program, family, depth, seed)
     if steps and steps[0] == 0:
         yield net
-    state = program.devices.replicate(program.initial_state(seed))
+    state = program.place(program.initial_state(seed))
     size = program.config["batch_size"]
     items = program.source.train_batches(seed, size, 0)
     for step in range(1, max(steps, default=0) + 1):
         item = program.devices.split(next(items)[0])
         state, _ = program.train_step(state, program.resident, item)
         if step in steps:
-            host = program.devices.fetch(state)
+            host = program.fetch(state)
             yield Net(family, depth, seed, step, program, variables_of(host))
 
 

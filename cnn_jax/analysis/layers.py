@@ -57,7 +57,7 @@ def name_of(module: nn.Module) -> str:
     return "/".join(module.path)
 
 
-def kernel_of(module: nn.Module) -> tuple[str, Array] | None:
+def kernel_of(module: nn.Module) -> tuple[str, Any] | None:
     """Name and value of a module's own weights: its parameter of two axes or more.
 
     Biases and the scales of normalisation have one axis; they are no weights here.

@@ -38,9 +38,11 @@ class Batches:
     images: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        size = self.program.config["eval_batch_size"]
-        items = self.program.source.eval_batches(self.split, size)
-        resident = self.program.source.resident()
+        source = self.program.source
+        there = source.num_train if self.split == "train" else source.num_test
+        size = min(self.program.config["eval_batch_size"], self.images or there, there)
+        items = source.eval_batches(self.split, size)
+        resident = source.resident()
         last = -(-self.images // size) if self.images else None
         for number, item in enumerate(itertools.islice(items, last)):
             batch = dict(_prepare(self.program, resident, item))
@@ -96,10 +98,18 @@ class Net:
         """
         return Batches(self.program, split, images)
 
-    def train_batches(self, count: int) -> list[Batch]:
-        """The first batches that the run was trained on, without augmentation."""
+    def train_batches(self, count: int, start: int = 0) -> list[Batch]:
+        """Batches of the run's training, in its order, without augmentation.
+
+        Args:
+          count: how many.
+          start: step of the first.
+
+        Returns:
+          Batches of the run's batch size.
+        """
         size = self.program.config["batch_size"]
-        items = self.program.source.train_batches(self.seed, size, 0)
+        items = self.program.source.train_batches(self.seed, size, start)
         resident = self.program.source.resident()
         return [
             _prepare(self.program, resident, item)

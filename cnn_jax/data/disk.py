@@ -33,12 +33,14 @@ class Reader(Protocol):
       path: its directory.
       num_classes: labels are 0 ... num_classes - 1.
       channels: 1 (grey) or 3 (RGB).
+      sides: height and width of every picture; None for any.
     """
 
     name: str
     path: str
     num_classes: int
     channels: int
+    sides: tuple[int | None, int | None]
 
     def count(self, split: str) -> int:
         """Examples of a split; ConfigError if there is no such split."""
@@ -231,6 +233,15 @@ def _decode(part: Part, size: int) -> Arrays:
                 raise names.ConfigError(
                     f"{part.where(index)} is no picture: {error}"
                 ) from error
+            sides = part.reader.sides if not size else (size, size)
+            if any(
+                wanted not in (None, found)
+                for wanted, found in zip(sides, image.shape, strict=False)
+            ):
+                raise names.ConfigError(
+                    f"{part.where(index)} is {image.shape[:2]}; the set says that its "
+                    f"pictures are {sides}"
+                )
             if images is None:
                 images = np.empty((len(part), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
+from cnn_jax.models import layout
 from cnn_jax.models.initializers import lecun_normal
 from cnn_jax.models.layers import (
     BatchNorm,
@@ -101,7 +102,7 @@ class Block(nn.Module):
     preactivation: bool = False
     bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
     zero_scale: bool = False
-    death_rate: float = 0.0
+    death_rate: float | Array = 0.0
     conv: ModuleDef = Conv
     norm: ModuleDef = BatchNorm
     dtype: str = "float32"
@@ -126,7 +127,7 @@ class Block(nn.Module):
         # 2016, code of section 5); an identity shortcut takes the raw input.
         entry = self.activate(x, train, "bn_pre") if self.preactivation else x
         z = self.branch(entry, train)
-        if self.death_rate:
+        if not isinstance(self.death_rate, float) or self.death_rate:
             z = self.survive(z, train)
         if self.shortcut != "none":
             source = x if same_shape and self.shortcut != "C" else entry
@@ -265,6 +266,13 @@ class ResNet(nn.Module):
       norm: module of every normalisation.
       dtype: type of the computation ('float32', 'bfloat16'); parameters, BN and
         logits are float32.
+      scan: run the blocks of a stage after its first as one loop (`nn.scan`), so
+        that compiling takes no longer for a deeper net. Their variables are
+        stacked (see `stacks` and `cnn_jax.models.layout`), their initial values
+        those of the unrolled net; so are the results, to rounding, but for draws
+        of the stream 'dropout'.
+      remat: keep a block's input alone for the backward pass, which computes the
+        rest again (`nn.remat`); on CPU only with ``scan`` does that save memory.
 
     Raises:
       ConfigError: on construction, a depth or field that makes no net.
@@ -285,6 +293,8 @@ class ResNet(nn.Module):
     conv: ModuleDef = Conv
     norm: ModuleDef = BatchNorm
     dtype: Literal["float32", "bfloat16"] = "float32"
+    scan: bool = False
+    remat: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -373,6 +383,30 @@ class ResNet(nn.Module):
         count = sum(self.blocks_per_stage())
         return tuple(last * number / count for number in range(1, count + 1))
 
+    def stacks(self) -> dict[str, tuple[str, ...]]:
+        """Names of the stacked blocks' variables, and of the blocks in each.
+
+        Returns:
+          ``{'stage1_blocks': ('stage1_block2', 'stage1_block3', ...), ...}``; the
+          first block of a stage, which may differ from the others, is in none.
+          Nothing where the net is unrolled.
+        """
+        return {
+            f"stage{stage}_blocks": tuple(
+                f"stage{stage}_block{index}" for index in range(2, size + 1)
+            )
+            for stage, size in enumerate(self.blocks_per_stage(), start=1)
+            if self.scan and size > 1
+        }
+
+    def init_with_output(self, *arguments: Any, **keywords: Any) -> Any:
+        """As of any module (and so is ``init``); initial values do not see ``scan``."""
+        if not self.scan:
+            return super().init_with_output(*arguments, **keywords)
+        unrolled = self.clone(scan=False)
+        output, variables = unrolled.init_with_output(*arguments, **keywords)
+        return output, layout.stack(variables, self)
+
     @nn.compact
     def __call__(
         self, x: Images, train: bool
@@ -392,29 +426,65 @@ class ResNet(nn.Module):
         """
         check_images(self, x, first="stem_conv")
         x = self.stem(x.astype(self.dtype), train)
-        block = self.block_class()
+        rates = iter(self.death_rates())
         stages = zip(self.blocks_per_stage(), self.stage_widths(), strict=True)
-        death_rates = iter(self.death_rates())
         for stage, (size, width) in enumerate(stages, start=1):
-            for index in range(1, size + 1):
-                x = block(
-                    width=width,
-                    stride=2 if index == 1 and stage > 1 else 1,
-                    shortcut=self.shortcut,
-                    num_layers=self.skipped_layers(),
-                    preactivation=self.preactivation,
-                    bottleneck_stride=self.bottleneck_stride,
-                    zero_scale=self.zero_scale,
-                    death_rate=next(death_rates),
-                    conv=self.conv,
-                    norm=self.norm,
-                    dtype=self.dtype,
-                    name=f"stage{stage}_block{index}",
-                )(x, train)
+            name = f"stage{stage}_block"
+            stride = 2 if stage > 1 else 1
+            x = self.make_block(f"{name}1", width, stride, next(rates))(x, train)
+            rest = [next(rates) for _ in range(size - 1)]
+            if self.scan and rest:
+                block = self.make_block(f"{name}s", width, 1, 0.0)
+                x = self.loop(block, x, train, rest)
+                continue
+            for index, rate in enumerate(rest, start=2):
+                x = self.make_block(f"{name}{index}", width, 1, rate)(x, train)
         if self.preactivation:
             x = relu(self.norm(dtype=self.dtype, name="bn_final")(x, train))
         x = global_average_pool(x)
         return nn.Dense(self.num_classes, kernel_init=lecun_normal, name="head")(x)
+
+    def make_block(
+        self, name: str, width: int, stride: int, death_rate: float
+    ) -> nn.Module:
+        """A block of this net's fields."""
+        block = self.block_class()
+        # A transformed module draws other initial values.
+        if self.remat and not self.is_initializing():
+            block = nn.remat(block, static_argnums=(2,), prevent_cse=not self.scan)
+        return block(
+            width=width,
+            stride=stride,
+            shortcut=self.shortcut,
+            num_layers=self.skipped_layers(),
+            preactivation=self.preactivation,
+            bottleneck_stride=self.bottleneck_stride,
+            zero_scale=self.zero_scale,
+            death_rate=death_rate,
+            conv=self.conv,
+            norm=self.norm,
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def loop(
+        self, block: nn.Module, x: Maps, train: bool, death_rates: Sequence[float]
+    ) -> Maps:
+        """A block applied as often as there are rates, each time with its own."""
+
+        def body(block: nn.Module, x: Maps, rate: Any) -> tuple[Maps, None]:
+            if self.stochastic_depth:
+                # What is a literal of each unrolled block is data of the loop.
+                block = block.clone(parent=block.scope, death_rate=rate)
+            return block(x, train), None
+
+        repeated = nn.scan(
+            body,
+            variable_axes={True: 0},
+            split_rngs={True: True},
+            length=len(death_rates),
+        )
+        return repeated(block, x, jnp.asarray(death_rates, jnp.float32))[0]
 
     def stem(self, x: Images, train: bool) -> Maps:
         """The first layer: 3x3 (CIFAR), or 7x7 / 2 and max-pool 3x3 / 2 (ImageNet)."""

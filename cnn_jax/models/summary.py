@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from cnn_jax.models import plain
+from cnn_jax.models import layout, plain
 
 # Scopes of this prefix mark, in the trace, which layer an operation belongs to.
 _MARK = "layer:"
@@ -55,6 +55,7 @@ def summarize(module: nn.Module, image: tuple[int, int, int]) -> Summary:
     Raises:
       ValueError: the network refuses such an image.
     """
+    module = layout.unrolled(module)
     x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables = jax.eval_shape(lambda key, x: module.init(key, x, train=False), key, x)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import models, names
+from cnn_jax.models import layout
 from cnn_jax.models.alexnet import AlexNet
 from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.vgg import STAGES, VGG
@@ -111,7 +112,7 @@ def from_state_dict(module: nn.Module, state: State) -> dict[str, Any]:
         _put(variables["params"], link.ours, params)
     if not variables["batch_stats"]:
         del variables["batch_stats"]
-    return variables
+    return layout.stack(variables, module)
 
 
 def to_state_dict(
@@ -131,6 +132,7 @@ def to_state_dict(
       ValueError: variables of another network.
     """
     state: dict[str, np.ndarray] = {}
+    variables = layout.unroll(variables, module)
     for link in links(module):
         params = _get(variables, "params", *link.ours)
         put = {}

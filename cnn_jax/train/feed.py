@@ -78,12 +78,18 @@ def _dispatches(
     batches = source.train_batches(
         config["seed"], config["batch_size"], step, source_state
     )
-    most = config["steps_per_dispatch"]
+    most = longest(config)
     while step < config["steps"]:
         last = end_of_dispatch(step, config)
         items, states = zip(*itertools.islice(batches, last - step), strict=True)
         yield Dispatch(last, last - step, devices.split(stack(items, most)), states[-1])
         step = last
+
+
+def longest(config: Mapping[str, Any]) -> int:
+    """The most steps that a dispatch of this run can have."""
+    due = [config[key] for key in EVERY if config[key]]
+    return min(config["steps_per_dispatch"], config["steps"], *due)
 
 
 def end_of_dispatch(step: int, config: Mapping[str, Any]) -> int:

@@ -172,7 +172,7 @@ def from_first(make: Callable[[], T]) -> T:
         try:
             outcome = (make(), None)
         except Exception as error:
-            outcome = (None, error)
+            outcome = (None, _portable(error))
     result, error = pickle.loads(_broadcast(pickle.dumps(outcome)))
     if error is not None:
         raise error
@@ -200,6 +200,15 @@ def check_equal(parts: Mapping[str, bytes]) -> None:
                 f"host(s) {', '.join(map(str, differing))} differ from host 0 in "
                 f"{name}; all hosts of a run take the same"
             )
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that can be sent to other hosts in its place."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _broadcast(payload: bytes) -> bytes:

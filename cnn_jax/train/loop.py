@@ -119,7 +119,7 @@ class _Run:
         self.source_state = bytes.fromhex(notes["source_state"])
         self.step = int(state.step)
         self.saved = notes["saved"]
-        self.state = program.devices.replicate(state)
+        self.state = program.place(state)
 
     def _open(self) -> tuple[Any, dict[str, Any], bytes, int]:
         """State, notes, log and the last step in it, from where the run stopped."""
@@ -240,7 +240,7 @@ class _Run:
             "log": self.log.decode(),
             "source_state": self.source_state.hex(),
         }
-        host = self.program.devices.fetch(self.state)
+        host = self.program.fetch(self.state)
         # The loss was computed before the last update: it does not tell.
         weights = {"params": host.params, "batch_stats": host.batch_stats}
         for path, leaf in jax.tree_util.tree_leaves_with_path(weights):

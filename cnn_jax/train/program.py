@@ -18,6 +18,7 @@ import numpy as np
 from cnn_jax import models, names
 from cnn_jax.data import augment, preprocess, sources
 from cnn_jax.graphs import Graph
+from cnn_jax.models import layout
 from cnn_jax.train import config as run_config
 from cnn_jax.train import feed, hosts, losses, optimizer, state, steps
 from cnn_jax.train.parallel import Devices
@@ -39,7 +40,10 @@ class Program:
     Attributes:
       config: the config as plain dicts.
       source: where batches come from.
-      model: the network, with the run's batch-norm groups.
+      model: the network, with the run's batch-norm groups, unrolled: as states on
+        the host and checkpoints have it.
+      compiled_model: the same as the steps are compiled, perhaps with its blocks in
+        loops (see `cnn_jax.models.layout`).
       devices: the devices it trains on.
       bn_images: images that share batch-norm statistics.
       num_parameters: trainable parameters.
@@ -69,7 +73,8 @@ class Program:
         self.bn_images = (
             placing["bn_group_size"] or config["batch_size"] // self.devices.count
         )
-        self.model = self._model(placing["bn_group_size"])
+        self.compiled_model = self._model(placing["bn_group_size"])
+        self.model = layout.unrolled(self.compiled_model)
         self.optimizer = names.build(
             "optimizer", config["optimizer"], optimizer.OPTIMIZERS
         )
@@ -94,7 +99,7 @@ class Program:
             )
 
     def initial_state(self, seed: int) -> state.TrainState:
-        """A fresh state on the host, from a seed."""
+        """A fresh state on the host, unrolled, from a seed."""
         return jax.device_get(
             state.create_state(
                 self.model,
@@ -104,6 +109,14 @@ class Program:
                 warming=self.warmup.until_error > 0,
             )
         )
+
+    def place(self, host: state.TrainState) -> state.TrainState:
+        """A state on the host to the devices, as the steps take it."""
+        return self.devices.replicate(layout.stack(host, self.compiled_model))
+
+    def fetch(self, state: state.TrainState) -> state.TrainState:
+        """A state of the steps back to the host: `place` undone."""
+        return layout.unroll(self.devices.fetch(state), self.compiled_model)
 
     @functools.cached_property
     def resident(self) -> Any:
@@ -118,14 +131,14 @@ class Program:
     @functools.cached_property
     def train_steps(self) -> Callable[..., Any]:
         """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
-        many = steps.repeat(self._step(), self.config["steps_per_dispatch"])
+        many = steps.repeat(self._step(), feed.longest(self.config))
         return self.devices.compile(self._counted(many), donate_state=True)
 
     def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
         """Take the steps of a dispatch.
 
         Args:
-          state: a replicated `TrainState`, which is used up.
+          state: a `TrainState` on the devices (see `place`), which is used up.
           dispatch: from `feed.feed`.
 
         Returns:
@@ -137,7 +150,7 @@ class Program:
 
     def _step(self) -> steps.TrainStep:
         return steps.make_train_step(
-            self.model,
+            self.compiled_model,
             self.loss,
             self.source.take,
             self.preprocess,
@@ -159,7 +172,11 @@ class Program:
     def eval_step(self) -> Callable[..., Any]:
         """Compiled ``((params, batch_stats), resident, item) -> sums``."""
         step = steps.make_eval_step(
-            self.model, self.loss, self.source.take, self.preprocess, self.errors
+            self.compiled_model,
+            self.loss,
+            self.source.take,
+            self.preprocess,
+            self.errors,
         )
         return self.devices.compile(step, donate_state=False)
 
@@ -169,7 +186,7 @@ class Program:
         """Loss and error over every example of a split, in evaluation mode.
 
         Args:
-          state: a replicated `TrainState`.
+          state: a `TrainState` on the devices (see `place`).
           split: 'train' or 'test'.
           between: called before each batch; may raise to end it.
 
@@ -203,7 +220,13 @@ class Program:
         norm = self.devices.norm(self.config["batch_size"], bn_group_size)
         if "norm" in names.parameters(target):
             supplied["norm"] = norm
-        return models.create(**section, **supplied)
+        model = models.create(**section, **supplied)
+        # Blocks or optimizers of other people may want to see each layer by itself.
+        texts = [*section.values(), self.config["optimizer"]["name"]]
+        foreign = any(isinstance(text, str) and ":" in text for text in texts)
+        if foreign or not section.keys().isdisjoint(layout.FIELDS):
+            return model
+        return layout.fastest(model, jax.default_backend())
 
     def loss(self, outputs: Any, batch: Any) -> Any:
         """The config's loss: (outputs, batch) to the loss of each example."""
@@ -223,9 +246,14 @@ class Program:
 
     def _check_model(self) -> int:
         """Trace the network once on its input: a misfit fails here, in seconds."""
+        # Not `init`, which goes through every block, also of a loop.
         outputs, variables = jax.eval_shape(
-            lambda: self.model.init_with_output(
-                jax.random.key(0), jnp.zeros((1, *self.image_shape)), train=False
+            lambda: self.compiled_model.apply(
+                {},
+                jnp.zeros((1, *self.image_shape)),
+                train=False,
+                rngs={"params": jax.random.key(0)},
+                mutable=True,
             )
         )
         self._check_loss(outputs)

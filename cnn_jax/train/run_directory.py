@@ -27,6 +27,8 @@ READABLE = (1, 2)
 FREE_KEYS = (
     "dataset.data_dir",
     "dataset.stream.workers",
+    "model.scan",
+    "model.remat",
     "parallel.mode",
     "parallel.devices",
     "parallel.hosts",

@@ -51,7 +51,7 @@ class CnnJax:
     def __init__(self, case: Case):
         self.program = program = Program(case.config())
         self.parameters = program.num_parameters
-        self.state = program.devices.replicate(program.initial_state(0))
+        self.state = program.place(program.initial_state(0))
         self.dispatches = feed(program.source, program.devices, program.config, 0, b"")
         self.steps_per_dispatch = case.dispatch
 
@@ -129,7 +129,7 @@ def compilation(case: Case) -> Compilation:
     config = case.config()
     config["parallel"]["mode"] = "shard_map"
     program = Program(config)
-    state = program.devices.replicate(program.initial_state(0))
+    state = program.place(program.initial_state(0))
     dispatch = next(feed(program.source, program.devices, config, 0, b""))
     count = program.devices.replicate(np.int32(dispatch.count))
     arguments = (state, (program.resident, count), dispatch.items)

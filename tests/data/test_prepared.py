@@ -139,6 +139,18 @@ def test_images_of_several_sizes(tmp_path, pictures):
         data.load("toy", data_dir=str(tmp_path))
 
 
+def test_images_of_another_size_than_the_set_says(tmp_path, pictures):
+    splits = {"train": pictures(2), "test": pictures(1)}
+    info = pathlib.Path(write_set(tmp_path, "toy", splits, (6, 5, 3)))
+    assert data.load("toy", data_dir=str(tmp_path)).image_shape == (6, 5, 3)
+    features = info / "features.json"
+    text = features.read_text()
+    features.write_text(text.replace('"6"', '"8"'))
+    assert features.read_text() != text
+    with refused(match=r"record 0 is \(6, 5\); the set says.*\(8, 5\)"):
+        data.load("toy", data_dir=str(tmp_path))
+
+
 def test_picture_that_cannot_be_decoded(tmp_path, pictures):
     whole = pictures(2)
     cut = [(whole[0][0][:-30], 0)]

@@ -1,5 +1,6 @@
 """Order of batches, resuming, evaluation, and several processes."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -99,6 +100,20 @@ def test_source_of_a_config_section(digits_dir):
     assert (source.num_classes, source.image_shape) == (10, (8, 8, 1))
     assert source.evaluated == "test"
     assert 0.2 < float(source.statistics().channel_mean[0]) < 0.4
+
+
+def test_statistics_are_kept_beside_the_data(tmp_path, monkeypatch):
+    part = dataset().train
+    kept = Dataset("numbers", 3, part, part, path=str(tmp_path))
+    monkeypatch.setattr(sources, "CACHE_FROM", TRAIN)
+    found = sources.InMemory(kept).statistics()
+    np.testing.assert_allclose(found.pixel_mean, np.arange(TRAIN).mean() / 255)
+    monkeypatch.delattr(sources, "statistics")  # not computed again
+    again = sources.InMemory(kept).statistics()
+    np.testing.assert_array_equal(again.pixel_std, found.pixel_std)
+    brighter = dataclasses.replace(kept, train=Arrays(part.images + 1, part.labels))
+    with pytest.raises(NameError, match="statistics"):  # others have none yet
+        sources.InMemory(brighter).statistics()
 
 
 def test_views_are_averaged_as_probabilities():

@@ -207,13 +207,35 @@ def test_prepared_sets_are_streamed_by_workers(tmp_path, pictures):
     equal(first(plain, 4), first(worked, 4))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 4])
 def test_corrupt_picture_is_named(tmp_path, workers):
     folder = write_folder(tmp_path)
     bad = pathlib.Path(folder, "train", "b", "003.png")
     bad.write_bytes(bad.read_bytes()[:-50])
     with pytest.raises(names.ConfigError, match=r"train/b/003\.png is no picture"):
         first(open_stream(folder, workers=workers), 5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("record", r"toy-train.*, record 0 is damaged"),
+        ("label", r"toy-train.*, record 4: label 7 is outside 0\.\.2"),
+    ],
+)
+def test_damaged_set_is_named(tmp_path, pictures, damage, message):
+    examples = pictures(6, (20, 16, 3), "jpeg")
+    examples[4] = (examples[4][0], 7)
+    info = pathlib.Path(write_set(tmp_path, "toy", {"train": examples}, num_classes=8))
+    if damage == "record":
+        file = next(info.glob("toy-train*"))
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        features = info / "features.json"
+        features.write_text(features.read_text().replace('"8"', '"3"'))
+    section = {"name": "toy", "data_dir": str(tmp_path), "test_split": "train"}
+    with pytest.raises(names.ConfigError, match=message):
+        first(sources.open_source({**section, "stream": STREAM}), 4)
 
 
 def test_killed_worker_is_noticed(folder):

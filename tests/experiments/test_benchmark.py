@@ -126,7 +126,7 @@ def replaced(ours, variables):
     assert jax.tree.map(np.shape, state.params) == jax.tree.map(
         np.shape, variables["params"]
     )
-    ours.state = ours.program.devices.replicate(
+    ours.state = ours.program.place(
         state.replace(
             params=variables["params"], batch_stats=variables.get("batch_stats", {})
         )

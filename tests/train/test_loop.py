@@ -1,5 +1,6 @@
 """A run ends the same however often it is stopped."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.train import checkpoint
 from cnn_jax.train.feed import feed
@@ -160,6 +162,18 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
     assert "steps" not in str(error.value)
 
 
+def test_a_run_names_its_data_and_refuses_other(program, reference):
+    own = program.source.fingerprint
+    assert reference.place.config()["data_fingerprint"] == own
+    dataset = program.source.dataset
+    images = dataset.train.images.copy()
+    images[-1, -1, -1] ^= 1  # one pixel of one image
+    part = dataclasses.replace(dataset.train, images=images)
+    changed = sources.InMemory(dataclasses.replace(dataset, train=part))
+    with pytest.raises(ConfigError, match=f"data_fingerprint: '{own}' there, '"):
+        fit(Program(tiny.config(), changed), 0, reference.place)
+
+
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
     """16 images share statistics; 8 devices would make that 2, unless told to."""
     with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
@@ -212,7 +226,7 @@ def test_evaluation_counts_every_example_once():
         program = Program(
             tiny.config(parallel={"devices": devices}, eval_batch_size=size)
         )
-        state = program.devices.replicate(program.initial_state(0))
+        state = program.place(program.initial_state(0))
         for split in ("train", "test"):
             found = program.evaluate(state, split)
             errors.setdefault(split, []).append((found["error"], found["loss"]))
@@ -223,7 +237,7 @@ def test_evaluation_counts_every_example_once():
 def test_a_dispatch_writes_over_the_state_and_leaves_the_data(several):
     """All of the state: the devices never hold it twice."""
     program, config = several.program, {**several.program.config, "seed": 0}
-    state = program.devices.replicate(program.initial_state(0))
+    state = program.place(program.initial_state(0))
     dispatch = next(feed(program.source, program.devices, config, 0, b""))
     after, _ = program.train(state, dispatch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))

@@ -161,3 +161,29 @@ def test_a_random_key_is_folded_with_the_step(batch):
     assert draws[0] == draws[2]
     assert draws[1] == draws[3]
     assert draws[0] != draws[1]
+
+
+def test_one_compiled_program_takes_any_number_of_steps():
+    traced = []
+
+    def step(state, resident, item):
+        traced.append(item)
+        total = resident + item.sum()
+        sums = {"loss": total, "error": 0.0, "count": 2.0, "rate": 0.1 * state.step}
+        return state.replace(step=state.step + 1), sums
+
+    model = models.create("cifar_resnet", 10, depth=8, widths=WIDTHS)
+    state = create_state(model, optimizer.sgd(), (8, 8, 2), 0, warming=False)
+    many = jax.jit(steps.repeat(step, 4))
+    items = jnp.arange(8.0).reshape(2, 4)
+    for count in (4, 1, 3):
+        after, sums = many(state, (jnp.float32(10), jnp.int32(count)), items)
+        assert int(after.step) == count
+        taken = np.arange(4) < count
+        for key, wanted in {
+            "loss": 10 + items.sum(0),
+            "count": np.full(4, 2.0),
+            "rate": np.float32(0.1) * np.arange(4, dtype=np.float32),
+        }.items():
+            np.testing.assert_array_equal(sums[key], np.where(taken, wanted, 0))
+    assert len(traced) == 1

@@ -1,0 +1,170 @@
+"""The blocks of a network, and the network with what passes through them gated."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from cnn_jax.analysis import layers
+from cnn_jax.analysis.trained import Variables
+from cnn_jax.models.resnet import Block
+from cnn_jax.names import ConfigError
+
+Images = Float[Array, "batch height width channels"]
+Gates = Float[Array, " blocks"]
+
+
+class Site(NamedTuple):
+    """A block and its place in the network.
+
+    Attributes:
+      name: path of the module.
+      residual: whether it has a shortcut of `Block`'s.
+      same_shape: whether it keeps the shape of its input.
+      shapes: of its parameters; blocks that agree can stand in for each other.
+    """
+
+    name: str
+    residual: bool
+    same_shape: bool
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def removable(self) -> bool:
+        """Whether something can pass when the block's weight layers are gone."""
+        return self.residual or self.same_shape
+
+
+def sites(
+    model: nn.Module, variables: Variables, image: tuple[int, int, int]
+) -> list[Site]:
+    """The blocks of a network, in forward order.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      image: (height, width, channels).
+
+    Returns:
+      A site for each module that is a `cnn_jax.models.resnet.Block` or of the
+      network's own block class.
+
+    Raises:
+      ConfigError: the network has none.
+    """
+    found: list[Site] = []
+    kinds = kinds_of(model)
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(module, kinds):
+            leaves = jax.tree.leaves(module.variables["params"])
+            found.append(
+                Site(
+                    layers.name_of(module),
+                    _has_shortcut(module),
+                    inputs.shape == output.shape,
+                    tuple(leaf.shape for leaf in leaves),
+                )
+            )
+
+    jax.eval_shape(
+        lambda x: layers.watch(model, variables, x, see)[0],
+        jax.ShapeDtypeStruct((1, *image), jnp.float32),
+    )
+    if not found:
+        raise ConfigError(f"{type(model).__name__} has no blocks to look at")
+    return found
+
+
+def without(
+    model: nn.Module, variables: Variables, images: Images, keep: Gates
+) -> Float[Array, "batch classes"]:
+    """Outputs of a network some of whose blocks are removed, in evaluation mode.
+
+    Of a residual block the branch is removed and the shortcut stays (Veit et al.
+    2016, section 4.1); of a plain block that keeps its shape, the whole block. Plain
+    blocks that change the shape stay, whatever their gate.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      images: normalised images.
+      keep: 1 or 0 for each block, in the order of `sites`.
+
+    Returns:
+      The network's outputs.
+    """
+    kinds, place = kinds_of(model), _Counter()
+
+    def interceptor(next_method, args, kwargs, context):
+        module = context.module
+        if not isinstance(module, kinds):
+            return next_method(*args, **kwargs)
+        kept = keep[place.of(module)] > 0
+        output = next_method(*args, **kwargs)
+        if context.method_name == "branch" and _has_shortcut(module):
+            return jnp.where(kept, output, jnp.zeros_like(output))
+        passes = not _has_shortcut(module) and args[0].shape == output.shape
+        if context.method_name == "__call__" and passes:
+            return jnp.where(kept, output, args[0])
+        return output
+
+    with nn.intercept_methods(interceptor):
+        return model.apply(variables, images, train=False)
+
+
+def along_paths(
+    model: nn.Module, variables: Variables, images: Images, through: Gates
+) -> Float[Array, "batch classes"]:
+    """Outputs whose derivative follows one path through a residual network.
+
+    The values are the network's own, in evaluation mode. Backward, a block passes
+    the gradient through its branch where ``through`` is 1 and through its shortcut
+    where it is 0, and never through both (Veit et al. 2016, section 4.3).
+
+    Args:
+      model: the network; all its blocks are residual.
+      variables: 'params' and 'batch_stats'.
+      images: normalised images.
+      through: 1 or 0 for each block, in the order of `sites`.
+
+    Returns:
+      The network's outputs.
+    """
+    kinds, place = kinds_of(model), _Counter()
+
+    def interceptor(next_method, args, kwargs, context):
+        output = next_method(*args, **kwargs)
+        if isinstance(context.module, kinds):
+            gate = through[place.of(context.module)]
+            if context.method_name == "branch":
+                return jnp.where(gate > 0, output, jax.lax.stop_gradient(output))
+            if context.method_name == "shortcut_of":
+                return jnp.where(gate > 0, jax.lax.stop_gradient(output), output)
+        return output
+
+    with nn.intercept_methods(interceptor):
+        return model.apply(variables, images, train=False)
+
+
+def kinds_of(model: nn.Module) -> tuple[type, ...]:
+    """Classes whose modules are the blocks of a network."""
+    block_class: Callable[[], type] | None = getattr(model, "block_class", None)
+    return (Block, block_class()) if block_class else (Block,)
+
+
+class _Counter:
+    """Numbers blocks by the order of their first call."""
+
+    def __init__(self) -> None:
+        self.seen: dict[tuple[str, ...], int] = {}
+
+    def of(self, module: nn.Module) -> int:
+        return self.seen.setdefault(module.path, len(self.seen))
+
+
+def _has_shortcut(module: nn.Module) -> bool:
+    return isinstance(module, Block) and module.shortcut != "none"

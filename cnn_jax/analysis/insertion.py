@@ -1,0 +1,293 @@
+"""More layers in a trained network: the identity is easy to learn.
+
+He et al. (2015), section 1: a deeper net cannot be worse than a shallower one, since
+its added layers could be the identity; yet plain nets are not trained to find that.
+As a residual block whose last scale is zero, two layers *are* the identity; as plain
+layers they have to be made so, or learn it.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from cnn_jax import names
+from cnn_jax.analysis import layers
+from cnn_jax.analysis.trained import Batch, Variables
+from cnn_jax.models.layers import Images
+from cnn_jax.models.resnet import BasicBlock
+
+HOWS = ("none", "residual", "plain_identity", "plain_he")
+
+
+class Extended(nn.Module):
+    """A network with blocks of two layers inserted behind one of its modules.
+
+    Attributes:
+      base: the network.
+      site: path of the module whose output the first inserted block takes.
+      count: blocks that are inserted.
+      residual: with an identity shortcut, and a zero scale at the end of the branch.
+    """
+
+    base: nn.Module
+    site: str
+    count: int
+    residual: bool
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Float[Array, "batch classes"]:
+        """Outputs of the longer network."""
+
+        def interceptor(next_method, args, kwargs, context):
+            output = next_method(*args, **kwargs)
+            path = context.module.path[len(self.path) + 1 :]
+            if context.method_name == "__call__" and "/".join(path) == self.site:
+                for number in range(1, self.count + 1):
+                    block = self.block(output.shape[-1], number)
+                    output = block(output, train)
+            return output
+
+        with nn.intercept_methods(interceptor):
+            return self.base(x, train=train)
+
+    def block(self, width: int, number: int) -> nn.Module:
+        """An inserted block, with the network's own normalisation."""
+        return inserted_block(
+            width,
+            self.residual,
+            self.base.norm,
+            parent=self,
+            name=f"inserted{number}",
+        )
+
+
+def inserted_block(
+    width: int, residual: bool, norm: Callable[..., Any], **fields: Any
+) -> nn.Module:
+    """Two 3x3 layers, with a shortcut and a zero scale or with neither."""
+    shortcut = "A" if residual else "none"
+    return BasicBlock(
+        width, shortcut=shortcut, zero_scale=residual, norm=norm, **fields
+    )
+
+
+def insert(
+    model: nn.Module,
+    variables: Variables,
+    site: str,
+    count: int,
+    how: str,
+    batches: Iterable[Batch],
+    key: Array,
+) -> tuple[nn.Module, Variables]:
+    """A trained network with ``count`` blocks of two layers more.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      site: path of the module behind which they go; its output must not be
+        negative ('stage2_block1' of a v1 net), so that a ReLU lets it pass.
+      count: blocks.
+      how: 'none' inserts nothing (a control). 'residual' is the identity, to the
+        bit. 'plain_identity' has kernels that pass each channel on, and batch norm
+        that undoes itself: the identity, to rounding, in evaluation mode.
+        'plain_he' is He-initialised. All have the batch-norm statistics of
+        the training set.
+      batches: of the training set, in which statistics are taken.
+      key: draws He-initialised kernels.
+
+    Returns:
+      The longer network and its variables.
+
+    Raises:
+      ConfigError: unknown ``how``, or a network that has no such module, puts out
+        negative numbers there, or has no ``norm`` field.
+    """
+    if how not in HOWS:
+        raise names.choices("way to insert layers", how, HOWS)
+    if not hasattr(model, "norm"):
+        raise names.ConfigError(f"{type(model).__name__} has no field 'norm'")
+    residual = how == "residual"
+    count = 0 if how == "none" else count
+    longer = Extended(model, site, count, residual)
+    trees = {name: {"base": tree} for name, tree in variables.items()}
+    maps = site_outputs(model, variables, batches, site)
+    for number in range(1, count + 1):
+        norm = functools.partial(model.norm, momentum=0.0, groups=1)
+        block = inserted_block(maps.shape[-1], residual, norm)
+        own = block.init(jax.random.fold_in(key, number), maps[:1], train=False)
+        if how == "plain_identity":
+            own = _identity(own, maps)
+        output, changed = block.apply(own, maps, train=True, mutable=["batch_stats"])
+        trees["params"][f"inserted{number}"] = own["params"]
+        trees["batch_stats"][f"inserted{number}"] = changed["batch_stats"]
+        maps = output
+    return longer, jax.device_get(trees)
+
+
+def site_outputs(
+    model: nn.Module, variables: Variables, batches: Iterable[Batch], site: str
+) -> Float[Array, "images rows columns maps"]:
+    """What a module puts out for the real images of all batches.
+
+    Raises:
+      ConfigError: no such module, or negative outputs.
+    """
+    found = []
+    for batch in batches:
+        output = np.asarray(_site_output(model, site, variables, batch["image"]))
+        found.append(output[np.asarray(batch["mask"]) > 0])
+    maps = jnp.asarray(np.concatenate(found))
+    if float(maps.min()) < 0:
+        raise names.ConfigError(
+            f"{site!r} puts out negative numbers: a ReLU behind it is no identity"
+        )
+    return maps
+
+
+@functools.partial(jax.jit, static_argnames=("model", "site"))
+def _site_output(
+    model: nn.Module, site: str, variables: Variables, images: Array
+) -> Array:
+    seen: dict[str, Any] = {}
+
+    def see(module: nn.Module, inputs: Any, output: Any) -> None:
+        seen[layers.name_of(module)] = output
+
+    layers.watch(model, variables, images, see)
+    if site not in seen:
+        raise names.choices("place to insert layers", site, [n for n in seen if n])
+    return seen[site]
+
+
+def _identity(variables: Variables, maps: Array) -> Variables:
+    """A plain block's variables that make it the identity of ``maps``."""
+    channels = maps.shape[-1]
+    kernel = jnp.zeros((3, 3, channels, channels)).at[1, 1].set(jnp.eye(channels))
+    mean, var = maps.mean((0, 1, 2)), maps.var((0, 1, 2))
+    params = {}
+    for layer in ("1", "2"):
+        params[f"conv{layer}"] = {"kernel": kernel}
+        params[f"bn{layer}"] = {"scale": jnp.sqrt(var + 1e-5), "bias": mean}
+    return {**variables, "params": params}
+
+
+def changed_logits(
+    model: nn.Module,
+    variables: Variables,
+    longer: nn.Module,
+    longer_variables: Variables,
+    batches: Iterable[Batch],
+) -> tuple[int, float]:
+    """How an insertion changes the outputs for real images, in evaluation mode.
+
+    Returns:
+      The number of outputs whose bits changed, and the largest difference.
+    """
+    count, largest = 0, 0.0
+    for batch in batches:
+        real = np.asarray(batch["mask"]) > 0
+        before, after = (
+            np.asarray(_outputs(net, own, batch["image"]))[real]
+            for net, own in ((model, variables), (longer, longer_variables))
+        )
+        count += int((before.view(np.uint32) != after.view(np.uint32)).sum())
+        largest = max(largest, float(np.abs(before - after).max()))
+    return count, largest
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _outputs(model: nn.Module, variables: Variables, images: Array) -> Array:
+    return model.apply(variables, images, train=False)
+
+
+def measure(
+    model: nn.Module,
+    variables: Variables,
+    batches: Iterable[Batch],
+    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    errors: Callable[[Any, Batch], Float[Array, " batch"]],
+) -> dict[str, float]:
+    """Mean 'loss' and 'error' (a fraction) over all examples, in evaluation mode."""
+    totals = np.zeros(3)
+    for batch in batches:
+        totals += np.asarray(_sums(model, loss, errors, variables, batch), np.float64)
+    return {"loss": totals[0] / totals[2], "error": totals[1] / totals[2]}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "loss", "errors"))
+def _sums(
+    model: nn.Module, loss: Any, errors: Any, variables: Variables, batch: Batch
+) -> Array:
+    outputs = model.apply(variables, batch["image"], train=False)
+    real = batch["mask"] > 0
+    return jnp.stack(
+        [
+            jnp.where(real, loss(outputs, batch), 0.0).sum(),
+            jnp.where(real, errors(outputs, batch), 0.0).sum(),
+            batch["mask"].sum(),
+        ]
+    )
+
+
+def train(
+    model: nn.Module,
+    variables: Variables,
+    batches: Iterable[Batch],
+    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    optimizer: optax.GradientTransformation,
+    rate: float,
+) -> Iterator[Variables]:
+    """Train all parameters further, at a constant rate and from no momentum.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      batches: one a step.
+      loss: (outputs, batch) to the loss of each example.
+      optimizer: transformation without its rate, as of a run.
+      rate: learning rate.
+
+    Yields:
+      The variables after each step.
+    """
+    state = optimizer.init(variables["params"])
+    for batch in batches:
+        variables, state = _step(
+            model, loss, optimizer, variables, state, batch, jnp.float32(rate)
+        )
+        yield variables
+
+
+@functools.partial(jax.jit, static_argnames=("model", "loss", "optimizer"))
+def _step(
+    model: nn.Module,
+    loss: Any,
+    optimizer: optax.GradientTransformation,
+    variables: Variables,
+    state: Any,
+    batch: Batch,
+    rate: Array,
+) -> tuple[Variables, Any]:
+    def objective(params: Any) -> tuple[Array, Any]:
+        outputs, changed = model.apply(
+            {**variables, "params": params},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
+        )
+        losses = jnp.where(batch["mask"] > 0, loss(outputs, batch), 0.0)
+        return losses.sum() / batch["mask"].sum(), changed
+
+    gradient, changed = jax.grad(objective, has_aux=True)(variables["params"])
+    directions, state = optimizer.update(gradient, state, variables["params"])
+    params = jax.tree.map(lambda p, d: p - rate * d, variables["params"], directions)
+    return {"params": params, **changed}, state

@@ -1,0 +1,217 @@
+"""Lesions: networks with blocks removed or exchanged, and the paths through them.
+
+Veit, Wilber and Belongie (2016), "Residual networks behave like ensembles of
+relatively shallow networks": a residual net hardly notices that a block is gone or
+in another place, a plain one breaks; and of its 2^n paths the short ones carry the
+gradient.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnn_jax.analysis import blocks
+from cnn_jax.analysis.blocks import Gates, Site
+from cnn_jax.analysis.trained import Batch, Variables
+
+Errors = Callable[[Any, Batch], Float[Array, " batch"]]
+
+
+def error_without(
+    model: nn.Module,
+    variables: Variables,
+    batches: Iterable[Batch],
+    keep: Float[np.ndarray, " blocks"],
+    errors: Errors,
+) -> float:
+    """Error of a network some of whose blocks are removed.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      batches: what it is tested on.
+      keep: 1 or 0 for each block, see `blocks.without`.
+      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
+
+    Returns:
+      The error, a fraction.
+    """
+    wrong, count = 0.0, 0.0
+    for batch in batches:
+        keep_array = jnp.asarray(keep, jnp.float32)
+        one, of = _errors(model, errors, variables, batch, keep_array)
+        wrong, count = wrong + float(one), count + float(of)
+    return wrong / count
+
+
+@functools.partial(jax.jit, static_argnames=("model", "errors"))
+def _errors(
+    model: nn.Module, errors: Errors, variables: Variables, batch: Batch, keep: Gates
+) -> tuple[Array, Array]:
+    outputs = blocks.without(model, variables, batch["image"], keep)
+    mask = batch["mask"]
+    return jnp.where(mask > 0, errors(outputs, batch), 0.0).sum(), mask.sum()
+
+
+def some_removed(
+    sites: Sequence[Site], count: int, random: np.random.Generator
+) -> np.ndarray:
+    """Gates that remove some blocks, drawn among those that can be removed.
+
+    Args:
+      sites: the network's blocks.
+      count: how many are removed.
+      random: draws them.
+
+    Returns:
+      1 or 0 for each block.
+
+    Raises:
+      ValueError: fewer can be removed.
+    """
+    removable = [number for number, site in enumerate(sites) if site.removable]
+    if count > len(removable):
+        raise ValueError(f"{count} blocks of {len(removable)} cannot be removed")
+    keep = np.ones(len(sites))
+    keep[random.choice(removable, count, replace=False)] = 0
+    return keep
+
+
+def shuffled(
+    sites: Sequence[Site], swaps: int, random: np.random.Generator
+) -> list[int]:
+    """An order of blocks after random exchanges of two of a kind.
+
+    Args:
+      sites: the network's blocks.
+      swaps: exchanges, one after another.
+      random: draws them.
+
+    Returns:
+      For each place, the number of the block that stands there now; only blocks
+      whose parameters and maps have the same shapes are exchanged.
+    """
+    order = list(range(len(sites)))
+    kinds: dict[Any, list[int]] = {}
+    for number, site in enumerate(sites):
+        if site.same_shape:
+            kinds.setdefault(site.shapes, []).append(number)
+    pairs = [
+        (one, other)
+        for members in kinds.values()
+        for place, one in enumerate(members)
+        for other in members[place + 1 :]
+    ]
+    for _ in range(swaps if pairs else 0):
+        one, other = pairs[random.integers(len(pairs))]
+        order[one], order[other] = order[other], order[one]
+    return order
+
+
+def kendall_tau(order: Sequence[int]) -> float:
+    """Kendall's rank correlation of an order with the original one.
+
+    Args:
+      order: a permutation of 0 ... n - 1.
+
+    Returns:
+      1 for the same order, -1 for the reverse: pairs in order less pairs out of
+      order, over all pairs.
+    """
+    numbers = np.asarray(order)
+    after = np.triu(np.ones((len(numbers), len(numbers))), 1)
+    agreement = np.sign(numbers[None, :] - numbers[:, None]) * after
+    return float(agreement.sum() / after.sum()) if len(numbers) > 1 else 1.0
+
+
+def exchanged(
+    variables: Variables, sites: Sequence[Site], order: Sequence[int]
+) -> Variables:
+    """Variables of the network with its blocks in another order.
+
+    Args:
+      variables: 'params' and 'batch_stats'.
+      sites: the network's blocks.
+      order: which block stands at each place, see `shuffled`.
+
+    Returns:
+      A copy; each place has the parameters and statistics of its new block.
+    """
+    changed = {}
+    for collection, tree in variables.items():
+        copy = jax.tree.map(lambda leaf: leaf, tree)
+        for place, number in enumerate(order):
+            *parents, last = sites[place].name.split("/")
+            source, target = tree, copy
+            for key in parents:
+                target = target[key]
+            for key in sites[number].name.split("/"):
+                source = source[key]
+            target[last] = source
+        changed[collection] = copy
+    return changed
+
+
+def path_lengths(blocks: int) -> Float[np.ndarray, " lengths"]:
+    """Share of a residual net's paths that pass through 0, 1, ... n branches.
+
+    Each of n blocks doubles the paths: through its branch, or along its shortcut
+    (Veit et al. 2016, section 3). Of the 2^n paths, C(n, k) have k branches.
+
+    Args:
+      blocks: n.
+
+    Returns:
+      (n + 1,) shares, which add up to 1.
+    """
+    return np.array([math.comb(blocks, k) / 2**blocks for k in range(blocks + 1)])
+
+
+def path_gradient(
+    model: nn.Module,
+    variables: Variables,
+    batch: Batch,
+    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    through: Float[np.ndarray, " blocks"],
+) -> float:
+    """Norm of the gradient that reaches the input along one path, in evaluation mode.
+
+    Args:
+      model: a network of residual blocks.
+      variables: 'params' and 'batch_stats'.
+      batch: the loss is the mean over its examples.
+      loss: (outputs, batch) to the loss of each example.
+      through: 1 for each block whose branch the path takes, else 0.
+
+    Returns:
+      L2 norm over the whole batch of the loss gradient by the network's input.
+    """
+    gates = jnp.asarray(through, jnp.float32)
+    gradient = input_gradient(model, loss, variables, batch, gates)
+    # In float64: the squares along a long path are below what float32 holds.
+    return float(np.linalg.norm(np.asarray(gradient, np.float64)))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "loss"))
+def input_gradient(
+    model: nn.Module,
+    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    variables: Variables,
+    batch: Batch,
+    through: Gates,
+) -> Float[Array, "batch height width channels"]:
+    """Gradient of the mean loss by the input along a path, see `path_gradient`."""
+
+    def objective(images: Array) -> Array:
+        outputs = blocks.along_paths(model, variables, images, through)
+        losses = jnp.where(batch["mask"] > 0, loss(outputs, batch), 0.0)
+        return losses.sum() / batch["mask"].sum()
+
+    return jax.grad(objective)(batch["image"])

@@ -1,0 +1,186 @@
+"""Shattered gradients: how alike gradients at nearby inputs are.
+
+Balduzzi et al. (2017), "The shattered gradients problem": with depth, the gradients
+of a plain net at neighbouring inputs lose their correlation (as 2^-depth) until they
+look like white noise; those of a residual net keep it far longer. Seen on a fully
+connected net with a scalar input, as there, and on a convolutional net whose images
+are moved by a small distance.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from cnn_jax.analysis.trained import Batch, Variables
+from cnn_jax.names import ConfigError
+
+
+def grid_gradients(
+    key: Array, depth: int, width: int, points: int, skip: float, beta: float
+) -> Float[Array, " points"]:
+    """Derivative of a random net of one input and one output, over a grid.
+
+    The input x, in [-2, 2], goes to ``width`` units (weights and biases normal, so
+    that their kinks are spread over the grid); then every layer computes
+    ``h <- skip h + beta W relu(BN(h))`` with He-initialised W. Batch norm takes its
+    statistics over the grid, and they are held while differentiating.
+
+    Args:
+      key: draws the weights.
+      depth: layers.
+      width: units of a layer (200 in the paper).
+      points: of the grid (256 in the paper).
+      skip: 0 for a plain net, 1 for a residual one.
+      beta: scale of the branch; 1 for a plain net.
+
+    Returns:
+      The derivative at each point.
+    """
+    return _grid_gradients(key, depth, width, points, skip, beta)
+
+
+@functools.partial(jax.jit, static_argnames=("depth", "width", "points"))
+def _grid_gradients(
+    key: Array, depth: int, width: int, points: int, skip: Array, beta: Array
+) -> Array:
+    first, biases, rest, last = jax.random.split(key, 4)
+    slopes = jax.random.normal(first, (width,))
+    offsets = jax.random.normal(biases, (width,))
+    scale = jnp.sqrt(2 / width)
+    kernels = scale * jax.random.normal(rest, (depth, width, width))
+    readout = jax.random.normal(last, (width,)) / jnp.sqrt(width)
+
+    def layer(h: Array, kernel: Array) -> tuple[Array, None]:
+        mean = jax.lax.stop_gradient(h.mean(0, keepdims=True))
+        var = jax.lax.stop_gradient(h.var(0, keepdims=True))
+        active = jax.nn.relu((h - mean) * jax.lax.rsqrt(var + 1e-5))
+        return skip * h + beta * (active @ kernel), None
+
+    def total(x: Array) -> Array:
+        h = x[:, None] * slopes[None, :] + offsets[None, :]
+        h, _ = jax.lax.scan(layer, h, kernels)
+        return (h @ readout).sum()  # a point's output depends on that point alone
+
+    return jax.grad(total)(jnp.linspace(-2.0, 2.0, points))
+
+
+def autocorrelation(
+    series: Float[np.ndarray, " points"], lags: int
+) -> Float[np.ndarray, " lags"]:
+    """Sample autocorrelation of a series at lags 0 ... lags - 1.
+
+    ``sum_t (g_t - mean)(g_{t+k} - mean) / sum_t (g_t - mean)^2``.
+
+    Args:
+      series: at equal distances.
+      lags: how many, at most as many as points.
+
+    Returns:
+      One value a lag; 1 at lag 0, and not-a-numbers for a constant series.
+    """
+    centred = np.asarray(series, np.float64) - np.mean(series, dtype=np.float64)
+    products = [centred[: len(centred) - k] @ centred[k:] for k in range(lags)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.array(products) / products[0]
+
+
+def with_batch_statistics(
+    model: nn.Module, variables: Variables, batch: Batch
+) -> Variables:
+    """The variables with the batch-norm statistics of one batch.
+
+    A network that has not been trained has no statistics of its own.
+
+    Args:
+      model: a network with a ``norm`` field.
+      variables: 'params' and 'batch_stats'.
+      batch: the images that statistics are taken of, all of them.
+
+    Returns:
+      The parameters, and the batch's statistics as running ones.
+
+    Raises:
+      ConfigError: the network has no such field.
+    """
+    if not hasattr(model, "norm"):
+        raise ConfigError(f"{type(model).__name__} has no field 'norm'")
+    return {**variables, "batch_stats": _statistics(model, variables, batch["image"])}
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _statistics(model: nn.Module, variables: Variables, images: Array) -> Any:
+    # With no weight on the past, the running statistics are the batch's.
+    norm = functools.partial(model.norm, momentum=0.0, groups=1)
+    _, changed = model.clone(norm=norm).apply(
+        variables,
+        images,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(0)},
+    )
+    return changed["batch_stats"]
+
+
+def input_correlations(
+    model: nn.Module,
+    variables: Variables,
+    batch: Batch,
+    distances: Float[np.ndarray, " distances"],
+    key: Array,
+) -> Float[np.ndarray, " distances"]:
+    """Likeness of input gradients at images and at images nearby.
+
+    An image x moves to ``x + d |x| u`` with u a random direction of length 1, the
+    same for all distances. What is differentiated is the output of the label's
+    class, in evaluation mode.
+
+    Args:
+      model: the network.
+      variables: 'params' and 'batch_stats'.
+      batch: images with their labels.
+      distances: d, as fractions of an image's norm.
+      key: draws the directions.
+
+    Returns:
+      For each distance, the mean over images of the cosine of the angle between
+      the gradient at the image and the gradient where it has moved.
+    """
+    noise = jax.random.normal(key, batch["image"].shape)
+    axes = tuple(range(1, noise.ndim))
+    size = jnp.sqrt(jnp.square(batch["image"]).sum(axes, keepdims=True))
+    step = noise * size / jnp.sqrt(jnp.square(noise).sum(axes, keepdims=True))
+    here = _input_gradients(model, variables, batch["image"], batch["label"])
+    found = []
+    for distance in distances:
+        moved = batch["image"] + float(distance) * step
+        there = _input_gradients(model, variables, moved, batch["label"])
+        found.append(float(_mean_cosine(here, there, batch["mask"])))
+    return np.array(found)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _input_gradients(
+    model: nn.Module, variables: Variables, images: Array, labels: Array
+) -> Array:
+    def total(images: Array) -> Array:
+        outputs = model.apply(variables, images, train=False)
+        return jnp.take_along_axis(outputs, labels[:, None], axis=1).sum()
+
+    return jax.grad(total)(images)
+
+
+@jax.jit
+def _mean_cosine(one: Array, other: Array, mask: Array) -> Array:
+    one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
+    # Lengths first: the squares of a deep net's gradients can overflow.
+    one = one / jnp.abs(one).max(1, keepdims=True).clip(1e-30)
+    other = other / jnp.abs(other).max(1, keepdims=True).clip(1e-30)
+    lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(other, axis=1)
+    cosine = (one * other).sum(1) / jnp.where(lengths > 0, lengths, 1.0)
+    counts = (lengths > 0) & (mask > 0)
+    return jnp.where(counts, cosine, 0.0).sum() / counts.sum()

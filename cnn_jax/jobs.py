@@ -1,0 +1,299 @@
+"""A study as jobs of a cluster, through submitit: any number of workers, one directory.
+
+Workers take runs by their locks, so jobs on many machines, and commands given twice,
+share a study without doing a run twice. A worker that dies leaves its run, at its
+last checkpoint, to the others or to a job that takes its place.
+"""
+
+import ast
+import dataclasses
+import os
+import pathlib
+import pickle
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from cnn_jax import execution, selfcheck
+from cnn_jax.execution import Event, Report
+from cnn_jax.names import ConfigError
+from cnn_jax.study import Run
+from cnn_jax.train import checkpoint
+from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.interrupt import Interrupted, StopRequest
+
+Cluster = Literal["local", "slurm"]
+
+# Seconds between looks at the run directories and at the jobs.
+LOOK_EVERY = {"local": 0.5, "slurm": 5.0}
+
+
+@dataclasses.dataclass
+class Worker:
+    """What a job does; it can be sent to another machine.
+
+    Attributes:
+      runs: the runs that are left.
+      directory: of the study.
+      cores: of this machine to keep to; () for what the cluster gives.
+    """
+
+    runs: Sequence[Run]
+    directory: pathlib.Path
+    cores: Sequence[int] = ()
+
+    def __call__(self) -> list[Event] | Exception:
+        """Train until there is nothing left that nobody else has.
+
+        Returns:
+          The last event of every run that failed or diverged; or what ended the
+          job, if it is an error that a user is told in a line.
+        """
+        if self.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, self.cores)
+        selfcheck.check_backend()  # of the machine that trains
+        unfinished: list[Event] = []
+        left = list(self.runs)
+        trained = True
+        # A run that another worker had may have been left by it since.
+        while left and trained:
+            trained = False
+
+            def watch(event: Event) -> None:
+                nonlocal trained
+                trained = trained or (event.step > 0 and event.status == "running")
+
+            try:
+                events = execution.execute(left, self.directory, watch)
+            except (ConfigError, CheckpointError) as error:
+                return error
+            except Interrupted:
+                return unfinished
+            left = [event.run for event in events if event.status == "elsewhere"]
+            unfinished += [event for event in events if event.status != "elsewhere"]
+        return unfinished
+
+    def checkpoint(self, *arguments: Any) -> Any:
+        """Submitit's question what to do after a time limit: the same again."""
+        import submitit
+
+        del arguments
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def execute(
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    report: Report,
+    workers: int,
+    cluster: Cluster,
+    resources: dict[str, Any],
+) -> list[Event]:
+    """Train every run that is not finished, in jobs, and wait for them.
+
+    Args:
+      runs: from `cnn_jax.study.expand`.
+      directory: the study's directory, which all machines share.
+      report: called as runs go on, in this process.
+      workers: jobs at a time.
+      cluster: 'slurm', or 'local' for jobs on this machine.
+      resources: of a job, as `submitit.AutoExecutor.update_parameters` names them.
+
+    Returns:
+      The last event of every run that did not finish.
+
+    Raises:
+      ConfigError: no submitit, no such cluster, resources that it does not know,
+        or a run's directory holds another config.
+      CheckpointError: a run has checkpoints and none is whole.
+      Interrupted: a signal asked to stop; the jobs were told.
+    """
+    for run in runs:
+        execution.directory_of(run, directory).check_config(run.config)
+    watch = _Watch(runs, directory, report)
+    executor = _executor(directory, cluster, resources)
+    with StopRequest() as stop:
+        # As long as rounds of jobs get anywhere, the dead ones are replaced.
+        seen = None
+        while watch.left() and watch.progress() != seen:
+            seen = watch.progress()
+            jobs = _submit(executor, watch.left(), directory, workers, cluster)
+            while not _done(jobs, cluster):
+                watch.look()
+                if stop.received:  # again and again, since it may come too early
+                    _stop(jobs, cluster)
+                time.sleep(LOOK_EVERY[cluster])
+            for job in jobs:
+                watch.take(job)
+            watch.look()
+            stop.check()
+    return watch.unfinished()
+
+
+class _Watch:
+    """What run directories and ended jobs tell about a study's runs."""
+
+    def __init__(self, runs: Sequence[Run], directory: pathlib.Path, report: Report):
+        self.runs, self.directory, self.report = list(runs), directory, report
+        self.events: dict[Run, Event] = {}
+        for run in self.runs:
+            result = execution.directory_of(run, directory).result()
+            if result is not None:
+                self._tell(_ended(run, result, "skipped"))
+
+    def left(self) -> list[Run]:
+        """Runs that have not ended."""
+        return [
+            run
+            for run in self.runs
+            if run not in self.events
+            or self.events[run].status in ("running", "elsewhere")
+        ]
+
+    def progress(self) -> list[Any]:
+        """What changes as long as jobs get anywhere."""
+        found: list[Any] = [len(self.left())]
+        for run in self.left():
+            place = execution.directory_of(run, self.directory)
+            found += checkpoint.steps(place.checkpoints)[-1:]
+        return found
+
+    def look(self) -> None:
+        """Report what has changed in the run directories."""
+        for run in self.left():
+            place = execution.directory_of(run, self.directory)
+            result = place.result()
+            rows = place.rows() if result is None else []
+            if result is not None:
+                self._tell(_ended(run, result, "finished"))
+            elif rows and rows[-1]["step"] != self._step(run):
+                self._tell(Event(run, rows[-1]["step"], rows[-1]))
+
+    def take(self, job: Any) -> None:
+        """What an ended job has to say; nothing if it was killed."""
+        path = job.paths.result_pickle
+        if not path.exists():
+            return
+        outcome, said = pickle.loads(path.read_bytes())
+        if outcome == "error":
+            last = said.strip().splitlines()[-1]
+            raise ConfigError(
+                f"job {job.job_id} failed: {last} (its words are in {path.parent})"
+            )
+        if isinstance(said, Exception):
+            raise said
+        for event in said:
+            if event.run in self.left():
+                self._tell(event)
+
+    def unfinished(self) -> list[Event]:
+        """The last event of every run that did not finish."""
+        words = "no job trains it, or another study does; the same command goes on"
+        for run in self.left():
+            self.events[run] = Event(run, 0, None, "elsewhere", words)
+        ended = ("finished", "skipped")
+        return [event for event in self.events.values() if event.status not in ended]
+
+    def _step(self, run: Run) -> int:
+        return self.events[run].step if run in self.events else -1
+
+    def _tell(self, event: Event) -> None:
+        self.events[event.run] = event
+        self.report(event)
+
+
+def _ended(run: Run, result: dict[str, Any], status: str) -> Event:
+    if result["status"] == "finished":
+        return Event(run, run.config["steps"], result, status)
+    return Event(run, 0, None, result["status"], result["message"])
+
+
+def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
+    """What a job asks for, from NAME=VALUE texts.
+
+    Raises:
+      ConfigError: another form.
+    """
+    resources: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--job {text!r} must be NAME=VALUE")
+        try:
+            resources[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            resources[name] = value
+    return resources
+
+
+def _executor(
+    directory: pathlib.Path, cluster: Cluster, resources: dict[str, Any]
+) -> Any:
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError(
+            "--launcher needs a package that is not installed (submitit): "
+            "`pip install -e '.[launcher]'` in the project's folder"
+        ) from None
+    try:
+        executor = submitit.AutoExecutor(directory / "jobs", cluster=cluster)
+        executor.update_parameters(**resources)
+    except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
+        first, *_ = str(error).splitlines()
+        raise ConfigError(f"--launcher={cluster}: {first}") from None
+    return executor
+
+
+def _submit(
+    executor: Any,
+    left: Sequence[Run],
+    directory: pathlib.Path,
+    workers: int,
+    cluster: Cluster,
+) -> list[Any]:
+    """Jobs, each a worker on the runs that are left."""
+    import submitit
+
+    number = min(workers, len(left))
+    own = execution.cores() if cluster == "local" else []
+    jobs = []
+    # Local jobs would get a terminal's Ctrl-C besides what they are told.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        for place in range(number):
+            worker = Worker(left, directory.absolute(), own[place::number] or own)
+            jobs.append(executor.submit(worker))
+    except (submitit.core.utils.FailedJobError, OSError) as error:
+        last = str(error).strip().splitlines()[-1]
+        raise ConfigError(f"--launcher={cluster}: no job was taken: {last}") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    return jobs
+
+
+def _done(jobs: Sequence[Any], cluster: Cluster) -> bool:
+    """Whether all jobs have ended, or are gone."""
+    if cluster == "local":
+        return all(job.done() for job in jobs)
+    running = [job.job_id for job in jobs if not job.paths.result_pickle.exists()]
+    if not running:
+        return True
+    # submitit asks sacct, which clusters without accounting do not answer.
+    command = ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(running)}"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode:  # else the controller is busy: ask again later
+        return "Invalid job id" in asked.stderr
+    return not asked.stdout.strip()
+
+
+def _stop(jobs: Sequence[Any], cluster: Cluster) -> None:
+    """Tell jobs to write a checkpoint and end (SIGTERM)."""
+    for job in jobs:
+        if cluster == "slurm":
+            job.cancel()
+        elif not job.done():
+            # submitit would give it one second, then SIGKILL
+            os.kill(int(job.job_id), signal.SIGTERM)

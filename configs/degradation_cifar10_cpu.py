@@ -1,0 +1,36 @@
+"""Degradation study on CIFAR-10, cut down to what two CPU cores do in 20 minutes.
+
+The optimizer, augmentation and depths of He et al. (2015), section 4.2, on nets
+of a quarter of the paper's width and a schedule of 5 epochs instead of 164 (the
+rate divided by 10 after three, and again after four), one seed. Errors are far
+above the paper's: what to look at is how training error goes with depth, plain
+and residual.
+
+    python -m experiments.prepare cifar10
+    python -m experiments.degradation --config=configs/degradation_cifar10_cpu.py
+
+Hardware and time: two CPU cores, a run on each; sized for 20 minutes from timed
+steps (0.09 s at depth 20 and 0.24 s at depth 56 on one core), not run whole yet.
+Expected: not measured yet. A figure from this config names its images: those at
+hand may have been encoded anew, as the checksum in each run's config.json tells.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import degradation_cifar10
+
+
+def get_config() -> ConfigDict:
+    config = degradation_cifar10.get_config()
+    config.name = "degradation_cifar10_cpu"
+    config.depths = (8, 20, 32, 56)
+    config.seeds = (0,)
+    config.overrides = {}
+    config.run.model.widths = (4, 8, 16)
+    config.run.steps = 1_955
+    config.run.schedule.boundaries = (1_173, 1_564)
+    config.run.steps_per_dispatch = 17
+    config.run.eval_every = 0  # the clean training error takes as long as 100 steps
+    config.run.checkpoint_every = 391
+    config.run.parallel.bn_group_size = 0
+    return config

@@ -1,0 +1,37 @@
+"""Networks of eight layers and a batch, for tests of analyses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax import models
+
+IMAGE = (4, 4, 1)
+
+
+def build(family: str = "residual", **fields: Any) -> tuple[Any, Any]:
+    """A net whose batch norms have scales and statistics of their own."""
+    shortcut = "none" if family == "plain" else "A"
+    fields = {"depth": 8, "widths": (2, 2, 4), "shortcut": shortcut, **fields}
+    net = models.create("cifar_resnet", 3, **fields)
+    variables = net.init(jax.random.key(0), jnp.zeros((1, *IMAGE)), train=False)
+    rng = np.random.default_rng(0)
+
+    def vary(leaf: Any) -> Any:
+        if leaf.ndim > 1:
+            return leaf
+        return jnp.asarray(leaf + rng.uniform(0.1, 0.5, leaf.shape), jnp.float32)
+
+    return net, jax.tree.map(vary, variables)
+
+
+def batch(size: int = 4) -> dict[str, jax.Array]:
+    """Random images of three classes; the last one is padding."""
+    rng = np.random.default_rng(1)
+    return {
+        "image": jnp.array(rng.normal(size=(size, *IMAGE)), jnp.float32),
+        "label": jnp.arange(size) % 3,
+        "mask": (jnp.arange(size) < size - 1).astype(jnp.float32),
+    }

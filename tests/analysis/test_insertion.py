@@ -1,0 +1,129 @@
+"""Inserted layers: the identity where it is promised, and training that goes on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnn_jax.analysis import insertion
+from cnn_jax.names import ConfigError
+from cnn_jax.train.losses import softmax_cross_entropy
+from cnn_jax.train.optimizer import sgd
+from cnn_jax.train.steps import errors
+from tests.analysis import nets
+
+SITE = "stage2_block1"
+
+
+def insert(net, variables, how, count=2, site=SITE):
+    return insertion.insert(
+        net, variables, site, count, how, [nets.batch(6)], jax.random.key(1)
+    )
+
+
+@pytest.mark.parametrize("family", ["plain", "residual"])
+def test_a_residual_insertion_changes_no_bit_of_a_logit(family):
+    net, variables = nets.build(family)
+    longer, more = insert(net, variables, "residual")
+    assert set(more["params"]) == {"base", "inserted1", "inserted2"}
+    assert float(jnp.abs(more["params"]["inserted1"]["conv1"]["kernel"]).max()) > 0
+    found = insertion.changed_logits(net, variables, longer, more, [nets.batch(6)])
+    assert found == (0, 0.0)
+
+
+def test_plain_layers_are_the_identity_to_rounding_or_not_at_all():
+    net, variables = nets.build("plain")
+    longer, more = insert(net, variables, "plain_identity")
+    _, largest = insertion.changed_logits(net, variables, longer, more, [nets.batch(6)])
+    assert largest < 1e-4
+    longer, more = insert(net, variables, "plain_he")
+    changed, largest = insertion.changed_logits(
+        net, variables, longer, more, [nets.batch(6)]
+    )
+    assert changed == 15  # three logits of five real images
+    assert largest > 1e-2
+
+
+def test_inserted_layers_have_the_statistics_of_what_they_see():
+    net, variables = nets.build("plain")
+    maps = insertion.site_outputs(net, variables, [nets.batch(6)], SITE)
+    assert maps.shape == (5, 2, 2, 2)
+    _, more = insert(net, variables, "plain_identity")
+    for block in ("inserted1", "inserted2"):
+        stats = more["batch_stats"][block]["bn2"]
+        np.testing.assert_allclose(
+            stats["mean"], maps.mean((0, 1, 2)), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_nothing_inserted_is_the_network_itself():
+    net, variables = nets.build()
+    longer, more = insert(net, variables, "none")
+    assert set(more["params"]) == {"base"}
+    found = insertion.changed_logits(net, variables, longer, more, [nets.batch(6)])
+    assert found == (0, 0.0)
+
+
+def test_training_goes_on_as_by_hand():
+    net, variables = nets.build()
+    batch = nets.batch()
+    optimizer = sgd(momentum=0.9, weight_decay=1e-2)
+    longer, more = insert(net, variables, "none")
+    *_, trained = insertion.train(
+        longer, more, [batch, batch], softmax_cross_entropy, optimizer, 0.1
+    )
+
+    def objective(params, stats):
+        outputs, changed = net.apply(
+            {"params": params, "batch_stats": stats},
+            batch["image"],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        losses = softmax_cross_entropy(outputs, batch) * batch["mask"]
+        return losses.sum() / 3, changed["batch_stats"]
+
+    gradient = jax.jit(jax.grad(objective, has_aux=True))
+    params, stats = variables["params"], variables["batch_stats"]
+    momentum = jax.tree.map(jnp.zeros_like, params)
+    for _ in range(2):
+        change, stats = gradient(params, stats)
+        momentum = jax.tree.map(
+            lambda m, g, p: 0.9 * m + g + 1e-2 * p, momentum, change, params
+        )
+        params = jax.tree.map(lambda p, m: p - 0.1 * m, params, momentum)
+    for one, other in (
+        (trained["params"]["base"], params),
+        (trained["batch_stats"]["base"], stats),
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            one,
+            other,
+        )
+
+
+def test_error_and_loss_are_means_over_real_images():
+    net, variables = nets.build()
+    batch = nets.batch(6)
+    outputs = np.array(net.apply(variables, batch["image"], train=False))
+    labels = np.array(batch["label"])
+    expected = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+    found = insertion.measure(net, variables, [batch], softmax_cross_entropy, errors)
+    assert found["loss"] == pytest.approx(float(expected[:5].mean()), rel=1e-5)
+    assert found["error"] == pytest.approx((outputs.argmax(1) != labels)[:5].mean())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"how": "plane"}, "unknown way to insert layers 'plane'"),
+        ({"site": "stage4_block1"}, "unknown place to insert layers 'stage4_block1'"),
+        ({"site": "stage1_block1/conv1"}, "puts out negative numbers"),
+    ],
+)
+def test_an_insertion_that_cannot_be_is_refused(changes, message):
+    net, variables = nets.build()
+    with pytest.raises(ConfigError, match=message):
+        insert(net, variables, **{"how": "residual", **changes})

@@ -1,0 +1,77 @@
+"""The main numbers of the analyses, from rows written by hand."""
+
+import pytest
+
+from experiments import summaries
+
+
+def rows(family, seed, **columns):
+    head = {"family": family, "depth": 8, "seed": seed, "step": 0}
+    count = len(next(iter(columns.values())))
+    return [
+        {**head, **{key: values[n] for key, values in columns.items()}}
+        for n in range(count)
+    ]
+
+
+def test_numbers_are_means_of_seeds_with_their_spread():
+    found = summaries.summarize(
+        "responses",
+        [
+            *rows("plain", 0, std=[1.0, 2.0, 6.0]),
+            *rows("plain", 1, std=[2.0, 3.0, 10.0]),
+            *rows("residual", 0, std=[0.5, 0.5, 0.5]),
+        ],
+    )
+    assert [tuple(row) for row in found] == [summaries.COLUMNS] * 4
+    mean, median, single, _ = found
+    assert (mean["mean"], mean["seeds"]) == (4, 2)
+    assert mean["std"] == pytest.approx(2**0.5)
+    assert median["mean"] == 2.5
+    assert (single["family"], single["mean"], single["std"]) == ("residual", 0.5, 0)
+
+
+def test_gradients_are_compared_at_the_ends_of_training():
+    both = [
+        {**row, "step": step}
+        for step, scale in ((0, 1.0), (5, 7.0), (9, 2.0))
+        for row in rows("plain", 0, gradient_norm=[9.0, 8.0 * scale, 2.0, 5.0])
+    ]
+    found = summaries.summarize("gradients", both)
+    assert {row["quantity"][-6:]: row["mean"] for row in found} == {
+        "step 0": 4.0,
+        "step 9": 8.0,
+    }
+
+
+def test_path_lengths_are_weighted():
+    found = summaries.summarize(
+        "paths",
+        rows(
+            "residual",
+            0,
+            length=[0, 1, 2],
+            share=[0.25, 0.5, 0.25],
+            contribution=[3.0, 1.0, 0.0],
+        ),
+    )
+    assert [row["mean"] for row in found] == [1.0, 0.25]
+
+
+def test_lesions_are_averaged_over_blocks_and_draws():
+    found = summaries.summarize(
+        "lesions",
+        rows(
+            "residual",
+            0,
+            kind=["intact", "one", "one", "several", "several"],
+            count=[0, 1, 1, 2, 2],
+            error=[0.1, 0.2, 0.4, 0.5, 0.7],
+        ),
+    )
+    assert [row["mean"] for row in found] == pytest.approx([10, 30, 60])
+    assert found[2]["quantity"] == "test error (%), 2 blocks removed"
+
+
+def test_an_analysis_without_summary_has_none():
+    assert summaries.summarize("landscape", rows("plain", 0, loss=[1.0])) == []

@@ -1,0 +1,215 @@
+"""The command on nets of eight layers: everything is written, nothing done twice."""
+
+import csv
+import json
+
+import pytest
+
+from cnn_jax.names import ConfigError
+from configs import why_resnets_work_digits
+from experiments import analyses, pool, why_resnets_work
+from experiments.analyses import ANALYSES, Piece, Shape
+from tests import tiny
+
+
+def get_config():
+    config = why_resnets_work_digits.get_config()
+    config.name = "tiny"
+    config.study.families = {
+        "plain": {"model": {"shortcut": "none"}},
+        "residual": {"model": {"shortcut": "A"}},
+    }
+    config.study.depths, config.study.seeds = (8,), (0, 1)
+    config.study.run = tiny.config(steps=4, checkpoint_every=0, eval_every=0)
+    config.insertion.update(depth=8, site="stage2_block1", blocks=(1,), steps=(0, 2))
+    config.insertion.rates = (0.1,)
+    config.gradients.update(batches=1, along_training=(8,), snapshots=(0, 2))
+    config.shattered.update(images=8, distances=(0.1,))
+    config.grid.update(depths=(2, 4), width=5, points=16, seeds=2, lags=3)
+    config.lesions.update(removed=(1, 2), swaps=(1,), draws=2)
+    config.paths.update(depths=(8,), images=8, draws=1)
+    for name in list(config):
+        if name not in ("name", "study", *PIECES):
+            del config[name]
+    return config
+
+
+# Pieces of each analysis on one depth, two families.
+PIECES = {
+    "insertion": 1,
+    "gradients": 2,
+    "shattered": 2,
+    "grid": 1,
+    "responses": 2,
+    "lesions": 2,
+    "paths": 1,
+    "linearity": 2,
+}
+FIGURES = (*PIECES, "gradients_along_training")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A directory in which the command has run once."""
+    directory = tmp_path_factory.mktemp("why")
+    path = directory / "config.py"
+    path.write_text(f"from {__name__} import get_config  # noqa: F401\n")
+    arguments = [f"--config={path}", f"--workdir={directory / 'out'}", "--workers=1"]
+    assert why_resnets_work.main(arguments) == 0
+    return directory / "out", arguments
+
+
+def table(directory, name):
+    with open(directory / f"{name}.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_analysis_has_its_table_and_figures(done):
+    directory, _ = done
+    kept = [path.stem for path in (directory / "analyses").glob("*.json")]
+    for name, count in PIECES.items():
+        assert sum(stem.split("-")[0] == name for stem in kept) == count
+        rows = table(directory, name)
+        assert {row["seed"] for row in rows} == {"0", "1"}
+    summary = table(directory, "summary")
+    assert {row["analysis"] for row in summary} == set(PIECES)
+    for name in FIGURES:
+        for suffix in ("png", "svg"):
+            assert (directory / f"{name}.{suffix}").stat().st_size > 5000
+
+
+def test_rows_say_what_was_done(done):
+    directory, _ = done
+    steps = {row["step"] for row in table(directory, "gradients")}
+    assert steps == {"0", "2", "4"}
+    inserted = table(directory, "insertion")
+    assert {row["family"] for row in inserted} == {"plain"}
+    for row in inserted:
+        if row["how"] in ("none", "residual"):
+            assert row["changed_logits"] == "0"
+        if row["how"] == "plain_he":
+            assert int(row["changed_logits"]) > 0
+    lesions = [row for row in table(directory, "lesions") if row["seed"] == "0"]
+    one = [row for row in lesions if row["kind"] == "one"]
+    assert [(row["family"], row["block"]) for row in one] == [
+        ("plain", "1"),
+        *(("residual", number) for number in "123"),
+    ]
+    paths = [row for row in table(directory, "paths") if row["seed"] == "0"]
+    assert [float(row["share"]) for row in paths] == [1 / 8, 3 / 8, 3 / 8, 1 / 8]
+
+
+def test_what_is_kept_is_not_measured_again(done, monkeypatch):
+    directory, arguments = done
+    tables = [directory / f"{name}.csv" for name in ("lesions", "summary")]
+    wanted = [sorted(path.read_text().splitlines()) for path in tables]
+    tables[0].unlink()
+
+    def refuse(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(Piece, "make", refuse)
+    assert why_resnets_work.main([*arguments, "--only=lesions"]) == 0
+    assert [sorted(path.read_text().splitlines()) for path in tables] == wanted
+    with pytest.raises(AssertionError, match="measured again"):
+        why_resnets_work.main(
+            [*arguments, "--only=lesions", "--config.lesions.draws=1"]
+        )
+
+
+def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
+    directory, arguments = done
+    run = directory / "study/runs/residual-8-seed1"
+    words = [arguments[0], f"--workdir={tmp_path}", f"--run={run}", "--workers=2"]
+    assert why_resnets_work.main([*words, "--only=responses,linearity"]) == 0
+    found = table(tmp_path, "responses")
+    expected = [
+        row
+        for row in table(directory, "responses")
+        if (row["family"], row["seed"]) == ("residual", "1")
+    ]
+    assert [row["name"] for row in found] == [row["name"] for row in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert float(one["std"]) == pytest.approx(float(other["std"]), rel=1e-4)
+    assert "[2/2]" in capsys.readouterr().out
+
+
+def test_rows_of_other_runs_or_settings_are_not_taken(done):
+    directory, _ = done
+    runs = tuple(str(directory / f"study/runs/plain-8-seed{n}") for n in (0, 1))
+    settings = {"images": 0}
+    kept = directory / "analyses"
+    piece = Piece("responses", Shape("plain", 8, runs), settings, kept)
+    assert piece.kept() == json.loads((kept / f"{piece.name}.json").read_text())["rows"]
+    for other in (
+        Piece("responses", Shape("plain", 8, runs[:1]), settings, kept),
+        Piece("responses", Shape("plain", 8, runs), {"images": 3}, kept),
+        Piece("responses", Shape("plain", 20, runs), settings, kept),
+    ):
+        assert other.kept() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only=lesion"], "unknown analysis 'lesion' (did you mean 'lesions'?)"),
+        (["--run=a", "--study=b"], "exclude each other"),
+        (["--study=nowhere"], "nowhere holds no finished runs"),
+        (["--run=nowhere"], "nowhere holds no run"),
+        (["--config.lesions.drawz=1"], "'drawz'"),
+        (["--config.insertion.steps=(1,2)"], "must ascend from 0"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, arguments, message):
+    words = [f"--workdir={tmp_path}/out", *arguments]
+    assert why_resnets_work.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_section_of_another_analysis_is_refused():
+    config = {"name": "x", "study": {}, "response": {"images": 0}}
+    with pytest.raises(ConfigError, match="unknown key of the config 'response'"):
+        analyses.check(config, [])
+    with pytest.raises(ConfigError, match="no section 'responses'"):
+        analyses.check({"name": "x", "study": {}}, ["responses"])
+
+
+def test_long_pieces_begin_first_and_those_of_a_shape_stay_together(tmp_path):
+    config = why_resnets_work_digits.get_config().to_dict()
+    shapes = [Shape(f, d, ("x",)) for f in ("plain", "residual") for d in (20, 56)]
+    chosen = ["insertion", "grid", "responses", "paths", "linearity"]
+    found = analyses.pieces(config, chosen, shapes, tmp_path)
+    assert [piece.name for piece in found] == [
+        "paths-residual-56",
+        "insertion-plain-20",
+        "responses-plain-56",
+        "linearity-plain-56",
+        "responses-residual-56",
+        "linearity-residual-56",
+        "responses-plain-20",
+        "linearity-plain-20",
+        "responses-residual-20",
+        "linearity-residual-20",
+        "grid",
+    ]
+    assert set(chosen) <= set(ANALYSES)
+
+
+class Failing:
+    """A piece that cannot be made."""
+
+    name = "failing"
+
+    def kept(self):
+        return None
+
+    def make(self):
+        raise ConfigError("it cannot be made")
+
+
+def test_what_a_piece_raises_in_a_process_comes_out(tmp_path):
+    with pytest.raises(ConfigError, match="it cannot be made"):
+        pool.make_all([Failing(), Failing()], 2, print)

@@ -1,0 +1,164 @@
+"""A study in jobs: workers that are killed, errors of jobs, what a job asks for."""
+
+import collections
+import os
+import pathlib
+import re
+import signal
+import sys
+
+import pytest
+
+from cnn_jax import execution, jobs, study
+from cnn_jax.names import ConfigError
+from cnn_jax.train.interrupt import Interrupted
+from cnn_jax.train.loop import fit
+from cnn_jax.train.program import Program
+from cnn_jax.train.run_directory import RunDirectory
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+LONG = {"steps": 600, "log_every": 100, "eval_every": 0, "checkpoint_every": 20}
+HOUR = {"timeout_min": 60}
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch):
+    monkeypatch.chdir(ROOT)  # where jobs find the tests' own modules
+    monkeypatch.setattr(jobs, "LOOK_EVERY", {"local": 0.05, "slurm": 0.2})
+
+
+def small_study(**changes):
+    """Runs of two shapes that compile fast and train for seconds."""
+    base = {
+        "name": "tiny",
+        "families": {"plain": {}, "residual": {"optimizer": {"momentum": 0.8}}},
+        "depths": (8,),
+        "seeds": (0, 1),
+        "overrides": {},
+        "run": tiny.config(model={"name": "tests.train.host:Normalised"}, **LONG),
+    }
+    return study.expand(study.merge(base, changes))
+
+
+class Killer:
+    """A report that once kills the worker of a run that has a checkpoint."""
+
+    def __init__(self, directory, number=signal.SIGKILL):
+        self.directory, self.number = directory, number
+        self.events, self.killed = [], None
+
+    def __call__(self, event):
+        self.events.append(event)
+        if self.killed is None and event.status == "running":
+            lock = execution.directory_of(event.run, self.directory).path / "lock"
+            pid = re.fullmatch(r"process (\d+) on \S+\n", lock.read_text())
+            if pid:
+                os.kill(int(pid[1]), self.number)
+                self.killed = event.run
+
+
+def assert_each_ran_once(runs, directory, events):
+    ended = collections.Counter(e.run for e in events if e.status == "finished")
+    assert ended == collections.Counter(runs)
+    for run in runs:
+        place = execution.directory_of(run, directory)
+        steps = [row["step"] for row in place.rows()]
+        assert steps == list(range(100, 700, 100))
+        assert place.result()["status"] == "finished"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
+    runs = small_study(seeds=(0,) if workers == 1 else (0, 1))
+    killer = Killer(tmp_path)
+    assert jobs.execute(runs, tmp_path, killer, workers, "local", HOUR) == []
+    assert killer.killed
+    assert_each_ran_once(runs, tmp_path, killer.events)
+    # the killed one equals a run that was not
+    whole = RunDirectory(tmp_path / "whole")
+    fit(Program(killer.killed.config), killer.killed.seed, whole)
+    found = execution.directory_of(killer.killed, tmp_path)
+    assert found.log() == whole.log()
+    if workers == 1:  # finished runs are skipped, without a job
+        events = []
+        assert jobs.execute(runs, tmp_path, events.append, 1, "local", HOUR) == []
+        assert [event.status for event in events] == ["skipped"] * 2
+
+
+def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):
+    runs = small_study(seeds=(0,), run={"steps": 10**6, "checkpoint_every": 10**6})
+
+    def interrupt(event):
+        if event.status == "running":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as stopped:
+        jobs.execute(runs, tmp_path, interrupt, 1, "local", HOUR)
+    assert stopped.value.exit_status == 143
+    place = execution.directory_of(runs[0], tmp_path)
+    assert len(list(place.checkpoints.iterdir())) == 1
+    assert not place.held()
+
+
+def test_what_failed_is_told_and_not_tried_again(tmp_path):
+    runs = small_study(
+        seeds=(0,),
+        families={"plain": {"model": {"name": "tests.test_jobs:Broken"}}},
+        run={"steps": 100},
+    )
+    events = []
+    unfinished = jobs.execute(runs, tmp_path, events.append, 1, "local", HOUR)
+    assert [(e.run.family, e.status) for e in unfinished] == [("plain", "failed")]
+    assert unfinished[0].message == "RuntimeError: this net is broken"
+    assert [e.run.family for e in events if e.status == "finished"] == ["residual"]
+
+
+def test_a_job_that_finds_a_mistake_ends_the_study_with_it(tmp_path):
+    runs = small_study(run={"parallel": {"devices": 9}}, seeds=(0,))
+    with pytest.raises(ConfigError, match="devices 9"):
+        jobs.execute(runs, tmp_path, lambda event: None, 1, "local", HOUR)
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"gpu": 1}, "--launcher=local: Parameter 'gpu' need to be prefixed"),
+        ({"timeout_min": "soon"}, 'local: Parameter "timeout_min" expected type'),
+    ],
+)
+def test_resources_that_no_cluster_knows(tmp_path, resources, message):
+    with pytest.raises(ConfigError, match=message):
+        jobs.execute(small_study(), tmp_path, print, 1, "local", resources)
+
+
+def test_without_slurm_or_submitit_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match="--launcher=slurm: Could not detect"):
+        jobs.execute(small_study(), tmp_path, print, 1, "slurm", HOUR)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[launcher\]'"):
+        jobs.execute(small_study(), tmp_path, print, 1, "local", HOUR)
+
+
+def test_what_a_job_asks_for():
+    texts = ["mem_gb=0.5", "slurm_partition=gpu", "gpus_per_node=2"]
+    assert jobs.parse_resources(texts) == {
+        "mem_gb": 0.5,
+        "slurm_partition": "gpu",
+        "gpus_per_node": 2,
+    }
+    with pytest.raises(ConfigError, match="'gpu' must be NAME=VALUE"):
+        jobs.parse_resources(["gpu"])
+
+
+from tests.train.host import Normalised  # noqa: E402
+
+
+class Broken(Normalised):
+    """A net that has parameters and computes nothing."""
+
+    def __call__(self, x, train):
+        if train:
+            raise RuntimeError("this net is broken")
+        return super().__call__(x, train)
