@@ -190,7 +190,7 @@ def test_a_study_told_to_stop_at_moments(whole_study, tmp_path, number):
             send(process.pid, number)
         _, errors = process.communicate(timeout=300)
         # before the command has begun, Python's own answer to the signal
-        assert process.returncode in (128 + number, -number, 1, 0)
+        assert process.returncode in (128 + number, -number, 1, 0), errors
         if process.returncode == 128 + number:
             assert "Traceback" not in errors
             assert "interrupted" in errors or "goes on from there" in errors
