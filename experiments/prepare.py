@@ -39,7 +39,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, An
 
     Raises:
       ConfigError: unknown name, a package or a file that is missing, a failed
-        download, or a data set that is not image classification.
+        download, a read-only directory, or what is not image classification.
     """
     if name == "digits":
         return _describe(name, digits.prepare(data_dir))
@@ -47,6 +47,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, An
     builder = _builder(name, root)
     path = str(builder.data_dir)
     if not os.path.exists(os.path.join(path, "dataset_info.json")):
+        prepared.check_writable(name, data_dir)
         _check_manual_files(name, builder, root, manual_dir)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
         try:

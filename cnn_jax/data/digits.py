@@ -115,6 +115,7 @@ def prepare(data_dir: str = "") -> str:
     complete = os.path.join(builder.data_dir, "dataset_info.json")
     if os.path.exists(complete):
         return str(builder.data_dir)
+    prepared.check_writable("digits", data_dir)
     quiet = io.StringIO()  # half a second's work needs no progress bars
     try:
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):

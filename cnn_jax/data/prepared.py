@@ -35,6 +35,27 @@ def directory(data_dir: str = "") -> str:
     return os.path.abspath(os.path.expanduser(data_dir or default))
 
 
+def check_writable(name: str, data_dir: str = "") -> None:
+    """Refuse to prepare a set where all write permission was taken away.
+
+    Root is refused as well, whom the system would let write: the data of others
+    are left as they are.
+
+    Args:
+      name: of the set, for the message.
+      data_dir: as in `directory`; one that does not exist yet is fine.
+
+    Raises:
+      ConfigError: nobody may write there.
+    """
+    root = directory(data_dir)
+    if os.path.isdir(root) and not os.stat(root).st_mode & 0o222:
+        raise names.ConfigError(
+            f"dataset {name!r} cannot be prepared under {root!r}: it is read-only; "
+            "name another directory in dataset.data_dir or TFDS_DATA_DIR"
+        )
+
+
 def available(data_dir: str = "") -> list[str]:
     """Names of the data sets prepared under ``data_dir``, sorted."""
     root = pathlib.Path(directory(data_dir))

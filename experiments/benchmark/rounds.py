@@ -98,7 +98,12 @@ class Child:
         self._process = context.Process(
             target=target, args=(theirs, *arguments), daemon=True
         )
-        self._process.start()
+        # Ctrl-C is the parent's business, also while the child still imports.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._process.start()  # which inherits that
+        finally:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
 
     def __enter__(self) -> "Child":
@@ -287,11 +292,9 @@ def _serve(connection: Any, name: str, case: Case, shared: bool) -> None:
 
 
 def _prepare_child() -> None:
-    """Ctrl-C is the parent's business, and what is compiled is compiled here."""
+    """What is compiled is compiled here, not read from a cache on disk."""
     import jax
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # From a cache on disk, compiling would be the reading of a file.
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
     jax.config.update("jax_enable_compilation_cache", False)

@@ -76,6 +76,18 @@ def test_directory_that_cannot_be_written(tmp_path):
         data.load("digits", data_dir=str(tmp_path / "file"))
 
 
+def test_read_only_directory_is_left_alone(tmp_path):
+    """Also by root, whom the system would let write."""
+    (tmp_path / "data").mkdir(mode=0o555)
+    with pytest.raises(names.ConfigError, match="it is read-only; name another dir"):
+        data.load("digits", data_dir=str(tmp_path / "data"))
+    assert os.listdir(tmp_path / "data") == []
+    digits.prepare(str(tmp_path / "new"))
+    os.chmod(tmp_path / "new", 0o555)  # what is there already can be read
+    assert len(data.load("digits", data_dir=str(tmp_path / "new")).train) == 1500
+    os.chmod(tmp_path / "new", 0o755)
+
+
 def test_default_directory_honours_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     data.load("digits")

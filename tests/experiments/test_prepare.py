@@ -76,6 +76,13 @@ def test_files_to_fetch_by_hand_are_named(tmp_path, capsys):
     assert "Fetch toy.txt." in error
 
 
+def test_read_only_directory_is_left_alone(tmp_path, capsys):
+    (tmp_path / "data").mkdir(mode=0o555)
+    error = failed(capsys, TOY, f"--data_dir={tmp_path / 'data'}")
+    assert "it is read-only" in error
+    assert os.listdir(tmp_path / "data") == []
+
+
 def test_failure_while_preparing_is_one_line(tmp_path, capsys):
     (tmp_path / "other.txt").write_text("")
     arguments = (TOY, f"--data_dir={tmp_path / 'x'}", f"--manual_dir={tmp_path}")

@@ -1,5 +1,6 @@
 """A run ends the same however often it is stopped."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.train import checkpoint
 from cnn_jax.train.feed import feed
@@ -158,6 +160,18 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
     assert "batch_size: 16 there, 8 now" in str(error.value)
     assert "optimizer.momentum: 0.9 there, 0.5 now" in str(error.value)
     assert "steps" not in str(error.value)
+
+
+def test_a_run_names_its_data_and_refuses_other(program, reference):
+    own = program.source.fingerprint
+    assert reference.place.config()["data_fingerprint"] == own
+    dataset = program.source.dataset
+    images = dataset.train.images.copy()
+    images[-1, -1, -1] ^= 1  # one pixel of one image
+    part = dataclasses.replace(dataset.train, images=images)
+    changed = sources.InMemory(dataclasses.replace(dataset, train=part))
+    with pytest.raises(ConfigError, match=f"data_fingerprint: '{own}' there, '"):
+        fit(Program(tiny.config(), changed), 0, reference.place)
 
 
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
