@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from cnn_jax.plots import FIGURE_STYLE, LINES, STYLES, save, style_of
+from cnn_jax.plots import FIGURE_STYLE, LINES, OTHER_STYLES, STYLES, save, style_of
 
 Row = Mapping[str, Any]
 
@@ -412,6 +412,35 @@ def paths(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
             f"{title}: paths through residual nets, {seeds_of(rows)}", fontsize=11
         )
         save(figure, directory, "paths")
+
+
+def stochastic_depth(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
+    """Test error over blocks removed, of nets trained at one depth and at many.
+
+    Args:
+      rows: 'death_rate', 'removed' and 'error'.
+      directory: receives ``stochastic_depth.png`` and ``.svg``.
+      title: what was trained on.
+    """
+    looks = (
+        {**STYLES["residual"], "label": "as usual"},
+        {**OTHER_STYLES[0], "label": "with stochastic depth"},
+    )
+    percent = [{**row, "percent": 100 * row["error"]} for row in rows]
+    with plt.rc_context(FIGURE_STYLE):
+        figure, panel = plt.subplots(figsize=(6.4, 3.6))
+        rates = grouped(percent, "death_rate")
+        for members, look in zip(rates.values(), looks, strict=True):
+            draw_line(panel, members, "removed", "percent", **look)
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel("blocks removed")
+        panel.set_ylabel("test error (%)")
+        panel.legend(title="trained", loc="upper left")
+        figure.suptitle(
+            f"{title}: residual nets of {rows[0]['depth']} layers, {seeds_of(rows)}",
+            fontsize=11,
+        )
+        save(figure, directory, "stochastic_depth")
 
 
 INSERTIONS = {

@@ -56,6 +56,13 @@ def get_config() -> ConfigDict:
     config.paths = {"depths": (56,), "images": 32, "draws": 10}
     # Norm of (block output - input) over norm of the input.
     config.linearity = {"images": 0}
+    # Huang et al. (2016): the same runs with stochastic depth, then lesions of both.
+    config.stochastic_depth = {
+        "depth": 56,
+        "death_rate": 0.5,
+        "removed": (1, 2, 4, 8, 12),
+        "draws": 5,
+    }
     # Li et al. (2018), figure 1, on a coarser grid (theirs has 51 points a side).
     config.landscape = {
         "depths": (20, 56),
@@ -63,5 +70,14 @@ def get_config() -> ConfigDict:
         "extent": 1.0,
         "images": 256,  # of the training set, the first; 0 for all
         "seed": 0,
+    }
+    # Lin et al. (2013): the module of `experiments.one_by_one`, and three seeds.
+    config.one_by_one = {
+        "size": 28,
+        "channels": 192,
+        "shrink": 16,
+        "width": 32,
+        "batch": 16,
+        "seeds": 3,
     }
     return config

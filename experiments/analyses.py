@@ -85,12 +85,25 @@ ANALYSES: dict[str, Analysis] = {
         long=True,
     ),
     "linearity": Analysis(measures.measure_linearity, plots_analysis.linearity),
+    "stochastic_depth": Analysis(
+        measures.measure_stochastic_depth,
+        plots_analysis.stochastic_depth,
+        wants=lambda shape, settings: (
+            (shape.family, shape.depth) == ("residual", settings["depth"])
+        ),
+        long=True,
+    ),
     "landscape": Analysis(
         measures.measure_landscape,
         plots_landscape.landscapes,
         wants=lambda shape, settings: shape.depth in settings["depths"],
         has_files=True,
         long=True,
+    ),
+    "one_by_one": Analysis(
+        measures.measure_one_by_one,
+        lambda rows, directory, title: None,  # its section has tables alone
+        of_nets=False,
     ),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn_jax import study
 from cnn_jax.analysis import (
     blocks,
     gradients,
@@ -24,6 +25,8 @@ from cnn_jax.analysis import (
     shattered,
 )
 from cnn_jax.analysis.trained import Net
+from cnn_jax.train.program import Program
+from experiments import one_by_one
 
 Row = dict[str, Any]
 
@@ -116,7 +119,7 @@ def measure_lesions(
       images: test images, 0 for all.
       removed: how many blocks to remove at random; counts that a net does not have
         are left out.
-      swaps: how many random exchanges of two blocks.
+      swaps: how many random exchanges of two blocks, where two are alike.
       draws: random choices for each of those counts.
 
     Returns:
@@ -167,7 +170,7 @@ def measure_lesions(
                 keep = lesions.some_removed(sites, count, random)
                 rows.append(row("several", keep, still, count=count, draw=draw))
         for count in swaps:
-            for draw in range(draws):
+            for draw in range(draws if lesions.exchangeable(sites) else 0):
                 order = lesions.shuffled(sites, count, random)
                 rows.append(row("exchanged", whole, order, count=count, draw=draw))
     return rows
@@ -310,6 +313,50 @@ def measure_grid(
     return rows
 
 
+def measure_stochastic_depth(
+    nets: Sequence[Net],
+    depth: int,
+    death_rate: float,
+    removed: Sequence[int],
+    draws: int,
+) -> list[Row]:
+    """Test error with blocks removed, of nets trained with and without the field.
+
+    Args:
+      nets: the seeds of a residual shape, trained without stochastic depth.
+      depth: of that shape (others are not given).
+      death_rate: of the last block (see `cnn_jax.models.resnet.ResNet`); the same
+        runs are trained with it anew.
+      removed: how many blocks to remove at random.
+      draws: random choices for each count.
+
+    Returns:
+      A row for each seed, death rate (0 and this), count and draw: 'death_rate',
+      'removed', 'draw' and 'error'. Both nets lose the same blocks.
+    """
+    del depth
+    config = study.merge(
+        nets[0].program.config, {"model": {"stochastic_depth": death_rate}}
+    )
+    program = Program(config, nets[0].program.source)
+    rows = []
+    for net in nets:
+        [again] = gradients.snapshots(program, net.seed, [net.step])
+        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+        for rate, one in ((0.0, net), (death_rate, again)):
+            data = list(one.batches("test"))
+            random = np.random.default_rng(net.seed)
+            for count in (0, *removed):
+                for draw in range(draws if count else 1):
+                    keep = lesions.some_removed(sites, count, random)
+                    error = lesions.error_without(
+                        one.model, one.variables, data, keep, one.program.errors
+                    )
+                    found = {"death_rate": rate, "removed": count, "draw": draw}
+                    rows.append({**net.label, **found, "error": error})
+    return rows
+
+
 def measure_landscape(
     nets: Sequence[Net],
     directory: pathlib.Path,
@@ -433,6 +480,60 @@ def measure_insertion(
                             "largest_change": largest,
                         }
                     )
+    return rows
+
+
+def measure_one_by_one(
+    nets: Sequence[Net],
+    size: int,
+    channels: int,
+    shrink: int,
+    width: int,
+    batch: int,
+    seeds: int,
+) -> list[Row]:
+    """What 1x1 convolutions save and add, see `experiments.one_by_one`.
+
+    Args:
+      nets: none.
+      size: height and width of the map.
+      channels: of the input.
+      shrink: maps of the 1x1 convolution.
+      width: maps of the output.
+      batch: images a timed call.
+      seeds: nets that learn the exclusive or, of each kind.
+
+    Returns:
+      Rows of a 'kind': 'shrink' for each kernel, with 'direct_parameters',
+      'parameters', 'direct_macs', 'macs' and 'time_ratio'; and 'exclusive_or' for
+      each seed, with 'layers' and 'error'. What a kind has not is 0 or ''.
+    """
+    del nets
+    blank = {
+        **{"family": "", "depth": 0, "seed": 0, "step": 0, "kind": "", "kernel": 0},
+        **dict.fromkeys(("direct_parameters", "parameters", "direct_macs", "macs"), 0),
+        **{"time_ratio": 0.0, "layers": "", "error": 0.0},
+    }
+    rows = []
+    for kernel in (5, 3):
+        found = one_by_one.measure_saving(kernel, size, channels, shrink, width, batch)
+        rows.append(
+            {
+                **blank,
+                "kind": "shrink",
+                "kernel": kernel,
+                "direct_parameters": found.direct.parameters,
+                "parameters": found.shrunk.parameters,
+                "direct_macs": found.direct.macs,
+                "macs": found.shrunk.macs,
+                "time_ratio": found.time_ratio,
+            }
+        )
+    for added, seed in itertools.product((False, True), range(seeds)):
+        layers = "with 1x1 and ReLU" if added else "linear"
+        learned = {"kind": "exclusive_or", "layers": layers, "seed": seed}
+        error = one_by_one.learn_exclusive_or(added, seed)
+        rows.append({**blank, **learned, "error": error})
     return rows
 
 

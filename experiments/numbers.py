@@ -74,11 +74,6 @@ def percent(values: Values) -> str:
     return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.2f}"
 
 
-def geometric(values: Iterable[float]) -> float:
-    """Geometric mean of positive numbers."""
-    return math.exp(statistics.fmean(math.log(value) for value in values))
-
-
 def below(
     claim: str,
     pairs: Mapping[str, tuple[Values, Values]],

@@ -9,6 +9,8 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.sections import landscapes
+
 Row = Mapping[str, Any]
 
 COLUMNS = ("analysis", "quantity", "family", "depth", "seeds", "mean", "std")
@@ -127,6 +129,21 @@ def of_grid(rows: Sequence[Row]) -> Numbers:
             yield "autocorrelation at lag 1", row["autocorrelation"]
 
 
+def of_stochastic_depth(rows: Sequence[Row]) -> Numbers:
+    """Test error (%) by death rate and blocks removed."""
+    for (rate, count), members in _grouped(rows, "death_rate", "removed").items():
+        percent = 100 * statistics.fmean(row["error"] for row in members)
+        yield f"test error (%), death rate {rate:g}, {count} blocks removed", percent
+
+
+def of_landscape(rows: Sequence[Row]) -> Numbers:
+    """Shape of the landscape around one net."""
+    yield "loss of the net (nats)", landscapes.centre(rows)
+    yield "powers of ten to the grid's edge, median", landscapes.rise(rows)
+    yield "share of the grid with an error of at most half", landscapes.area(rows)
+    yield "local minima of the grid", landscapes.minima(rows)
+
+
 QUANTITIES: dict[str, Callable[[Sequence[Row]], Numbers]] = {
     "insertion": of_insertion,
     "gradients": of_gradients,
@@ -136,6 +153,8 @@ QUANTITIES: dict[str, Callable[[Sequence[Row]], Numbers]] = {
     "lesions": of_lesions,
     "paths": of_paths,
     "linearity": of_linearity,
+    "stochastic_depth": of_stochastic_depth,
+    "landscape": of_landscape,
 }
 
 

@@ -5,9 +5,9 @@
         [--only=gradients,responses] [--workers=N]
 
 Looks at the nets of a study (trained first, unless ``--study`` names one that is) or
-at a single run. Writes a CSV and figures (PNG and SVG) of each analysis, and the main
-numbers of all (``summary.csv``) into ``runs/NAME`` by default. What is done is kept:
-the same command goes on after a stop.
+at a single run. Writes a page of all of it (``report.html``), a CSV and figures (PNG
+and SVG) of each analysis, and the main numbers of all (``summary.csv``) into
+``runs/NAME`` by default. What is done is kept: the same command goes on after a stop.
 """
 
 import csv
@@ -18,14 +18,17 @@ from typing import Any
 
 from absl import flags
 
-from cnn_jax import execution, selfcheck, study
+from cnn_jax import execution, plots, report, selfcheck, study
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
+from cnn_jax.train.run_directory import RunDirectory
 from experiments import analyses, launch, summaries
 from experiments.analyses import ANALYSES, Row, Shape
 from experiments.pool import make_all
 from experiments.progress import StudyProgress, counted
+from experiments.sections import SECTIONS
+from experiments.sections.page import page
 from experiments.tables import write_csv
 
 
@@ -66,20 +69,23 @@ def body(values: flags.FlagValues) -> int:
     selfcheck.check_backend()
     if values.run:
         shapes = [shape_of(values.run)]
-    elif values.study:
-        shapes = shapes_of(pathlib.Path(values.study))
     else:
-        train(config["study"], directory / "study", values.workers)
-        shapes = shapes_of(directory / "study")
+        trained_study = pathlib.Path(values.study or directory / "study")
+        if not values.study:
+            train(config["study"], trained_study, values.workers)
+        shapes = shapes_of(trained_study)
     pieces = analyses.pieces(config, chosen, shapes, directory / "analyses")
-    with counted("analyses", len(pieces)) as report:
-        found = make_all(pieces, values.workers, report)
+    with counted("analyses", len(pieces)) as progress:
+        found = make_all(pieces, values.workers, progress)
     rows: dict[str, list[Row]] = {name: [] for name in chosen}
     for piece, of_piece in zip(pieces, found, strict=True):
         rows[piece.analysis] += of_piece
     for name in chosen:
         write(name, rows[name], directory, config["name"])
     write_summary(rows, directory)
+    if not values.run:
+        rows = {"degradation": study_rows(trained_study, directory), **rows}
+    write_report(rows, config, shapes, directory)
     return 0
 
 
@@ -141,6 +147,39 @@ def write_summary(rows: Mapping[str, Sequence[Row]], directory: pathlib.Path) ->
     for name in rows:
         found += summaries.summarize(name, rows[name])
     write_csv(path, summaries.COLUMNS, found)
+    print(path)
+
+
+def study_rows(study_directory: pathlib.Path, directory: pathlib.Path) -> list[Row]:
+    """What the study's runs came to; the plot of it is drawn in ``directory``."""
+    rows, _ = study.collect(study_directory)
+    plots.depth_vs_error(rows, directory, study_directory.name)
+    return rows
+
+
+def write_report(
+    rows: Mapping[str, Sequence[Row]],
+    config: Mapping[str, Any],
+    shapes: Sequence[Shape],
+    directory: pathlib.Path,
+) -> None:
+    """The page of the analyses that were asked for now."""
+    made = [
+        section(rows[name], directory, config.get(name, {}))
+        for name, section in SECTIONS.items()
+        if rows.get(name)
+    ]
+    nets = [
+        (shape, RunDirectory(run).config() or {})
+        for shape in shapes
+        for run in shape.runs
+    ]
+    labels = [
+        {"family": shape.family, "depth": shape.depth, "seed": run["seed"]}
+        for shape, run in nets
+    ]
+    path = directory / "report.html"
+    report.write(page(config, made, [run for _, run in nets], labels), path)
     print(path)
 
 

@@ -120,16 +120,16 @@ def filter_normalized(direction: Any, params: Any) -> Any:
       The normalised direction.
     """
 
-    def normalized(path: Any, d: Array, theta: Array) -> Array:
+    def normalized(path: Any, d: np.ndarray, theta: np.ndarray) -> np.ndarray:
         if theta.ndim < 2 or path[-1].key in ("bias", "scale"):
-            return jnp.zeros_like(d)
+            return np.zeros_like(d)
         # Axes in front of a kernel's own hold layers stacked for a scan.
         axes = (-4, -3, -2) if theta.ndim >= 4 else (-2,)
-        length = jnp.sqrt(jnp.square(theta).sum(axes, keepdims=True))
-        own = jnp.sqrt(jnp.square(d).sum(axes, keepdims=True))
-        return d * jnp.where(own > 0, length / jnp.where(own > 0, own, 1.0), 0.0)
+        length = np.sqrt(np.square(theta).sum(axes, keepdims=True))
+        own = np.sqrt(np.square(d).sum(axes, keepdims=True))
+        return d * np.divide(length, own, out=np.zeros_like(own), where=own > 0)
 
-    direction, params = jax.tree.map(jnp.asarray, (direction, params))
+    direction, params = jax.tree.map(np.asarray, (direction, params))
     return jax.tree_util.tree_map_with_path(normalized, direction, params)
 
 
@@ -144,22 +144,17 @@ def random_directions(params: Any, seed: int, count: int) -> tuple[Any, ...]:
     Returns:
       ``count`` trees like ``params``.
     """
-    return _directions(params, jax.random.key(seed), count)
-
-
-@functools.partial(jax.jit, static_argnames="count")
-def _directions(params: Any, key: Array, count: int) -> tuple[Any, ...]:
-    leaves, structure = jax.tree.flatten(params)
-    directions = []
-    for own in jax.random.split(key, count):
-        keys = jax.random.split(own, len(leaves))
-        noise = [
-            jax.random.normal(key, leaf.shape)
-            for key, leaf in zip(keys, leaves, strict=True)
-        ]
-        noise = jax.tree.unflatten(structure, noise)
-        directions.append(filter_normalized(noise, params))
-    return tuple(directions)
+    # On the host: a program that draws each of a deep net's arrays compiles for long.
+    random = np.random.Generator(np.random.Philox(seed))
+    return tuple(
+        filter_normalized(
+            jax.tree.map(
+                lambda leaf: random.standard_normal(leaf.shape, np.float32), params
+            ),
+            params,
+        )
+        for _ in range(count)
+    )
 
 
 def evaluate(
@@ -275,7 +270,7 @@ def explore(
     Returns:
       The `Landscape`.
     """
-    directions = jax.device_get(random_directions(params, seed, len(axes)))
+    directions = random_directions(params, seed, len(axes))
     values = evaluate(objective, params, directions, axes, fixed, side_by_side, report)
     axes = tuple(np.asarray(axis) for axis in axes)
     return Landscape(seed, axes, directions, values, digest(params))

@@ -7,6 +7,7 @@ gradient.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -84,10 +85,29 @@ def some_removed(
     return keep
 
 
+def exchangeable(sites: Sequence[Site]) -> list[tuple[int, int]]:
+    """Pairs of blocks that can stand in for each other.
+
+    Args:
+      sites: the network's blocks.
+
+    Returns:
+      Numbers of two blocks that keep the shape of their input and whose parameters
+      have the same shapes.
+    """
+    return [
+        (one, other)
+        for one, other in itertools.combinations(range(len(sites)), 2)
+        if sites[one].same_shape
+        and sites[other].same_shape
+        and sites[one].shapes == sites[other].shapes
+    ]
+
+
 def shuffled(
     sites: Sequence[Site], swaps: int, random: np.random.Generator
 ) -> list[int]:
-    """An order of blocks after random exchanges of two of a kind.
+    """An order of blocks after random exchanges of two that are `exchangeable`.
 
     Args:
       sites: the network's blocks.
@@ -95,21 +115,15 @@ def shuffled(
       random: draws them.
 
     Returns:
-      For each place, the number of the block that stands there now; only blocks
-      whose parameters and maps have the same shapes are exchanged.
+      For each place, the number of the block that stands there now.
+
+    Raises:
+      ValueError: no two blocks are exchangeable.
     """
-    order = list(range(len(sites)))
-    kinds: dict[Any, list[int]] = {}
-    for number, site in enumerate(sites):
-        if site.same_shape:
-            kinds.setdefault(site.shapes, []).append(number)
-    pairs = [
-        (one, other)
-        for members in kinds.values()
-        for place, one in enumerate(members)
-        for other in members[place + 1 :]
-    ]
-    for _ in range(swaps if pairs else 0):
+    order, pairs = list(range(len(sites))), exchangeable(sites)
+    if swaps and not pairs:
+        raise ValueError("no two blocks of this network can be exchanged")
+    for _ in range(swaps):
         one, other = pairs[random.integers(len(pairs))]
         order[one], order[other] = order[other], order[one]
     return order

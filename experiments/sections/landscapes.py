@@ -8,7 +8,6 @@ from cnn_jax import plots_landscape
 from cnn_jax.analysis import landscape as landscapes
 from cnn_jax.report import Figure, Section
 from experiments.numbers import (
-    Row,
     below,
     decided,
     per_seed,
@@ -19,27 +18,38 @@ from experiments.sections.papers import LI
 from experiments.sections.rows import Rows, Settings, depth_table, swapped, twins
 
 
+def array(rows: Rows, value: str = "loss") -> np.ndarray:
+    """A column of the rows of one net as its grid; what is not finite is huge."""
+    huge = float(np.finfo(np.float32).max)
+    found = plots_landscape.grid(rows, value)[2]
+    return np.nan_to_num(found, nan=huge, posinf=huge)
+
+
+def centre(rows: Rows) -> float:
+    """The loss of the net itself, in the middle of its grid (nats)."""
+    found = array(rows)
+    return float(found[found.shape[0] // 2, found.shape[1] // 2])
+
+
+def rise(rows: Rows) -> float:
+    """Powers of ten between the net's loss and the median of the grid's edge."""
+    found = array(rows)
+    edge = np.concatenate([found[0], found[-1], found[1:-1, 0], found[1:-1, -1]])
+    return float(np.log10(np.median(edge) / max(centre(rows), 1e-12)))
+
+
+def area(rows: Rows) -> float:
+    """Share of the grid with a training error of at most a half."""
+    return float((array(rows, "error") <= 0.5).mean())
+
+
+def minima(rows: Rows) -> float:
+    """Local minima among the inner points."""
+    return float(landscapes.local_minima(array(rows)))
+
+
 def landscape(rows: Rows, directory: pathlib.Path, settings: Settings) -> Section:
     """The loss around trained nets."""
-
-    def array(own: list[Row], value: str = "loss") -> np.ndarray:
-        return plots_landscape.grid(own, value)[2]
-
-    def bumps(own: list[Row]) -> float:
-        return float(landscapes.local_minima(np.log(np.maximum(array(own), 1e-30))))
-
-    def centre(own: list[Row]) -> float:
-        return float(array(own)[array(own).shape[0] // 2, array(own).shape[1] // 2])
-
-    def orders(own: list[Row]) -> float:
-        """Powers of ten between the net and the median of the grid's edge."""
-        found = array(own)
-        edge = np.concatenate([found[0], found[-1], found[1:-1, 0], found[1:-1, -1]])
-        return float(np.log10(np.median(edge) / centre(own)))
-
-    def wide(own: list[Row]) -> float:
-        """Share of the grid with an error of at most a half."""
-        return float((array(own, "error") <= 0.5).mean())
 
     points, images = settings["points"], settings["images"]
     names = {"surface": "as surfaces", "contours": "from above"}
@@ -82,26 +92,26 @@ def landscape(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
                 "error of at most 50 %, local minima among the inner points",
                 {
                     "loss": lambda own: spread(per_seed(own, centre)),
-                    "rise": lambda own: spread(per_seed(own, orders)),
-                    "area": lambda own: f"{percent(per_seed(own, wide))} %",
-                    "minima": lambda own: spread(per_seed(own, bumps)),
+                    "rise": lambda own: spread(per_seed(own, rise)),
+                    "area": lambda own: f"{percent(per_seed(own, area))} %",
+                    "minima": lambda own: spread(per_seed(own, minima)),
                 },
             )
         ],
         findings=decided(
             below(
                 "Around residual nets the loss rises less than around plain ones.",
-                twins(rows, orders),
+                twins(rows, rise),
             ),
             below(
                 "The region where most images are still read is larger around residual "
                 "nets.",
-                swapped(twins(rows, wide)),
+                swapped(twins(rows, area)),
                 lambda values: f"{percent(values)} %",
             ),
             below(
                 "Residual landscapes have no more local minima than plain ones.",
-                twins(rows, bumps),
+                twins(rows, minima),
                 equal=True,
             ),
         ),

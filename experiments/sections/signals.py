@@ -1,5 +1,6 @@
 """Sections on what passes through the layers: gradients, responses, changes."""
 
+import math
 import pathlib
 
 from cnn_jax.report import Figure, Finding, Section, Table
@@ -10,7 +11,6 @@ from experiments.numbers import (
     below,
     by,
     decided,
-    geometric,
     per_seed,
     short,
     spread,
@@ -32,9 +32,9 @@ def gradients(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
     del settings
 
     def growth(own: list[Row]) -> float:
-        """First layer's gradient norm over that of the last but one."""
+        """Second layer's gradient norm over that of the last convolution."""
         ordered = sorted(own, key=lambda row: row["layer"])
-        return ordered[0]["gradient_norm"] / ordered[-2]["gradient_norm"]
+        return ordered[1]["gradient_norm"] / ordered[-2]["gradient_norm"]
 
     start = of(rows, step=0)
     plain = depths_of(start, "plain", growth)
@@ -62,8 +62,9 @@ def gradients(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
         question="Does the gradient reach the early layers, and how much of it?",
         method="Norm of the gradient of a training batch's mean loss (with the batch's "
         "own batch-norm statistics, without weight decay) by each layer's weights, "
-        "averaged over batches. Growth is the first layer's norm divided by that of "
-        "the last convolution; 1 is even reach.",
+        "averaged over batches. Growth is the second layer's norm divided by that of "
+        "the last convolution (the first layer and the classifier are of other kinds); "
+        "1 is even reach.",
         sources=[HE, YANG],
         figures=figures,
         tables=[
@@ -72,11 +73,6 @@ def gradients(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
                 "Growth of the gradient towards the input, at initialisation",
                 {
                     "growth": lambda own: spread(per_seed(own, growth)),
-                    "geometric mean norm": lambda own: spread(
-                        per_seed(
-                            own, lambda one: geometric(r["gradient_norm"] for r in one)
-                        )
-                    ),
                 },
             )
         ],
@@ -91,7 +87,7 @@ def gradients(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
                 plain,
             ),
             Finding(
-                "The gradient vanishes in no plain net: before training its first "
+                "The gradient vanishes in no plain net: before training its second "
                 "layer's norm is not below that of its last convolution.",
                 smallest >= 1,
                 f"The smallest growth of a plain net is {short(smallest)}.",
@@ -250,6 +246,8 @@ def responses(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
 def linearity(rows: Rows, directory: pathlib.Path, settings: Settings) -> Section:
     """How close blocks are to the identity."""
     del settings
+    # A block of a dead net may have no image with any input.
+    rows = [row for row in rows if not math.isnan(row["change"])]
     residual = depths_of(rows, "residual", "change")
     return Section(
         name="linearity",

@@ -151,7 +151,10 @@ def test_blocks_are_exchanged_with_their_like():
     assert {tuple(order[place] for place in (0, 1, 5)) for order in orders} == {
         tuple(p) for p in itertools.permutations((0, 1, 5)) if _odd(p)
     }
-    assert lesions.shuffled(SITES, 0, random) == list(range(6))
+    assert lesions.exchangeable(SITES) == [(0, 1), (0, 5), (1, 5)]
+    assert lesions.shuffled(SITES[2:5], 0, random) == [0, 1, 2]
+    with pytest.raises(ValueError, match="no two blocks"):
+        lesions.shuffled(SITES[2:5], 1, random)
 
 
 def _odd(order):

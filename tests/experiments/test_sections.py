@@ -69,12 +69,12 @@ def insertion():
 
 def gradients():
     rows = []
-    for step, layer in itertools.product((0, 140), (1, 2, 3)):
+    for step, layer in itertools.product((0, 140), (1, 2, 3, 4)):
         rows += nets(
             step=step,
             layer=layer,
             gradient_norm=lambda residual, depth, seed, layer=layer: (
-                (1 if residual else 10 * depth) ** (3 - layer) + 0.01 * seed
+                (1 if residual else 10 * depth) ** (4 - layer) + 0.01 * seed
             ),
         )
     return rows
@@ -124,7 +124,7 @@ def linearity():
             block=block,
             change=lambda residual, depth, seed: (0.2 if residual else 1.0) / depth,
         )
-    ]
+    ] + nets(block=3, change=float("nan"))
 
 
 def lesions():

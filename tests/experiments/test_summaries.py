@@ -74,4 +74,46 @@ def test_lesions_are_averaged_over_blocks_and_draws():
 
 
 def test_an_analysis_without_summary_has_none():
-    assert summaries.summarize("landscape", rows("plain", 0, loss=[1.0])) == []
+    assert summaries.summarize("one_by_one", rows("plain", 0, loss=[1.0])) == []
+
+
+def test_error_by_death_rate_and_blocks_removed():
+    made = [
+        row
+        for seed in (0, 1)
+        for row in rows(
+            "residual",
+            seed,
+            death_rate=[0.0, 0.5, 0.5],
+            removed=[0, 2, 2],
+            error=[0.1, 0.2, 0.4],
+        )
+    ]
+    found = summaries.summarize("stochastic_depth", made)
+    assert [(row["quantity"], row["mean"], row["seeds"]) for row in found] == [
+        ("test error (%), death rate 0, 0 blocks removed", 10.0, 2),
+        ("test error (%), death rate 0.5, 2 blocks removed", pytest.approx(30.0), 2),
+    ]
+
+
+def test_the_shape_of_a_landscape():
+    """A bowl of five points a side: 1 at the net, 10^5 and more at the edge."""
+    axis = [-2, -1, 0, 1, 2]
+    places = [(a, b) for a in axis for b in axis]
+    made = rows(
+        "plain",
+        0,
+        first=[a for a, _ in places],
+        second=[b for _, b in places],
+        loss=[10.0 ** (a**2 + b**2) for a, b in places],
+        error=[0.1 * (a**2 + b**2) for a, b in places],
+    )
+    made[0]["loss"] = float("inf")
+    found = {
+        row["quantity"]: row["mean"] for row in summaries.summarize("landscape", made)
+    }
+    assert found["loss of the net (nats)"] == 1
+    # of 16 squared distances at the edge: four of 4, eight of 5, four of 8
+    assert found["powers of ten to the grid's edge, median"] == pytest.approx(5)
+    assert found["share of the grid with an error of at most half"] == 21 / 25
+    assert found["local minima of the grid"] == 1

@@ -1,15 +1,18 @@
 """The command on nets of eight layers: everything is written, nothing done twice."""
 
 import csv
+import itertools
 import json
 
+import numpy as np
 import pytest
 
+from cnn_jax.analysis import landscape, trained
 from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
 from experiments import analyses, pool, why_resnets_work
 from experiments.analyses import ANALYSES, Piece, Shape
-from tests import tiny
+from tests import browser, tiny
 
 
 def get_config():
@@ -28,6 +31,8 @@ def get_config():
     config.grid.update(depths=(2, 4), width=5, points=16, seeds=2, lags=3)
     config.lesions.update(removed=(1, 2), swaps=(1,), draws=2)
     config.paths.update(depths=(8,), images=8, draws=1)
+    config.stochastic_depth.update(depth=8, removed=(1,), draws=1)
+    config.landscape.update(depths=(8,), points=3, images=8)
     for name in list(config):
         if name not in ("name", "study", *PIECES):
             del config[name]
@@ -44,8 +49,14 @@ PIECES = {
     "lesions": 2,
     "paths": 1,
     "linearity": 2,
+    "stochastic_depth": 1,
+    "landscape": 2,
 }
-FIGURES = (*PIECES, "gradients_along_training")
+FIGURES = (
+    *(name for name in PIECES if name != "landscape"),
+    *("gradients_along_training", "landscape_surface", "landscape_contours"),
+    *("landscape_sections", "depth_vs_error"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +89,62 @@ def test_every_analysis_has_its_table_and_figures(done):
             assert (directory / f"{name}.{suffix}").stat().st_size > 5000
 
 
+def test_landscapes_are_kept_with_their_directions(done):
+    directory, _ = done
+    for family, seed in itertools.product(("plain", "residual"), (0, 1)):
+        path = directory / "analyses" / f"landscape-{family}-8-seed{seed}.npz"
+        kept = landscape.load(path)
+        run = trained.load(directory / f"study/runs/{family}-8-seed{seed}")
+        assert kept.centre == landscape.digest(run.variables["params"])
+        assert len(kept.directions) == 2
+        found = [
+            float(row["loss"])
+            for row in table(directory, "landscape")
+            if (row["family"], row["seed"]) == (family, str(seed))
+        ]
+        np.testing.assert_allclose(sorted(found), sorted(kept.values["loss"].ravel()))
+
+
+def test_stochastic_depth_trains_another_net_on_the_same_data(done):
+    directory, _ = done
+    rows = table(directory, "stochastic_depth")
+    assert [(r["death_rate"], r["removed"]) for r in rows if r["seed"] == "0"] == [
+        ("0.0", "0"),
+        ("0.0", "1"),
+        ("0.5", "0"),
+        ("0.5", "1"),
+    ]
+    intact = {
+        row["seed"]: row["error"]
+        for row in table(directory, "lesions")
+        if (row["kind"], row["family"]) == ("intact", "residual")
+    }
+    for row in rows:
+        if (row["death_rate"], row["removed"]) == ("0.0", "0"):
+            assert row["error"] == intact[row["seed"]]
+
+
+@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_report_in_a_real_browser(done, width, tmp_path):
+    directory, _ = done
+    page = (directory / "report.html").read_text()
+    assert len(page) < 6e6
+    found = browser.measure(page, width, tmp_path)
+    assert found["needed"] <= width == found["width"]
+    assert not found["sticking_out"]
+    assert not found["requests"]
+    assert not found["dangling"]
+    titles = " ".join(found["headings"])
+    for title in ("The effect", "The identity is easy", "Loss landscape", "Configs"):
+        assert title in titles
+    # every figure, and the headline of the study
+    assert len(found["images"]) == len(FIGURES)
+    for image in found["images"]:
+        assert min(image["natural"], image["width"], image["height"]) > 100
+        assert len(image["alt"]) > 40
+
+
 def test_rows_say_what_was_done(done):
     directory, _ = done
     steps = {row["step"] for row in table(directory, "gradients")}
@@ -95,6 +162,7 @@ def test_rows_say_what_was_done(done):
         ("plain", "1"),
         *(("residual", number) for number in "123"),
     ]
+    assert "exchanged" not in {row["kind"] for row in lesions}  # none are alike
     paths = [row for row in table(directory, "paths") if row["seed"] == "0"]
     assert [float(row["share"]) for row in paths] == [1 / 8, 3 / 8, 3 / 8, 1 / 8]
 
