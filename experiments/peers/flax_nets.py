@@ -256,6 +256,7 @@ def twin_of(module: nn.Module) -> nn.Module:
         and module.block in resnet.BLOCKS
         and module.skipped_layers() == resnet.BLOCKS[module.block].default_layers
         and not module.preactivation
+        and not module.stochastic_depth
     ):
         return ResNet(
             classes,

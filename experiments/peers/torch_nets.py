@@ -411,7 +411,8 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
     if kind is resnet.ResNet and module.block in resnet.BLOCKS:
         usual = resnet.BLOCKS[module.block].default_layers
         projects = module.shortcut == "B" or not module.preactivation
-        if module.skipped_layers() == usual and projects:
+        whole = not module.stochastic_depth
+        if module.skipped_layers() == usual and projects and whole:
             return ResNet(
                 classes,
                 module.blocks_per_stage(),

@@ -214,6 +214,17 @@ def test_torch_says_what_it_cannot_do(change, message):
         Torch(case_of(*NARROW["residual"], **change))
 
 
+def test_branches_that_are_left_out_are_not_compared_with_whole_nets():
+    pytest.importorskip("torch")
+    from experiments.peers import torch_nets
+
+    module = parse("resnet20", 1, "float32", 1, 1, {"stochastic_depth": 0.5}).module()
+    with pytest.raises(NoPeer, match="this ResNet"):
+        torch_nets.twin_of(module, 3)
+    with pytest.raises(NoPeer, match="this ResNet"):
+        flax_nets.twin_of(module)
+
+
 def test_nets_without_a_plain_flax_version_are_named():
     with pytest.raises(NoPeer, match="plain flax version of this NIN"):
         flax_nets.twin_of(parse("nin_cifar", 1, "float32", 1, 1, {}).module())
