@@ -88,8 +88,8 @@ def landscape(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
             depth_table(
                 rows,
                 "Shape of the landscape: loss of the net (nats), power of ten of "
-                "the loss at the grid's edge (median), share of the grid with a training "
-                "error of at most 50 %, local minima among the inner points",
+                "the loss at the grid's edge (median), share of the grid with a "
+                "training error of at most 50 %, local minima among the inner points",
                 {
                     "loss": lambda own: spread(per_seed(own, centre)),
                     "rise": lambda own: spread(per_seed(own, rise)),
@@ -100,8 +100,8 @@ def landscape(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
         ],
         findings=decided(
             below(
-                "At the grid's edge the loss around residual nets is lower than around plain ones "
-                "(powers of ten).",
+                "At the grid's edge the loss around residual nets is lower than "
+                "around plain ones (powers of ten).",
                 twins(rows, rise),
             ),
             below(
