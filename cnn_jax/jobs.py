@@ -293,7 +293,7 @@ def _stop(jobs: Sequence[Any], cluster: Cluster) -> None:
     """Tell jobs to write a checkpoint and end (SIGTERM)."""
     for job in jobs:
         if cluster == "slurm":
-            job.cancel()
+            job.cancel(check=False)
         elif not job.done():
             # submitit would give it one second, then SIGKILL
             os.kill(int(job.job_id), signal.SIGTERM)

@@ -76,7 +76,8 @@ def body(values: flags.FlagValues) -> int:
         with StudyProgress(runs) as progress:
             unfinished = train(values, runs, directory, progress)
     except (Interrupted, KeyboardInterrupt):
-        write(directory, config.name)  # a study that is stopped shows what it has
+        if directory.is_dir():  # a study that is stopped shows what it has
+            write(directory, config.name)
         raise
     write(directory, config.name)
     for event in unfinished:

@@ -139,7 +139,7 @@ def of_stochastic_depth(rows: Sequence[Row]) -> Numbers:
 def of_landscape(rows: Sequence[Row]) -> Numbers:
     """Shape of the landscape around one net."""
     yield "loss of the net (nats)", landscapes.centre(rows)
-    yield "powers of ten to the grid's edge, median", landscapes.rise(rows)
+    yield "power of ten of the loss at the grid's edge, median", landscapes.rise(rows)
     yield "share of the grid with an error of at most half", landscapes.area(rows)
     yield "local minima of the grid", landscapes.minima(rows)
 

@@ -84,7 +84,10 @@ def body(values: flags.FlagValues) -> int:
         write(name, rows[name], directory, config["name"])
     write_summary(rows, directory)
     if not values.run:
-        rows = {"degradation": study_rows(trained_study, directory), **rows}
+        rows = {
+            "degradation": study_rows(trained_study, directory, config["name"]),
+            **rows,
+        }
     write_report(rows, config, shapes, directory)
     return 0
 
@@ -150,10 +153,12 @@ def write_summary(rows: Mapping[str, Sequence[Row]], directory: pathlib.Path) ->
     print(path)
 
 
-def study_rows(study_directory: pathlib.Path, directory: pathlib.Path) -> list[Row]:
+def study_rows(
+    study_directory: pathlib.Path, directory: pathlib.Path, title: str
+) -> list[Row]:
     """What the study's runs came to; the plot of it is drawn in ``directory``."""
     rows, _ = study.collect(study_directory)
-    plots.depth_vs_error(rows, directory, study_directory.name)
+    plots.depth_vs_error(rows, directory, title)
     return rows
 
 

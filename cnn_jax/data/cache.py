@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import socket
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,7 +63,8 @@ class Cache:
           replaces: pattern of the names of entries that this one makes useless.
         """
         for folder in self.folders():
-            partial = folder / f"{name}.{os.getpid()}.tmp"
+            writer = f"{socket.gethostname()}.{os.getpid()}"
+            partial = folder / f"{name}.{writer}.tmp"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with open(partial, "wb") as file:

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 from typing import Any
 
 import flax.serialization
@@ -43,7 +44,8 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
       OSError: the disk is full or the place cannot be written; the old file, if
         there was one, is untouched.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer = f"{socket.gethostname()}.{os.getpid()}"
+    beside = path.with_name(f".{path.name}.{writer}.tmp")
     try:
         with open(beside, "wb") as file:
             file.write(content)

@@ -32,10 +32,10 @@ def centre(rows: Rows) -> float:
 
 
 def rise(rows: Rows) -> float:
-    """Powers of ten between the net's loss and the median of the grid's edge."""
+    """Power of ten of the median loss at the grid's edge (nats)."""
     found = array(rows)
     edge = np.concatenate([found[0], found[-1], found[1:-1, 0], found[1:-1, -1]])
-    return float(np.log10(np.median(edge) / max(centre(rows), 1e-12)))
+    return float(np.log10(max(np.median(edge), 1e-12)))
 
 
 def area(rows: Rows) -> float:
@@ -87,9 +87,9 @@ def landscape(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
         tables=[
             depth_table(
                 rows,
-                "Shape of the landscape: loss of the net (nats), powers of ten from "
-                "there to the grid's edge (median), share of the grid with a training "
-                "error of at most 50 %, local minima among the inner points",
+                "Shape of the landscape: loss of the net (nats), power of ten of "
+                "the loss at the grid's edge (median), share of the grid with a "
+                "training error of at most 50 %, local minima among the inner points",
                 {
                     "loss": lambda own: spread(per_seed(own, centre)),
                     "rise": lambda own: spread(per_seed(own, rise)),
@@ -100,7 +100,8 @@ def landscape(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
         ],
         findings=decided(
             below(
-                "Around residual nets the loss rises less than around plain ones.",
+                "At the grid's edge the loss around residual nets is lower than "
+                "around plain ones (powers of ten).",
                 twins(rows, rise),
             ),
             below(

@@ -88,8 +88,8 @@ def gradients(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
             ),
             Finding(
                 "The gradient vanishes in no plain net: before training its second "
-                "layer's norm is not below that of its last convolution.",
-                smallest >= 1,
+                "layer's norm is not below a tenth of the last convolution's.",
+                smallest >= 0.1,
                 f"The smallest growth of a plain net is {short(smallest)}.",
             )
             if plain
@@ -162,7 +162,7 @@ def grid(rows: Rows, directory: pathlib.Path, settings: Settings) -> Section:
 
     return Section(
         name="grid",
-        title="Shattered gradients of random nets of one input",
+        title="Shattered gradients of random nets",
         question="Is that so in the setting of the paper, too?",
         method="The derivative of randomly initialised dense nets of a single input, "
         "on a grid; its autocorrelation tells white noise (plain nets of many layers) "

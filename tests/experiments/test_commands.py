@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from cnn_jax.train.interrupt import Interrupted
 from experiments import degradation, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -109,6 +110,21 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
         (tmp_path / "study" / name).unlink()
     assert degradation.main([*arguments, "--plot_only"]) == 0
     assert made == {path.name for path in (tmp_path / "study").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("stop", "status"), [(Interrupted(15), 143), (KeyboardInterrupt(), 130)]
+)
+def test_a_study_that_is_stopped_before_its_first_run(
+    tmp_path, monkeypatch, stop, status
+):
+    def execute(*arguments):
+        raise stop
+
+    monkeypatch.setattr("cnn_jax.execution.execute", execute)
+    arguments = [*STUDY, f"--workdir={tmp_path / 'study'}"]
+    assert degradation.main(arguments) == status
+    assert not (tmp_path / "study").exists()
 
 
 def test_plot_only_without_runs_says_so(tmp_path, capsys):

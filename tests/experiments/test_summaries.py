@@ -114,6 +114,8 @@ def test_the_shape_of_a_landscape():
     }
     assert found["loss of the net (nats)"] == 1
     # of 16 squared distances at the edge: four of 4, eight of 5, four of 8
-    assert found["powers of ten to the grid's edge, median"] == pytest.approx(5)
+    assert found[
+        "power of ten of the loss at the grid's edge, median"
+    ] == pytest.approx(5)
     assert found["share of the grid with an error of at most half"] == 21 / 25
     assert found["local minima of the grid"] == 1

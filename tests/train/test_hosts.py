@@ -28,18 +28,14 @@ TIMEOUT = 10  # seconds after which a host that says nothing is lost
 STEPS = 13
 
 
-def config(mode="pmap", **changes):
-    placing = {"mode": mode, "devices": 4, "bn_group_size": 8}
-    placing["host_timeout"] = TIMEOUT
+def config(mode="pmap", **placing):
+    placing = {"mode": mode, "devices": 4, "bn_group_size": 8, **placing}
     return tiny.config(
-        **{
-            "model": {"name": "tests.train.host:Normalised"},
-            "parallel": placing,
-            "steps": STEPS,
-            "batch_size": 8,
-            "eval_batch_size": 12,
-            **changes,
-        }
+        model={"name": "tests.train.host:Normalised"},
+        parallel={"host_timeout": TIMEOUT, **placing},
+        steps=STEPS,
+        batch_size=8,
+        eval_batch_size=12,
     )
 
 
@@ -52,14 +48,13 @@ def stream(tmp_path_factory):
 
 
 @contextlib.contextmanager
-def started(cache, *jobs, count=2, devices=2):
-    """Hosts at work on the jobs; they are gone in the end."""
+def started(cache, *jobs, devices=(2, 2), other=None):
+    """Two hosts at work on the jobs, or the second on another; gone in the end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
@@ -67,15 +62,20 @@ def started(cache, *jobs, count=2, devices=2):
         subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.train.host"),
-                *(f"{index}/{count}@127.0.0.1:{port}", json.dumps(jobs)),
+                *(f"{index}/2@127.0.0.1:{port}", json.dumps(work)),
             ],
             cwd=ROOT,
-            env=environment,
+            env={
+                **environment,
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={number}",
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index in range(count)
+        for index, (work, number) in enumerate(
+            zip((jobs, [other] if other else jobs), devices, strict=True)
+        )
     ]
     try:
         yield running
@@ -215,6 +215,19 @@ def wait_for_row(place, running, step):
         assert all(host.poll() is None for host in running), "ended too early"
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_host_that_nobody_meets_says_so_in_a_line(tmp_path, cache):
+    with started(cache, job(config(host_timeout=2), tmp_path / "run")) as (
+        first,
+        second,
+    ):
+        first.kill()
+        status, said = second.wait(60), second.stderr.read()
+    assert status == 2
+    assert said.startswith("error: parallel.hosts 1/2@127.0.0.1:")
+    assert "not all hosts met within 2 s" in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
