@@ -118,7 +118,7 @@ class Subsampling(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Maps:
-        """From (n, 2h, 2w, c) to (n, h, w, c)."""
+        """From (n, 2h, 2w, c), or one more, to (n, h, w, c)."""
 
         def initial(key, shape):
             return jax.random.uniform(key, shape, jnp.float32, -2.4 / 4, 2.4 / 4)
@@ -126,8 +126,10 @@ class Subsampling(nn.Module):
         channels = (x.shape[-1],)
         coefficient = self.param("coefficient", initial, channels)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
-        n, height, width, maps = x.shape
-        total = x.reshape(n, height // 2, 2, width // 2, 2, maps).sum((2, 4))
+        n, rows, columns, maps = x.shape
+        # a last row or column without a neighbour is dropped
+        even = x[:, : rows // 2 * 2, : columns // 2 * 2]
+        total = even.reshape(n, rows // 2, 2, columns // 2, 2, maps).sum((2, 4))
         shape = (1, 1, 1, *channels)
         scale, shift = coefficient.reshape(shape), bias.reshape(shape)
         return total * scale.astype(self.dtype) + shift.astype(self.dtype)
