@@ -141,7 +141,7 @@ class _Watch:
         for run in self.runs:
             result = execution.directory_of(run, directory).result()
             if result is not None:
-                self._tell(_ended(run, result, "skipped"))
+                self._tell(execution.ended(run, result, "skipped"))
 
     def left(self) -> list[Run]:
         """Runs that have not ended."""
@@ -167,7 +167,7 @@ class _Watch:
             result = place.result()
             rows = place.rows() if result is None else []
             if result is not None:
-                self._tell(_ended(run, result, "finished"))
+                self._tell(execution.ended(run, result, "finished"))
             elif rows and rows[-1]["step"] != self._step(run):
                 self._tell(Event(run, rows[-1]["step"], rows[-1]))
 
@@ -202,12 +202,6 @@ class _Watch:
     def _tell(self, event: Event) -> None:
         self.events[event.run] = event
         self.report(event)
-
-
-def _ended(run: Run, result: dict[str, Any], status: str) -> Event:
-    if result["status"] == "finished":
-        return Event(run, run.config["steps"], result, status)
-    return Event(run, 0, None, result["status"], result["message"])
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
