@@ -284,7 +284,10 @@ def _work_together(
                     told = True
                     for process in processes:
                         process.terminate()  # SIGTERM: a checkpoint, then the end
-                for receiver in multiprocessing.connection.wait(open_ends, 0.1):
+                ready = multiprocessing.connection.wait(open_ends, 0.1)
+                if not ready and not any(process.is_alive() for process in processes):
+                    break  # a child of theirs has a pipe open still
+                for receiver in ready:
                     try:
                         event = receiver.recv()
                     except (EOFError, OSError):  # at, or within, its last words
