@@ -79,6 +79,20 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
+    """What a process that computes for a command does first, as the command did.
+
+    Args:
+      cores: to keep to, where the system can; () for those that it has.
+      keep_compiled: whether compiled programs are kept on disk.
+    """
+    if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, cores)
+    heap.keep()
+    if keep_compiled:
+        compilation_cache.enable()
+
+
 def execute(
     runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int = 1
 ) -> list[Event]:
@@ -313,11 +327,7 @@ def _worker(
     keep_compiled: bool,
 ) -> None:
     """The body of a worker process, which keeps to its own cores."""
-    if hasattr(os, "sched_setaffinity"):  # not on macOS
-        os.sched_setaffinity(0, cores)
-    heap.keep()
-    if keep_compiled:
-        compilation_cache.enable()
+    prepare_process(cores, keep_compiled)
     parent = os.getppid()
     reported = 0.0
 

@@ -65,12 +65,16 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
 def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
     """What they say is longer than a pipe holds, and the parent does not listen."""
     model = {"name": "tests.test_execution:Wordy", "words": (1,) * 100_000}
-    runs = small_study(run={"model": model}, seeds=(0,))
+    runs = small_study(run={"model": model, "log_every": 1}, seeds=(0,))
     killed = []
 
     def report(event):
-        if not killed:
-            time.sleep(1.0)
+        if not killed and event.step >= 1:
+            place, deadline = execution.directory_of(event.run, tmp_path), 30
+            while len(place.rows()) < 2 and deadline > 0:
+                time.sleep(0.1)
+                deadline -= 0.1
+            time.sleep(0.5)  # it is telling of the second row now
             for worker in multiprocessing.active_children():
                 worker.kill()
                 killed.append(worker)

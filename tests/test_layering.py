@@ -19,7 +19,7 @@ ALLOWED = {
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
     "execution": {"study", "train", "data", "compilation_cache", "heap"},
-    "jobs": {"execution", "study", "train", "selfcheck"},
+    "jobs": {"compilation_cache", "execution", "study", "train", "selfcheck"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},
