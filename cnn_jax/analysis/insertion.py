@@ -120,15 +120,16 @@ def insert(
     trees = {name: {"base": tree} for name, tree in variables.items()}
     maps = site_outputs(model, variables, batches, site)
     for number in range(1, count + 1):
-        norm = functools.partial(model.norm, momentum=0.0, groups=1)
-        block = inserted_block(maps.shape[-1], residual, norm)
-        own = block.init(jax.random.fold_in(key, number), maps[:1], train=False)
         if how == "plain_identity":
-            own = _identity(own, maps)
-        output, changed = block.apply(own, maps, train=True, mutable=["batch_stats"])
+            own = identity(maps, model.norm().epsilon)
+        else:
+            norm = functools.partial(model.norm, momentum=0.0, groups=1)
+            block = inserted_block(maps.shape[-1], residual, norm)
+            own = block.init(jax.random.fold_in(key, number), maps[:1], train=False)
+            maps, changed = block.apply(own, maps, train=True, mutable=["batch_stats"])
+            own = {**own, **changed}
         trees["params"][f"inserted{number}"] = own["params"]
-        trees["batch_stats"][f"inserted{number}"] = changed["batch_stats"]
-        maps = output
+        trees["batch_stats"][f"inserted{number}"] = own["batch_stats"]
     return longer, jax.device_get(trees)
 
 
@@ -167,16 +168,31 @@ def _site_output(
     return seen[site]
 
 
-def _identity(variables: Variables, maps: Array) -> Variables:
-    """A plain block's variables that make it the identity of ``maps``."""
+def identity(
+    maps: Float[Array, "images rows columns maps"], epsilon: float
+) -> Variables:
+    """Variables that make a plain block of two layers the identity of some maps.
+
+    Each kernel passes its channel on, and each batch norm undoes itself: its scale
+    and bias are the running statistics that it divides and subtracts by.
+
+    Args:
+      maps: what the block is given, not negative.
+      epsilon: of its batch norm.
+
+    Returns:
+      'params' and 'batch_stats'; the variance is the unbiased one, as batch norm
+      keeps it.
+    """
     channels = maps.shape[-1]
     kernel = jnp.zeros((3, 3, channels, channels)).at[1, 1].set(jnp.eye(channels))
-    mean, var = maps.mean((0, 1, 2)), maps.var((0, 1, 2))
-    params = {}
+    mean, var = maps.mean((0, 1, 2)), maps.var((0, 1, 2), ddof=1)
+    params, stats = {}, {}
     for layer in ("1", "2"):
         params[f"conv{layer}"] = {"kernel": kernel}
-        params[f"bn{layer}"] = {"scale": jnp.sqrt(var + 1e-5), "bias": mean}
-    return {**variables, "params": params}
+        params[f"bn{layer}"] = {"scale": jnp.sqrt(var + epsilon), "bias": mean}
+        stats[f"bn{layer}"] = {"mean": mean, "var": var}
+    return {"params": params, "batch_stats": stats}
 
 
 def changed_logits(

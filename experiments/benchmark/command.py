@@ -29,9 +29,12 @@ import importlib.metadata
 import importlib.util
 import itertools
 import json
+import os
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import jax
@@ -164,6 +167,8 @@ def step_rows(
 ) -> list[Row]:
     """Rows of a case, one a contender; None stands for what was not measured.
 
+    Ratios and shares are None too where this package failed half-way.
+
     Args:
       one: the case.
       summary: of its network.
@@ -191,19 +196,19 @@ def step_rows(
         row |= dict.fromkeys(FIGURES)
         if not measured.reason:
             seconds = measured.median
-            peak = max(ours.peak_rates)
             row |= {
                 "step": seconds,
                 "step_range": [min(measured.seconds), max(measured.seconds)],
                 "images_per_second": one.batch / seconds,
                 "memory": measured.memory,
                 "flops": operations / seconds,
-                "peak_flops": peak,
-                "share_of_peak": operations / seconds / peak,
             }
+            if not ours.reason:
+                peak = max(ours.peak_rates)
+                row |= {"peak_flops": peak, "share_of_peak": row["flops"] / peak}
             if measured.contender != "torch":  # which compiles nothing
                 row["compile"] = measured.compile_seconds
-            if measured is not ours:
+            if measured is not ours and not ours.reason:
                 single = [
                     theirs / own
                     for theirs, own in zip(measured.seconds, ours.seconds, strict=True)
@@ -299,7 +304,7 @@ def _steps_table(rows: Sequence[Row]) -> Table:
                 "" if compiled is None else f"{compiled:.1f}",
                 f"{row['memory'] / 2**20:,.0f}",
                 f"{row['flops'] / 1e9:,.1f}",
-                f"{row['share_of_peak']:.1%}",
+                "" if row["share_of_peak"] is None else f"{row['share_of_peak']:.1%}",
                 _ratio(row),
             )
         table.add_row(*which, row["contender"], *cells)
@@ -380,4 +385,14 @@ def _version(package: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return launch.run(body, define, __doc__, argv)
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        return launch.run(body, define, __doc__, argv)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End on a signal as on an error: by way of those who end the children."""
+    os.write(sys.__stderr__.fileno(), b"stopped by SIGTERM\n")  # print may be busy
+    sys.exit(128 + number)

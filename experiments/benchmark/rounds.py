@@ -6,6 +6,7 @@ round: what else the machine does meets all of them, and a ratio compares blocks
 that lie next to each other.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -16,6 +17,7 @@ import resource
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -109,9 +111,10 @@ class Child:
     def __enter__(self) -> "Child":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, kind: Any, *rest: Any) -> None:
         self._connection.close()  # a child that waits for a request ends
-        self._process.join(5)
+        # After an error or a signal it may be at work, for minutes.
+        self._process.join(0 if kind else 5)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -164,7 +167,8 @@ def measure(
       seconds: length of a block, about.
 
     Returns:
-      A `Measurement` for each contender.
+      A `Measurement` for each contender. Once this package fails, the peers stop
+      too: there is nothing left to compare them with.
 
     Raises:
       ConfigError: the case cannot be run here.
@@ -173,11 +177,11 @@ def measure(
     children: dict[str, Child] = {}
     steps: dict[str, int] = {}
     every = case.dispatch
-    try:
+    with contextlib.ExitStack() as stack:
         for one in found:
             try:
                 child = Child(_serve, one.contender, case, len(found) > 1)
-                children[one.contender] = child
+                children[one.contender] = stack.enter_context(child)
                 one.parameters, one.compile_seconds, step = child.ask()
                 block = max(1, math.ceil(min(seconds / step, MOST_STEPS) / every))
                 steps[one.contender] = block * every
@@ -188,18 +192,18 @@ def measure(
             except (NoPeer, ChildError) as error:
                 one.reason = str(error)
                 if one is found[0]:
-                    for other in found[1:]:
-                        other.reason = f"{OURS} could not be measured"
-                    return found
+                    break
         for _ in range(rounds):
             for one in found:
-                _attempt(one, _block, children, steps)
+                if not found[0].reason:
+                    _attempt(one, _block, children, steps)
             _attempt(found[0], _peak, children, case)
         for one in found:
-            _attempt(one, _read_memory, children)
-    finally:
-        for child in children.values():
-            child.__exit__()
+            if one.seconds:
+                _attempt(one, _read_memory, children)
+    for other in found[1:]:
+        if not other.seconds and not other.reason:
+            other.reason = f"{OURS} could not be measured"
     return found
 
 
@@ -229,18 +233,22 @@ def _read_memory(one: Measurement, child: Child) -> None:
 
 
 def _answer(connection: Any, produce: Any) -> bool:
-    """Send what a function returns, or how it failed; whether it went well."""
+    """Send what a function returns, or how it failed; whether to go on."""
+    status = "ok"
     try:
-        connection.send(("ok", produce()))
-        return True
+        answer = produce()
     except names.ConfigError as error:
-        connection.send(("config", str(error)))
+        status, answer = "config", str(error)
     except NoPeer as error:
-        connection.send(("no peer", str(error)))
+        status, answer = "no peer", str(error)
     except Exception as error:  # of any framework: it becomes a line of the table
         first_line, *_ = str(error).split("\n")
-        connection.send(("failed", f"{type(error).__name__}: {first_line}"))
-    return False
+        status, answer = "failed", f"{type(error).__name__}: {first_line}"
+    try:
+        connection.send((status, answer))
+    except OSError:  # nobody waits for it any more
+        return False
+    return status == "ok"
 
 
 def _call(connection: Any, function: str, arguments: Sequence[Any]) -> None:
@@ -286,13 +294,18 @@ def _serve(connection: Any, name: str, case: Case, shared: bool) -> None:
     while going:
         try:
             request, *arguments = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         going = _answer(connection, functools.partial(requests[request], *arguments))
 
 
 def _prepare_child() -> None:
-    """What is compiled is compiled here, not read from a cache; memory is kept."""
+    """What is compiled is compiled here, not read from a cache; memory is kept.
+
+    And it ends with its parent, also if that is killed while this one compiles.
+    """
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
     import jax
 
     from cnn_jax import heap
@@ -302,6 +315,13 @@ def _prepare_child() -> None:
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
     jax.config.update("jax_enable_compilation_cache", False)
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _memory(key: str) -> int:

@@ -1,5 +1,6 @@
 """Networks of eight layers and a batch, for tests of analyses."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,19 +13,27 @@ IMAGE = (4, 4, 1)
 
 
 def build(family: str = "residual", **fields: Any) -> tuple[Any, Any]:
-    """A net whose batch norms have scales and statistics of their own."""
+    """A net whose batch norms have scales and statistics of their own.
+
+    It is alive: every output differs between images.
+    """
     shortcut = "none" if family == "plain" else "A"
     fields = {"depth": 8, "widths": (2, 2, 4), "shortcut": shortcut, **fields}
     net = models.create("cifar_resnet", 3, **fields)
-    variables = net.init(jax.random.key(0), jnp.zeros((1, *IMAGE)), train=False)
-    rng = np.random.default_rng(0)
+    variables = net.init(jax.random.key(1), jnp.zeros((1, *IMAGE)), train=False)
+    rng = np.random.default_rng(5)
 
     def vary(leaf: Any) -> Any:
         if leaf.ndim > 1:
             return leaf
         return jnp.asarray(leaf + rng.uniform(0.1, 0.5, leaf.shape), jnp.float32)
 
-    return net, jax.tree.map(vary, variables)
+    variables = jax.tree.map(vary, variables)
+    outputs = jax.jit(functools.partial(net.apply, train=False))(
+        variables, batch()["image"]
+    )
+    assert outputs.std(0).min() > 1e-2, "a dead net: tests of it could not fail"
+    return net, variables
 
 
 def batch(size: int = 4) -> dict[str, jax.Array]:

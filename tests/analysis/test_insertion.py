@@ -1,5 +1,7 @@
 """Inserted layers: the identity where it is promised, and training that goes on."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 from cnn_jax.analysis import insertion
+from cnn_jax.models.layers import BatchNorm
 from cnn_jax.names import ConfigError
 from cnn_jax.train.losses import softmax_cross_entropy
 from cnn_jax.train.optimizer import sgd
@@ -36,7 +39,7 @@ def test_plain_layers_are_the_identity_to_rounding_or_not_at_all():
     net, variables = nets.build("plain")
     longer, more = insert(net, variables, "plain_identity")
     _, largest = insertion.changed_logits(net, variables, longer, more, [nets.batch(6)])
-    assert largest < 1e-4
+    assert largest < 1e-5
     longer, more = insert(net, variables, "plain_he")
     changed, largest = insertion.changed_logits(
         net, variables, longer, more, [nets.batch(6)]
@@ -45,16 +48,41 @@ def test_plain_layers_are_the_identity_to_rounding_or_not_at_all():
     assert largest > 1e-2
 
 
-def test_inserted_layers_have_the_statistics_of_what_they_see():
+@pytest.mark.parametrize("count", [2, 50])
+def test_a_plain_block_of_identity_puts_out_what_it_is_given(count):
+    """To rounding: batch norm keeps the unbiased variance, of 8 numbers as of 200."""
+    rng = np.random.default_rng(0)
+    # The last channel is never on.
+    maps = rng.uniform(0, 3, (count, 2, 2, 3)) * [1.0, 0.01, 0.0]
+    maps = jnp.array(maps, jnp.float32)
+    for epsilon in (1e-5, 1e-2):
+        norm = functools.partial(BatchNorm, epsilon=epsilon)
+        block = insertion.inserted_block(3, False, norm)
+        own = insertion.identity(maps, epsilon)
+        found = block.apply(own, maps, train=False)
+        np.testing.assert_allclose(found, maps, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["plain_identity", "plain_he", "residual"])
+def test_inserted_layers_have_the_statistics_of_what_they_see(how):
     net, variables = nets.build("plain")
     maps = insertion.site_outputs(net, variables, [nets.batch(6)], SITE)
     assert maps.shape == (5, 2, 2, 2)
-    _, more = insert(net, variables, "plain_identity")
+    assert float(maps.std((0, 1, 2)).min()) > 1e-2
+    _, more = insert(net, variables, how)
     for block in ("inserted1", "inserted2"):
-        stats = more["batch_stats"][block]["bn2"]
-        np.testing.assert_allclose(
-            stats["mean"], maps.mean((0, 1, 2)), rtol=1e-4, atol=1e-6
+        if how == "plain_he" and block == "inserted2":
+            continue  # it sees what the first one makes of the maps
+        kernel = more["params"][block]["conv1"]["kernel"]
+        seen = jax.lax.conv_general_dilated(
+            maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
+        stats = more["batch_stats"][block]["bn1"]
+        for name, value in (
+            ("mean", seen.mean((0, 1, 2))),
+            ("var", seen.var((0, 1, 2), ddof=1)),
+        ):
+            np.testing.assert_allclose(stats[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_inserted_is_the_network_itself():

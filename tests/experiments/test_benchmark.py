@@ -1,7 +1,12 @@
 """The benchmark: what it times is the same net everywhere, and its sums are right."""
 
+import contextlib
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -243,6 +248,9 @@ class Unmeasured:
             raise rounds.ChildError("the process ended with status -9")
         return {"start": (61_706, 2.0, 0.5), "run": (0.5, 1.0)}.get(request, 7)
 
+    def __enter__(self):
+        return self
+
     def __exit__(self, *error):
         pass
 
@@ -286,14 +294,81 @@ def test_a_loss_that_is_not_finite_is_no_measurement(monkeypatch):
     assert "the loss is nan" in ours.reason
 
 
+@pytest.mark.parametrize("rounds_before", [0, 1])
+@pytest.mark.parametrize("failing", ["run", "peak", "memory"])
+def test_when_ours_fails_the_peers_stop_and_nothing_is_compared(
+    failing, rounds_before, monkeypatch, capsys, tmp_path
+):
+    if failing == "memory":  # which is asked for once
+        rounds_before = 0
+    asked = []
+
+    class Failing(Unmeasured):
+        def ask(self, request="start", *rest):
+            asked.append((self.name, request))
+            this = (rounds.OURS, failing)
+            if asked[-1] == this and asked.count(this) > rounds_before:
+                raise rounds.ChildError("the process ended with status -9")
+            return {"start": (61_706, 2.0, 0.5), "run": (0.5, 1.0)}.get(request, 7)
+
+    monkeypatch.setattr(rounds, "Child", Failing)
+    monkeypatch.setattr(rounds, "machine", lambda: MACHINE)
+    path = tmp_path / "speed.json"
+    given = ["--nets=lenet5_modern", "--peer=flax", "--rounds=3", f"--json={path}"]
+    assert command.main(given) == 0
+    ours, flax = json.loads(path.read_text())["steps"]
+    assert "status -9" in ours["reason"]
+    taken = {"run": rounds_before, "peak": rounds_before + 1, "memory": 3}[failing]
+    assert asked.count(("flax", "run")) == taken
+    assert flax["step"] == (0.5 if taken else None)
+    assert flax["reason"] == ("" if taken else "cnn_jax could not be measured")
+    assert flax["ratio"] is flax["share_of_peak"] is flax["peak_flops"] is None
+    lines = capsys.readouterr().out.splitlines()[2:]  # after the machine's
+    (line,) = (line for line in lines if " flax " in line)
+    assert ("256" if taken else "not measured") in line
+
+
 def test_a_child_that_dies_is_reported():
     with rounds.Child(die) as child, pytest.raises(rounds.ChildError, match="status 7"):
         child.ask("anything")
 
 
-def die(connection):
-    import os
+# A command whose child is at work, and says so.
+AT_WORK = """
+import sys
+from experiments.benchmark import command, rounds
+busy = "import time; print('at work', flush=True); time.sleep(600)"
+rounds.machine = lambda: rounds.in_child("builtins:exec", busy)
+sys.exit(command.main(["--nets=lenet5_modern"]))
+"""
 
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGTERM, 143, "stopped by SIGTERM\n"), (signal.SIGKILL, -9, "")],
+)
+def test_children_end_with_the_command(number, status, said):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    running = [sys.executable, "-c", AT_WORK]
+    with subprocess.Popen(running, **pipes, start_new_session=True) as parent:
+        try:
+            assert parent.stdout.readline() == "at work\n"
+            parent.send_signal(number)
+            # both end when the last process that could write has ended
+            assert parent.communicate(timeout=20) == ("", said)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(parent.pid, signal.SIGKILL)
+        assert parent.returncode == status
+
+
+def test_an_answer_that_nobody_waits_for_ends_the_child(monkeypatch, capfd):
+    monkeypatch.setattr(rounds.Child, "ask", lambda child: None)
+    rounds.in_child("time:sleep", 0)  # the connection is closed before that is done
+    assert capfd.readouterr().err == ""
+
+
+def die(connection):
     os._exit(7)
 
 
