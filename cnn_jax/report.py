@@ -75,13 +75,18 @@ class Finding:
 
     Attributes:
       claim: a sentence that is true or false of the measurements.
-      holds: what they say.
+      holds: what they say; None where they do not decide it.
       evidence: the numbers that decide it.
     """
 
     claim: str
-    holds: bool
+    holds: bool | None
     evidence: str
+
+    @property
+    def verdict(self) -> str:
+        """'yes', 'no' or 'undecided'."""
+        return {True: "yes", False: "no", None: "undecided"}[self.holds]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Analysis:
       of_nets: whether it looks at trained nets at all.
       has_files: ``measure`` also takes the 'directory' for files of its own.
       long: takes longer than other analyses, so it is begun first.
+      version: raised when its code comes to other rows than before, so that rows
+        which are kept from then are measured again.
     """
 
     measure: Callable[..., list[Row]]
@@ -60,6 +62,7 @@ class Analysis:
     of_nets: bool = True
     has_files: bool = False
     long: bool = False
+    version: int = 1
 
 
 ANALYSES: dict[str, Analysis] = {
@@ -70,6 +73,7 @@ ANALYSES: dict[str, Analysis] = {
             (shape.family, shape.depth) == (settings["family"], settings["depth"])
         ),
         long=True,
+        version=2,
     ),
     "gradients": Analysis(measures.measure_gradients, plots_analysis.gradients),
     "shattered": Analysis(measures.measure_shattered, plots_analysis.shattered),
@@ -132,17 +136,23 @@ class Piece:
         return f"{self.analysis}-{self.shape.family}-{self.shape.depth}"
 
     def kept(self) -> list[Row] | None:
-        """The rows, if they have been made of these runs with these settings."""
+        """The rows, if this version made them of these runs with these settings."""
         try:
             found = json.loads((self.directory / f"{self.name}.json").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return found["rows"] if found["made_of"] == self.made_of() else None
+            made_of, rows = found["made_of"], found["rows"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None  # none, or not ours
+        return rows if made_of == self.made_of() else None
 
     def made_of(self) -> dict[str, Any]:
         """What the rows depend on, as JSON gives it back."""
         runs = {run: trained.fingerprint(run) for run in self.shape.runs}
-        return json.loads(json.dumps({"settings": dict(self.settings), "runs": runs}))
+        found = {
+            "version": ANALYSES[self.analysis].version,
+            "settings": dict(self.settings),
+            "runs": runs,
+        }
+        return json.loads(json.dumps(found))
 
     def make(self) -> list[Row]:
         """Measure, keep the rows and return them.

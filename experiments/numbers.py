@@ -74,18 +74,78 @@ def percent(values: Values) -> str:
     return mean if len(scaled) < 2 else f"{mean} ± {statistics.stdev(scaled):.2f}"
 
 
+def paired(low: Values, high: Values, equal: bool = False) -> bool | None:
+    """Whether one mean lies below the other, from the differences seed by seed.
+
+    Args:
+      low: values of the seeds that should be lower.
+      high: those of the same seeds that should be higher.
+      equal: equal means count too.
+
+    Returns:
+      None, undecided, where the mean difference is within its standard error, or
+      of a single seed.
+
+    Raises:
+      ValueError: not as many seeds on both sides.
+    """
+    differences = [higher - lower for lower, higher in zip(low, high, strict=True)]
+    if len(differences) < 2:
+        return None
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return _decide(statistics.fmean(differences), error, equal)
+
+
+def unpaired(low: Values, high: Values) -> bool | None:
+    """Whether one mean lies below the other, where seeds have nothing in common.
+
+    Args:
+      low: values of the seeds that should be lower.
+      high: values that should be higher, of as many seeds or not.
+
+    Returns:
+      None, undecided, where the difference of the means is within its standard
+      error, or one of them is of a single seed.
+    """
+    if min(len(low), len(high)) < 2:
+        return None
+    error = math.sqrt(
+        statistics.variance(low) / len(low) + statistics.variance(high) / len(high)
+    )
+    return _decide(statistics.fmean(high) - statistics.fmean(low), error)
+
+
+def _decide(difference: float, error: float, equal: bool = False) -> bool | None:
+    if difference == error == 0:
+        return equal
+    if abs(difference) <= error:
+        return None
+    return difference > 0
+
+
+def _together(verdicts: Mapping[str, bool | None]) -> tuple[bool | None, str]:
+    """The verdict on all cases, and the cases that stand in the way of a yes."""
+    failing = [case for case, verdict in verdicts.items() if verdict is False]
+    open_ = [case for case, verdict in verdicts.items() if verdict is None]
+    where = ""
+    for cases, what in ((failing, "Not so at"), (open_, "Undecided at")):
+        if 0 < len(cases) < len(verdicts):
+            where += f" {what} {', '.join(cases)}."
+    return False if failing else None if open_ else True, where
+
+
 def below(
     claim: str,
     pairs: Mapping[str, tuple[Values, Values]],
     write: Callable[[Values], str] = spread,
     equal: bool = False,
 ) -> Finding | None:
-    """Whether one mean lies below the other in every case.
+    """Whether one mean lies below the other in every case (see `paired`).
 
     Args:
       claim: what is claimed.
       pairs: by case ('56 layers'), values of the seeds that should be lower and of
-        those that should be higher.
+        those that should be higher, the same seeds in the same order.
       write: how values are written.
       equal: equal means bear the claim out too.
 
@@ -94,25 +154,20 @@ def below(
     """
     if not pairs:
         return None
-
-    def holds(low: Values, high: Values) -> bool:
-        lower, higher = statistics.fmean(low), statistics.fmean(high)
-        return lower < higher or (equal and lower == higher)
-
-    verdicts = [holds(low, high) for low, high in pairs.values()]
+    holds, where = _together(
+        {case: paired(low, high, equal) for case, (low, high) in pairs.items()}
+    )
     cases = "; ".join(
         f"{case}: {write(low)} against {write(high)}"
         for case, (low, high) in pairs.items()
     )
-    failing = [case for case, good in zip(pairs, verdicts, strict=True) if not good]
-    where = f" Not so at {', '.join(failing)}." if 0 < len(failing) < len(pairs) else ""
-    return Finding(claim, not failing, f"{cases}.{where}")
+    return Finding(claim, holds, f"{cases}.{where}")
 
 
 def ascending(
     claim: str, cases: Mapping[str, Values], write: Callable[[Values], str] = spread
 ) -> Finding | None:
-    """Whether means rise from each case to the next.
+    """Whether means rise from each case to the next (see `unpaired`).
 
     Args:
       claim: what is claimed.
@@ -124,10 +179,14 @@ def ascending(
     """
     if len(cases) < 2:
         return None
-    means = [statistics.fmean(values) for values in cases.values()]
-    rises = all(low < high for low, high in itertools.pairwise(means))
+    holds, where = _together(
+        {
+            f"{low} to {high}": unpaired(cases[low], cases[high])
+            for low, high in itertools.pairwise(cases)
+        }
+    )
     listed = "; ".join(f"{case}: {write(values)}" for case, values in cases.items())
-    return Finding(claim, rises, f"{listed}.")
+    return Finding(claim, holds, f"{listed}.{where}")
 
 
 def decided(*findings: Finding | None) -> list[Finding]:

@@ -11,6 +11,7 @@ and SVG) of each analysis, and the main numbers of all (``summary.csv``) into
 """
 
 import csv
+import itertools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,7 @@ def body(values: flags.FlagValues) -> int:
     if values.study and values.run:
         raise ConfigError("--study and --run exclude each other")
     selfcheck.check_backend()
+    missing: list[str] = []
     if values.run:
         shapes = [shape_of(values.run)]
     else:
@@ -74,6 +76,9 @@ def body(values: flags.FlagValues) -> int:
         if not values.study:
             train(config["study"], trained_study, values.workers)
         shapes = shapes_of(trained_study)
+        missing = left_out(trained_study)
+    if missing:
+        print(f"left out: {', '.join(missing)}", file=sys.stderr)
     pieces = analyses.pieces(config, chosen, shapes, directory / "analyses")
     with counted("analyses", len(pieces)) as progress:
         found = make_all(pieces, values.workers, progress)
@@ -88,7 +93,7 @@ def body(values: flags.FlagValues) -> int:
             "degradation": study_rows(trained_study, directory, config["name"]),
             **rows,
         }
-    write_report(rows, config, shapes, directory)
+    write_report(rows, config, shapes, directory, missing)
     return 0
 
 
@@ -122,6 +127,27 @@ def shapes_of(directory: pathlib.Path) -> list[Shape]:
     if not found:
         raise ConfigError(f"{directory} holds no finished runs of a study")
     return [Shape(*key, tuple(runs)) for key, runs in found.items()]
+
+
+def left_out(directory: pathlib.Path) -> list[str]:
+    """Runs of a study that are not looked at, as 'plain-56-seed1 (diverged)'.
+
+    Any family, depth and seed that the study has are expected together.
+    """
+    status = {
+        f"{row['family']}-{row['depth']}-seed{row['seed']}": row["status"]
+        for row in study.collect(directory)[0]
+    }
+    there = [path.name for path in (directory / "runs").glob("*-*-seed*")]
+    families, depths, seeds = zip(*(n.rsplit("-", 2) for n in there), strict=True)
+    expected = itertools.product(
+        sorted(set(families)), sorted(set(depths), key=int), sorted(set(seeds))
+    )
+    return [
+        f"{name} ({status.get(name, 'not finished')})"
+        for name in map("-".join, expected)
+        if status.get(name) != "finished"
+    ]
 
 
 def shape_of(run: str) -> Shape:
@@ -167,6 +193,7 @@ def write_report(
     config: Mapping[str, Any],
     shapes: Sequence[Shape],
     directory: pathlib.Path,
+    missing: Sequence[str],
 ) -> None:
     """The page of the analyses that were asked for now."""
     made = [
@@ -184,7 +211,8 @@ def write_report(
         for shape, run in nets
     ]
     path = directory / "report.html"
-    report.write(page(config, made, [run for _, run in nets], labels), path)
+    runs = [run for _, run in nets]
+    report.write(page(config, made, runs, labels, missing), path)
     print(path)
 
 

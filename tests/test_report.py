@@ -44,6 +44,7 @@ def page(figure):
         findings=[
             report.Finding("Residual is below plain.", True, "1.0 against 2.0"),
             report.Finding("Deeper is better.", False, "3.0 against 2.0"),
+            report.Finding("So it is everywhere.", None, "2.0 against 2.1"),
         ],
         remark="Small nets.",
     )
@@ -91,6 +92,7 @@ def test_the_page_says_everything_and_its_tags_nest(page):
         *("12.345 ± 0.678", "Mean ± std of 3 seeds.", "Small nets."),
         *("Residual is below plain. Yes. 1.0 against 2.0", '"x": "</pre><b>"'),
         "Deeper is better. No. 3.0 against 2.0",
+        "So it is everywhere. Undecided. 2.0 against 2.1",
     ):
         assert words in text
     assert "b" not in read.tags  # nothing of the text became a tag

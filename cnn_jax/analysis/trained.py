@@ -212,7 +212,10 @@ def kind(program: Program) -> tuple[str, int]:
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """What tells a run's newest checkpoint from any other: the SHA-256 of its state.
+    """What tells a run's newest checkpoint from any other: a SHA-256.
+
+    It covers the step, the state and the notes saved with it. Among these is how
+    long the run has taken, so runs through the same states differ in it too.
 
     Returns:
       It, as the file's header says; '' where there is no readable checkpoint.

@@ -19,7 +19,15 @@ from experiments.numbers import (
     spread,
 )
 from experiments.sections.papers import HUANG, VEIT
-from experiments.sections.rows import Rows, Settings, depth_table, of, seeds, twins
+from experiments.sections.rows import (
+    Rows,
+    Settings,
+    counted,
+    depth_table,
+    of,
+    seeds,
+    twins,
+)
 
 
 def lesions(rows: Rows, directory: pathlib.Path, settings: Settings) -> Section:
@@ -109,9 +117,14 @@ def paths(rows: Rows, directory: pathlib.Path, settings: Settings) -> Section:
         tables=[
             Table(
                 f"Mean length of a path, in branches; {seeds(rows)}.",
-                ("net", "of all paths", "weighted by gradient"),
+                ("net", *counted(rows), "of all paths", "weighted by gradient"),
                 [
-                    (f"residual, {case}", short(every[0]), spread(weighted))
+                    (
+                        f"residual, {case}",
+                        *(str(len(every)) for _ in counted(rows)),
+                        short(every[0]),
+                        spread(weighted),
+                    )
                     for case, (weighted, every) in cases.items()
                 ],
             )

@@ -1,5 +1,6 @@
 """The page of `experiments.why_resnets_work`: introduction, facts, sections."""
 
+import collections
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ def page(
     sections: Sequence[Section],
     runs: Sequence[Mapping[str, Any]],
     nets: Rows,
+    missing: Sequence[str] = (),
 ) -> Report:
     """The whole report.
 
@@ -25,12 +27,13 @@ def page(
       sections: what was found.
       runs: the config of each run that was looked at.
       nets: 'family', 'depth' and 'seed' of each.
+      missing: runs of the study that could not be looked at.
 
     Returns:
       The page as data.
     """
     findings = [finding for section in sections for finding in section.findings]
-    true = sum(finding.holds for finding in findings)
+    verdicts = collections.Counter(finding.verdict for finding in findings)
     families = sorted({row["family"] for row in nets})
     introduction = [
         "He et al. (2015) showed that adding layers to a plain network makes its "
@@ -40,7 +43,10 @@ def page(
         "what the loss around it looks like.",
         "Every yes and no on this page is computed from the numbers beside it; the "
         "papers' claims are put as questions to the nets at hand. "
-        f"Here {true} of {len(findings)} hold.",
+        "A comparison is undecided where the mean difference of the seeds is within "
+        "its standard error, or where there is but one seed. "
+        f"Here {verdicts['yes']} of {len(findings)} claims hold, {verdicts['no']} do "
+        f"not, and {verdicts['undecided']} are undecided.",
     ]
     facts = {
         "nets": f"{' and '.join(families)}; "
@@ -52,6 +58,8 @@ def page(
         "computed on": f"{jax.default_backend()}, "
         + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES),
     }
+    if missing:
+        facts["left out"] = ", ".join(missing)
     analyses = {
         name: value for name, value in config.items() if name not in ("name", "study")
     }

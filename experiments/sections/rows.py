@@ -16,13 +16,27 @@ Rows = Sequence[Row]
 
 
 def seeds(rows: Rows) -> str:
-    """'mean ± sample standard deviation of 3 seeds'."""
-    count = len({row["seed"] for row in rows})
+    """'mean ± sample standard deviation of 3 seeds', of each family and depth."""
+    counts = {count_of(own) for own in by(rows, "family", "depth").values()}
+    if counts == {1}:
+        return "one seed, so without a spread"
+    if len(counts) == 1:
+        return f"mean ± sample standard deviation of {min(counts)} seeds"
     return (
-        f"mean ± sample standard deviation of {count} seeds"
-        if count > 1
-        else "one seed, so without a spread"
+        f"mean ± sample standard deviation of {min(counts)} to {max(counts)} seeds, "
+        "see the column"
     )
+
+
+def count_of(rows: Rows) -> int:
+    """How many seeds there are."""
+    return len({row["seed"] for row in rows})
+
+
+def counted(rows: Rows) -> dict[str, Callable[[list[Row]], str]]:
+    """A column with the number of seeds, if it is not the same for all nets."""
+    counts = {count_of(own) for own in by(rows, "family", "depth").values()}
+    return {"seeds": lambda own: str(count_of(own))} if len(counts) > 1 else {}
 
 
 def of(rows: Rows, **columns: Any) -> list[Row]:
@@ -31,11 +45,18 @@ def of(rows: Rows, **columns: Any) -> list[Row]:
 
 
 def twins(rows: Rows, value: Any) -> dict[str, tuple[Values, Values]]:
-    """Values of the residual net and its plain twin, at each depth that has both."""
+    """Values of the residual net and its plain twin, at each depth that has both.
+
+    Twins have the same seed; one whose twin is missing is left out.
+    """
     found = {}
     for depth, own in by(rows, "depth").items():
         residual, plain = of(own, family="residual"), of(own, family="plain")
-        if residual and plain:
+        both = {row["seed"] for row in residual} & {row["seed"] for row in plain}
+        residual, plain = (
+            [row for row in side if row["seed"] in both] for side in (residual, plain)
+        )
+        if both:
             found[f"{depth} layers"] = (
                 per_seed(residual, value),
                 per_seed(plain, value),
@@ -65,7 +86,11 @@ def depth_table(
       rows: of the analysis.
       caption: what the table shows; the number of seeds is added.
       columns: header to a cell, from the rows of a family and depth.
+
+    Returns:
+      The table, with a column of the number of seeds where nets differ in it.
     """
+    columns = {**counted(rows), **columns}
     return Table(
         f"{caption}; {seeds(rows)}.",
         ("net", *columns),

@@ -110,10 +110,12 @@ def shattered(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
         name="shattered",
         title="Shattered gradients",
         question="Do gradients at nearby images resemble each other?",
-        method="Cosine of the loss gradients by the image, at an image and where it "
-        "has been moved by a fraction of its norm in a random direction, averaged "
-        "over images. Gradients that resemble noise ('shattered') change wherever "
-        "one looks.",
+        method="The output of an image's own class is differentiated by the image, in "
+        "evaluation mode (at initialisation with a training batch's batch-norm "
+        "statistics): the cosine of that gradient at the image and where the image has "
+        "been moved by a fraction of its norm in a random direction, averaged over "
+        "images. Gradients that resemble noise ('shattered') change wherever one "
+        "looks.",
         sources=[BALDUZZI],
         figures=[
             Figure(

@@ -1,5 +1,6 @@
 """Sections on training error: the degradation, and inserted layers."""
 
+import math
 import pathlib
 import statistics
 
@@ -116,7 +117,7 @@ def insertion(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
     no_worse = all(
         statistics.fmean(own)
         <= statistics.fmean(control)
-        + (statistics.stdev(control) if len(control) > 1 else 0.0)
+        + (statistics.stdev(control) if len(control) > 1 else math.nan)
         for own, control in later.values()
     )
     evidence = "; ".join(
@@ -186,7 +187,7 @@ def insertion(rows: Rows, directory: pathlib.Path, settings: Settings) -> Sectio
             Finding(
                 f"{last} steps later it has done no harm: its mean training error is "
                 "at most one standard deviation above the control's.",
-                no_worse,
+                no_worse if all(len(c) > 1 for _, c in later.values()) else None,
                 f"{evidence}.",
             ),
             below(

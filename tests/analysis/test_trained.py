@@ -90,6 +90,20 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_in_place(
     assert trained.fingerprint(copy) == ""
 
 
+def test_a_fingerprint_covers_step_state_and_notes(tmp_path):
+    found = set()
+    for name, step, state, notes in (
+        *(("a", 3, 1.0, 5), ("b", 3, 1.0, 5), ("c", 4, 1.0, 5)),
+        *(("d", 3, 2.0, 5), ("e", 3, 1.0, 6)),
+    ):
+        directory = tmp_path / name
+        directory.mkdir()
+        state = {"w": np.float32(state)}
+        checkpoint.save(directory / "checkpoints", step, state, {"seconds": notes})
+        found.add(trained.fingerprint(directory))
+    assert len(found) == 4
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         trained.load(tmp_path)

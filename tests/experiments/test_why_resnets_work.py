@@ -1,6 +1,7 @@
 """The command on nets of eight layers: everything is written, nothing done twice."""
 
 import csv
+import dataclasses
 import itertools
 import json
 
@@ -215,6 +216,50 @@ def test_rows_of_other_runs_or_settings_are_not_taken(done):
         Piece("responses", Shape("plain", 20, runs), settings, kept),
     ):
         assert other.kept() is None
+
+
+def test_rows_of_earlier_code_or_of_another_program_are_not_taken(
+    tmp_path, monkeypatch
+):
+    settings = {"depths": (2,), "width": 3, "points": 4, "beta": 0.1}
+    settings |= {"seeds": 1, "lags": 2}
+    piece = Piece("grid", Shape("", 0, ()), settings, tmp_path)
+    rows = piece.make()
+    assert piece.kept() == rows
+    kept = tmp_path / "grid.json"
+    text = kept.read_text()
+    for foreign in ("[]", "{}", '{"rows": []}', '"rows"', "3", "nothing"):
+        kept.write_text(foreign)
+        assert piece.kept() is None
+    kept.write_text(text)
+    changed = dataclasses.replace(ANALYSES["grid"], version=99)
+    monkeypatch.setitem(ANALYSES, "grid", changed)
+    assert piece.kept() is None
+
+
+def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
+    for family, depth, seed in (
+        *(("plain", 8, 0), ("plain", 8, 1), ("plain", 20, 0)),
+        *(("residual", 8, 0), ("residual", 8, 1), ("residual", 20, 0)),
+    ):
+        run = tmp_path / f"runs/{family}-{depth}-seed{seed}"
+        run.mkdir(parents=True)
+        result = {
+            "status": "diverged" if (family, seed) == ("plain", 1) else "finished"
+        }
+        if (family, depth) != ("residual", 20):
+            (run / "result.json").write_text(json.dumps(result))
+    assert why_resnets_work.left_out(tmp_path) == [
+        "plain-8-seed1 (diverged)",
+        "plain-20-seed1 (not finished)",
+        "residual-20-seed0 (not finished)",
+        "residual-20-seed1 (not finished)",
+    ]
+    [*_, shape] = why_resnets_work.shapes_of(tmp_path)
+    assert [path.split("/")[-1] for path in shape.runs] == [
+        "residual-8-seed0",
+        "residual-8-seed1",
+    ]
 
 
 @pytest.mark.parametrize(
