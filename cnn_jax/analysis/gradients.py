@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
@@ -176,8 +175,3 @@ def _check_same(found: Net, net: Net) -> None:
             "another version or machine; train it anew, or take its depth out of "
             "gradients.along_training"
         )
-
-
-def global_norm(rows: Iterable[Row]) -> float:
-    """Norm of the gradient of all layers together."""
-    return float(optax.global_norm([np.float64(r["gradient_norm"]) for r in rows]))
