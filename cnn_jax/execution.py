@@ -12,9 +12,9 @@ convolutions there are slow in groups. Other backends have not been measured.
 import contextlib
 import dataclasses
 import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
-import queue
 import signal
 import time
 import traceback
@@ -79,6 +79,20 @@ def cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
+    """What a process that computes for a command does first, as the command did.
+
+    Args:
+      cores: to keep to, where the system can; () for those that it has.
+      keep_compiled: whether compiled programs are kept on disk.
+    """
+    if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, cores)
+    heap.keep()
+    if keep_compiled:
+        compilation_cache.enable()
+
+
 def execute(
     runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int = 1
 ) -> list[Event]:
@@ -124,6 +138,19 @@ def execute(
 def directory_of(run: Run, directory: pathlib.Path) -> RunDirectory:
     """The run directory of a run of the study in ``directory``."""
     return RunDirectory(directory / "runs" / run.name)
+
+
+def ended(run: Run, result: dict[str, Any], status: str) -> Event:
+    """What there is to say of a run that has a result.
+
+    Args:
+      run: the run.
+      result: of its directory.
+      status: the word if it finished: 'finished' or 'skipped'.
+    """
+    if result["status"] == "finished":
+        return Event(run, run.config["steps"], result, status)
+    return Event(run, 0, None, result["status"], result["message"])
 
 
 def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
@@ -173,11 +200,7 @@ def _train_shape(
         place = directory_of(run, directory)
         previous = place.result()
         if previous is not None:
-            status = previous["status"]
-            if status == "finished":
-                report(Event(run, run.config["steps"], previous, "skipped"))
-            else:
-                report(Event(run, 0, None, status, previous["message"]))
+            report(ended(run, previous, "skipped"))
             continue
         try:
             if program is None:
@@ -186,20 +209,11 @@ def _train_shape(
                 if key not in opened:
                     opened[key] = sources.open_source(section)
                 program = Program(run.config, opened[key])
-            result = fit(
-                program,
-                run.seed,
-                place,
-                lambda step, row, run=run: report(Event(run, step, row)),
-            )
-            report(Event(run, run.config["steps"], result, "finished"))
+            report(ended(run, _train(program, run, place, report), "finished"))
         except InUse as error:
             report(Event(run, 0, None, "elsewhere", str(error)))
         except (ConfigError, CheckpointError, Interrupted):
             raise
-        except Diverged as error:
-            place.finish({"status": "diverged", "message": str(error)})
-            report(Event(run, 0, None, "diverged", str(error)))
         except Exception as error:
             with contextlib.suppress(OSError):  # the disk may be what failed
                 failures = directory / "failures"
@@ -210,26 +224,50 @@ def _train_shape(
             report(Event(run, 0, None, "failed", message))
 
 
+def _train(
+    program: Program, run: Run, place: RunDirectory, report: Report
+) -> dict[str, Any]:
+    """Train a run to its end; the result, or the mark that it has diverged."""
+    try:
+        return fit(
+            program,
+            run.seed,
+            place,
+            lambda step, row: report(Event(run, step, row)),
+        )
+    except Diverged as error:
+        mark = {"status": "diverged", "message": str(error)}
+    # Another process may have taken the run since: its result is not written over.
+    with place.open_for_training(run.config):
+        found = place.result()
+        if found is None:
+            place.finish(mark)
+        return found or mark
+
+
 def _work_together(
     runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int
 ) -> None:
     """Train on several processes; returns when all have ended."""
     context = multiprocessing.get_context("spawn")
-    events: Any = context.Queue()
     own = cores()
+    # A pipe for each: what a worker holds when it is killed is no other's concern,
+    # and its end is the pipe's.
+    pipes = [context.Pipe(duplex=False) for _ in range(workers)]
     processes = [
         context.Process(
             target=_worker,
             args=(
                 runs,
                 directory,
-                events,
+                sender,
                 own[number::workers] or own,
                 compilation_cache.enabled(),
             ),
         )
-        for number in range(workers)
+        for number, (_, sender) in enumerate(pipes)
     ]
+    open_ends = [receiver for receiver, _ in pipes]
     done: set[Run] = set()
 
     def take(event: Any) -> None:
@@ -253,21 +291,26 @@ def _work_together(
                     process.start()
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            while any(process.is_alive() for process in processes):
+            for _, sender in pipes:
+                sender.close()  # the workers have their own
+            while open_ends:
                 if stop.received and not told:
                     told = True
                     for process in processes:
                         process.terminate()  # SIGTERM: a checkpoint, then the end
-                try:
-                    take(events.get(timeout=0.1))
-                except queue.Empty:
-                    continue
-            while True:
-                try:
-                    take(events.get(timeout=0.1))
-                except queue.Empty:
-                    break
+                ready = multiprocessing.connection.wait(open_ends, 0.1)
+                if not ready and not any(process.is_alive() for process in processes):
+                    break  # a child of theirs has a pipe open still
+                for receiver in ready:
+                    try:
+                        event = receiver.recv()
+                    except (EOFError, OSError):  # at, or within, its last words
+                        open_ends.remove(receiver)
+                    else:
+                        take(event)
         finally:
+            for receiver, _ in pipes:
+                receiver.close()  # nobody waits to be heard
             for process in processes:
                 process.terminate()
             for process in processes:
@@ -279,28 +322,31 @@ def _work_together(
 def _worker(
     runs: Sequence[Run],
     directory: pathlib.Path,
-    events: Any,
+    events: multiprocessing.connection.Connection,
     cores: Sequence[int],
     keep_compiled: bool,
 ) -> None:
     """The body of a worker process, which keeps to its own cores."""
-    if hasattr(os, "sched_setaffinity"):  # not on macOS
-        os.sched_setaffinity(0, cores)
-    heap.keep()
-    if keep_compiled:
-        compilation_cache.enable()
+    prepare_process(cores, keep_compiled)
     parent = os.getppid()
     reported = 0.0
 
+    def tell(news: Event | Exception) -> None:
+        try:
+            events.send(news)
+        except OSError:  # whoever asked for this is gone, or listens no more
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def report(event: Event) -> None:
         nonlocal reported
-        if os.getppid() != parent:  # whoever asked for this is gone
+        if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
+            return
         now = time.monotonic()
         plain = event.status == "running" and event.row is None
         if not plain or now - reported > REPORT_EVERY:
             reported = now
-            events.put(event)
+            tell(event)
 
     try:
         with StopRequest() as stop:
@@ -309,4 +355,4 @@ def _worker(
     except (Interrupted, KeyboardInterrupt):
         pass  # the parent was told by the same signal
     except (ConfigError, CheckpointError) as error:
-        events.put(error)
+        tell(error)

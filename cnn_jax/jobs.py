@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from cnn_jax import execution, selfcheck
+from cnn_jax import compilation_cache, execution, selfcheck
 from cnn_jax.execution import Event, Report
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Run
@@ -38,11 +38,13 @@ class Worker:
       runs: the runs that are left.
       directory: of the study.
       cores: of this machine to keep to; () for what the cluster gives.
+      keep_compiled: whether compiled programs are kept, where the job runs.
     """
 
     runs: Sequence[Run]
     directory: pathlib.Path
     cores: Sequence[int] = ()
+    keep_compiled: bool = False
 
     def __call__(self) -> list[Event] | Exception:
         """Train until there is nothing left that nobody else has.
@@ -51,8 +53,7 @@ class Worker:
           The last event of every run that failed or diverged; or what ended the
           job, if it is an error that a user is told in a line.
         """
-        if self.cores and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, self.cores)
+        execution.prepare_process(self.cores, self.keep_compiled)
         selfcheck.check_backend()  # of the machine that trains
         unfinished: list[Event] = []
         left = list(self.runs)
@@ -141,7 +142,7 @@ class _Watch:
         for run in self.runs:
             result = execution.directory_of(run, directory).result()
             if result is not None:
-                self._tell(_ended(run, result, "skipped"))
+                self._tell(execution.ended(run, result, "skipped"))
 
     def left(self) -> list[Run]:
         """Runs that have not ended."""
@@ -167,7 +168,7 @@ class _Watch:
             result = place.result()
             rows = place.rows() if result is None else []
             if result is not None:
-                self._tell(_ended(run, result, "finished"))
+                self._tell(execution.ended(run, result, "finished"))
             elif rows and rows[-1]["step"] != self._step(run):
                 self._tell(Event(run, rows[-1]["step"], rows[-1]))
 
@@ -202,12 +203,6 @@ class _Watch:
     def _tell(self, event: Event) -> None:
         self.events[event.run] = event
         self.report(event)
-
-
-def _ended(run: Run, result: dict[str, Any], status: str) -> Event:
-    if result["status"] == "finished":
-        return Event(run, run.config["steps"], result, status)
-    return Event(run, 0, None, result["status"], result["message"])
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
@@ -264,7 +259,12 @@ def _submit(
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         for place in range(number):
-            worker = Worker(left, directory.absolute(), own[place::number] or own)
+            worker = Worker(
+                left,
+                directory.absolute(),
+                own[place::number] or own,
+                compilation_cache.enabled(),
+            )
             jobs.append(executor.submit(worker))
     except (submitit.core.utils.FailedJobError, OSError) as error:
         last = str(error).strip().splitlines()[-1]

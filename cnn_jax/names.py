@@ -7,6 +7,7 @@ signature of what is called is the schema, so a misspelt key or a value of the
 wrong type is refused here, with the choices, before anything compiles.
 """
 
+import ast
 import dataclasses
 import difflib
 import functools
@@ -90,6 +91,30 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     }
 
 
+def parse_fields(words: Sequence[str]) -> dict[str, Any]:
+    """``['depth=56', 'shortcut=B']`` as ``{'depth': 56, 'shortcut': 'B'}``.
+
+    Args:
+      words: of a command line.
+
+    Returns:
+      Values as Python literals, or as strings where they are not literals.
+
+    Raises:
+      ConfigError: a word is not of this form.
+    """
+    fields = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or not equals:
+            raise ConfigError(f"expected KEY=VALUE, got {word!r}")
+        try:
+            fields[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            fields[key] = text
+    return fields
+
+
 def has_type(value: Any, annotation: Any) -> bool:
     """Whether ``value`` is of the plain type that ``annotation`` names.
 
@@ -157,7 +182,7 @@ def check_fields(
         for name, parameter in parameters(target).items()
         if name not in given
     }
-    hints = _hints(target)
+    hints = annotations(target)
     for name, value in fields.items():
         if name not in accepted:
             raise choices(f"field of {kind}", name, sorted(accepted))
@@ -206,8 +231,11 @@ def build(
     return target(**fields, **extra)
 
 
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Resolved annotations of a class's fields or a function's arguments."""
+def annotations(target: Callable[..., Any]) -> dict[str, Any]:
+    """Resolved annotations of a class's fields or a function's arguments.
+
+    Empty where one of them names what is not there.
+    """
     while isinstance(target, functools.partial):
         target = target.func
     subject = target

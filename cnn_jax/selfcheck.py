@@ -1,10 +1,11 @@
 """Whether this machine's backend computes what it is told, before anything trains.
 
 Compilers for accelerators have had releases that give wrong numbers without a
-word. Two small programs with known answers are run first: the one that is known
-to have been miscompiled (jax issue 39103; see `cnn_jax.backend`), and the
-gradients of this package's own convolution. All numbers are small integers, which
-every backend multiplies and adds exactly, whatever its default precision.
+word. Small programs with known answers are run first: the one that is known to
+have been miscompiled (jax issue 39103; see `cnn_jax.backend`), and the gradients of
+two convolutions by this package's own code. What they multiply is small integers
+and a power of two, which no backend's default precision rounds; yet a convolution
+may be off by a hundredth, since fast algorithms transform its operands.
 """
 
 import os
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.models.convolution import conv_general_dilated
 
-# Input channels, output channels and stride: two of the forms it is computed in.
+# Input channels, output channels and stride: the direct form, in tiles and without.
 CONVOLUTIONS = ((4, 8, 1), (20, 24, 2))
 SIZE = 7
 
@@ -27,7 +28,7 @@ class WrongBackend(RuntimeError):
 
 
 def check_backend() -> None:
-    """Run two programs whose answers are known.
+    """Run programs whose answers are known.
 
     Raises:
       WrongBackend: one of them is wrong.

@@ -1,6 +1,7 @@
 """Pieces of work made in several processes, one a core on CPU."""
 
 import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
 import os
 import threading
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 
 import jax
 
-from cnn_jax import compilation_cache, execution, heap
+from cnn_jax import compilation_cache, execution
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 
 # Seconds between looks at signals and at the parent process.
@@ -47,6 +48,7 @@ def make_all(
 
     Raises:
       Interrupted: a signal asked to stop; what was done is kept.
+      ChildProcessError: a process was killed; what was done is kept.
       Exception: what a piece raised, as soon as it did.
     """
     results: dict[int, Any] = {}
@@ -79,7 +81,9 @@ def make_all(
         (places, os.getpid(), compilation_cache.enabled()),
     )
     with StopRequest() as stop:
+        others = multiprocessing.active_children()
         futures = {executor.submit(_make, pieces[n]): n for n in todo}
+        own = [p for p in multiprocessing.active_children() if p not in others]
         left = set(futures)
         try:
             while left and not stop.received:
@@ -89,11 +93,18 @@ def make_all(
                 for future in done:
                     results[futures[future]] = future.result()
                     report(pieces[futures[future]].name)
+        except concurrent.futures.process.BrokenProcessPool:
+            # Pieces are begun in their order; which one it was, nobody knows.
+            begun = [pieces[n].name for n in todo if n not in results][:workers]
+            raise ChildProcessError(
+                f"a process was killed, or out of memory, at {' or '.join(begun)}; "
+                "what was done is kept, and the same command goes on"
+            ) from None
         finally:
             # Pieces write their results in one go, so they can be cut off.
             executor.shutdown(wait=not left, cancel_futures=True)
             if left:
-                for process in multiprocessing.active_children():
+                for process in own:
                     process.terminate()
     if left:
         raise Interrupted(stop.received)
@@ -106,11 +117,7 @@ def _make(piece: Piece) -> Any:
 
 def _start(places: Any, parent: int, keep_compiled: bool) -> None:
     """A worker's beginning: its own cores, and an end with its parent."""
-    if hasattr(os, "sched_setaffinity"):  # not on macOS
-        os.sched_setaffinity(0, places.get())
-    heap.keep()
-    if keep_compiled:
-        compilation_cache.enable()
+    execution.prepare_process(places.get(), keep_compiled)
 
     def watch() -> None:
         while os.getppid() == parent:

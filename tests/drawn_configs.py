@@ -92,7 +92,7 @@ def fields_of(section: str, name: str) -> dict[str, Any]:
         target, given = digit_strings, ("digits", "num_lines")
     else:
         target, given = TABLES[section][name], SUPPLIED.get(section, ())
-    hints = names._hints(target)
+    hints = names.annotations(target)
     return {
         key: hints.get(key, parameter.annotation)
         for key, parameter in names.parameters(target).items()

@@ -2,6 +2,8 @@
 
 import fcntl
 import multiprocessing
+import signal
+import time
 
 import pytest
 
@@ -9,6 +11,7 @@ from cnn_jax import execution, study
 from cnn_jax.names import ConfigError
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
+from tests.train.host import Normalised
 
 
 def small_study(**changes):
@@ -24,6 +27,18 @@ def small_study(**changes):
         "run": tiny.config(steps=4, eval_every=0, log_every=4, checkpoint_every=1),
     }
     return study.expand(study.merge(base, changes))
+
+
+def diverging_study():
+    return small_study(
+        seeds=(0,),
+        families={
+            "plain": {
+                "model": {"name": "tests.train.test_loop:Explosive"},
+                "schedule": {"rates": (1e30,), "boundaries": ()},
+            },
+        },
+    )
 
 
 def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
@@ -47,6 +62,37 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
         assert [row["step"] for row in rows] == [4]
 
 
+def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
+    """What they say is longer than a pipe holds, and the parent does not listen."""
+    model = {"name": "tests.test_execution:Wordy", "words": (1,) * 100_000}
+    runs = small_study(run={"model": model, "log_every": 1}, seeds=(0,))
+    killed = []
+
+    def report(event):
+        if not killed and event.step >= 1:
+            place, deadline = execution.directory_of(event.run, tmp_path), 30
+            while len(place.rows()) < 2 and deadline > 0:
+                time.sleep(0.1)
+                deadline -= 0.1
+            time.sleep(0.5)  # it is telling of the second row now
+            for worker in multiprocessing.active_children():
+                worker.kill()
+                killed.append(worker)
+
+    def too_long(number, frame):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)
+    try:
+        assert execution.execute(runs, tmp_path, report, workers=2) == []
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert killed
+    assert all(RunDirectory(tmp_path / "runs" / run.name).result() for run in runs)
+
+
 def test_a_run_in_other_hands_is_left_to_them(tmp_path):
     runs = small_study()
     place = RunDirectory(tmp_path / "runs" / runs[0].name)
@@ -67,15 +113,7 @@ def test_a_run_in_other_hands_is_left_to_them(tmp_path):
 
 
 def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
-    runs = small_study(
-        seeds=(0,),
-        families={
-            "plain": {
-                "model": {"name": "tests.train.test_loop:Explosive"},
-                "schedule": {"rates": (1e30,), "boundaries": ()},
-            },
-        },
-    )
+    runs = diverging_study()
     for _ in range(2):  # the second time from its mark, without training
         events = []
         unfinished = execution.execute(runs, tmp_path, events.append)
@@ -88,6 +126,43 @@ def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
         "plain": "diverged",
         "residual": "finished",
     }
+
+
+def test_a_mark_that_cannot_be_written_fails_its_run_alone(tmp_path, monkeypatch):
+    runs, finish, held = diverging_study(), RunDirectory.finish, []
+
+    def full(place, result):
+        held.append(place.held())
+        if result["status"] == "diverged":
+            raise OSError(28, "No space left on device")
+        finish(place, result)
+
+    monkeypatch.setattr(RunDirectory, "finish", full)
+    events = []
+    unfinished = execution.execute(runs, tmp_path, events.append)
+    assert [(e.run.family, e.status) for e in unfinished] == [("plain", "failed")]
+    assert "No space left" in unfinished[0].message
+    assert [e.run.family for e in events if e.status == "finished"] == ["residual"]
+    assert held == [True, True], "written without the run's lock"
+
+
+def test_a_run_that_another_finished_is_not_marked(tmp_path, monkeypatch):
+    """Between the end of the diverged attempt and its mark."""
+    (run,) = [run for run in diverging_study() if run.family == "plain"]
+    place = execution.directory_of(run, tmp_path)
+    fit = execution.fit
+
+    def taken_over(*arguments):
+        try:
+            return fit(*arguments)
+        finally:
+            place.finish({"status": "finished"})
+
+    monkeypatch.setattr(execution, "fit", taken_over)
+    events = []
+    assert execution.execute([run], tmp_path, events.append) == []
+    assert events[-1].status == "finished"
+    assert place.result() == {"status": "finished"}
 
 
 def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
@@ -105,3 +180,10 @@ def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
     assert execution.default_workers(runs) == 1
+
+
+class Wordy(Normalised):
+    """A small net that makes its run's config, and so each report, long."""
+
+    shortcut: str = "A"
+    words: tuple = ()

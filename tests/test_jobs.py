@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cnn_jax import execution, jobs, study
+from cnn_jax import compilation_cache, execution, jobs, study
 from cnn_jax.names import ConfigError
 from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import fit
@@ -20,6 +20,7 @@ from tests import tiny
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LONG = {"steps": 600, "log_every": 100, "eval_every": 0, "checkpoint_every": 20}
 HOUR = {"timeout_min": 60}
+JAX_CACHE = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +85,17 @@ def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
         events = []
         assert jobs.execute(runs, tmp_path, events.append, 1, "local", HOUR) == []
         assert [event.status for event in events] == ["skipped"] * 2
+
+
+def test_a_job_keeps_what_it_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation_cache, "enabled", lambda: True)
+    for name in [name for name in os.environ if name.startswith(JAX_CACHE)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    runs = small_study(seeds=(0,), run={"steps": 100})[:1]
+    study_directory = tmp_path / "study"
+    assert jobs.execute(runs, study_directory, print, 1, "local", HOUR) == []
+    assert len([*(tmp_path / "home").rglob("*-cache")]) > 10
 
 
 def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 import pathlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -19,7 +20,7 @@ ALLOWED = {
     "train": {"models", "data", "graphs", "acceptors", "backend"},
     "study": {"train", "models", "data"},
     "execution": {"study", "train", "data", "compilation_cache", "heap"},
-    "jobs": {"execution", "study", "train", "selfcheck"},
+    "jobs": {"compilation_cache", "execution", "study", "train", "selfcheck"},
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},
@@ -117,3 +118,45 @@ def test_models_see_jax_and_flax_only():
         if path.name not in around:
             tops = {module.partition(".")[0] for module in imports(path)}
             assert tops <= allowed, f"{path.name}: {tops - allowed}"
+
+
+def reaches(path):
+    """What a file takes that another file of ours keeps to itself: ``_name``."""
+    tree = ast.parse(path.read_text())
+    ours = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module.partition(".")[0] not in ("cnn_jax", "experiments", "tests"):
+                continue
+            for alias in node.names:
+                ours.add(alias.asname or alias.name)
+                for word in (*node.module.split("."), alias.name):
+                    # a command is tested as one, and used by nobody else
+                    if word.startswith("_") and not (
+                        word == "__main__" and path.is_relative_to(ROOT / "tests")
+                    ):
+                        yield f"{node.module}.{alias.name}"
+    for node in ast.walk(tree):
+        named = []
+        if isinstance(node, ast.Attribute):
+            named = [(node.value, node.attr)]
+        elif isinstance(node, ast.Call):  # setattr(module, "_name", ...)
+            named = [
+                (owner, word.value)
+                for owner, word in itertools.pairwise(node.args)
+                if isinstance(word, ast.Constant) and isinstance(word.value, str)
+            ]
+        for owner, word in named:
+            known = isinstance(owner, ast.Name) and owner.id in ours
+            if known and word.startswith("_") and not word.endswith("__"):
+                yield f"{owner.id}.{word}"
+
+
+def test_what_a_module_keeps_to_itself_is_used_nowhere_else():
+    wrong = [
+        f"{path}: {name}"
+        for part in ("cnn_jax", "experiments", "tests")
+        for path in sorted((ROOT / part).rglob("*.py"))
+        for name in reaches(path)
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -159,7 +159,7 @@ def input_correlations(
     for distance in distances:
         moved = batch["image"] + float(distance) * step
         there = _input_gradients(model, variables, moved, batch["label"])
-        found.append(float(_mean_cosine(here, there, batch["mask"])))
+        found.append(float(mean_cosine(here, there, batch["mask"])))
     return np.array(found)
 
 
@@ -175,7 +175,19 @@ def _input_gradients(
 
 
 @jax.jit
-def _mean_cosine(one: Array, other: Array, mask: Array) -> Array:
+def mean_cosine(
+    one: Float[Array, "n ..."], other: Float[Array, "n ..."], mask: Float[Array, " n"]
+) -> Float[Array, ""]:
+    """Cosine of two gradients at each input, averaged over inputs.
+
+    Args:
+      one: gradients, one an input.
+      other: those to compare them with.
+      mask: 0 for inputs that do not count, as those whose gradient is zero do not.
+
+    Returns:
+      A number in -1 ... 1; not-a-number if no input counts.
+    """
     one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
     # Lengths first: the squares of a deep net's gradients can overflow.
     one = one / jnp.abs(one).max(1, keepdims=True).clip(1e-30)

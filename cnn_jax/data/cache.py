@@ -102,7 +102,7 @@ class Cache:
         relative = {file: os.path.relpath(file, self.beside) for file in files}
         new = [f for f in files if kept.get(relative[f], [None])[0] != stamps[f]]
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            for file, digest in zip(new, pool.map(_sha256, new), strict=True):
+            for file, digest in zip(new, pool.map(sha256, new), strict=True):
                 kept[relative[file]] = [stamps[file], digest]
         if remember and new:
             self.write(name, {"json": np.array(json.dumps(kept))}, name)
@@ -115,6 +115,7 @@ def key(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _sha256(path: str) -> str:
+def sha256(path: str) -> str:
+    """Hexadecimal checksum of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

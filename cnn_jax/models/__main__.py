@@ -6,7 +6,6 @@ that network's layers; ``--field=value`` sets a field of its module, and
 ``--image_size``, ``--channels`` and ``--num_classes`` the task.
 """
 
-import ast
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,32 +18,6 @@ from cnn_jax import models, names
 from cnn_jax.models.summary import Summary, summarize
 
 USAGE = "usage: python -m cnn_jax.models [NAME [--field=value ...]]"
-
-
-def parse_fields(arguments: Sequence[str]) -> dict[str, Any]:
-    """``['--depth=56', '--shortcut=B']`` as ``{'depth': 56, 'shortcut': 'B'}``.
-
-    Args:
-      arguments: words of a command line.
-
-    Returns:
-      Values as Python literals, or as strings where they are not literals.
-
-    Raises:
-      ConfigError: a word is not of this form.
-    """
-    fields = {}
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not key.startswith("--") or not equals:
-            raise names.ConfigError(
-                f"expected --field=value, got {argument!r}; {USAGE}"
-            )
-        try:
-            fields[key[2:]] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            fields[key[2:]] = text
-    return fields
 
 
 def summary_of(name: str, fields: dict[str, Any]) -> Summary:
@@ -85,7 +58,13 @@ def main(arguments: Sequence[str]) -> None:
         name, *rest = arguments
         if name.startswith("-"):
             raise names.ConfigError(f"expected a network's name, got {name!r}; {USAGE}")
-        _print(_layers_table(summary_of(name, parse_fields(rest))))
+        for word in rest:
+            if not word.startswith("--") or "=" not in word:
+                raise names.ConfigError(
+                    f"expected --field=value, got {word!r}; {USAGE}"
+                )
+        fields = names.parse_fields([word[2:] for word in rest])
+        _print(_layers_table(summary_of(name, fields)))
     else:
         _print(_networks_table())
 

@@ -13,15 +13,15 @@ each convolution is written, by its static shape, in the form that is fast:
     dense       a map no larger than the kernel      one product with the kernel
                                                      laid out as a matrix from
                                                      all inputs to all outputs
-    tiled       at most 16 channels on both sides    ``tile`` neighbouring outputs
-                                                     of a row as one output of
-                                                     ``tile`` times the channels
     direct      all others                           `lax.conv_general_dilated`
 
-The last two carry a derivative of their own, whose convolutions are in canonical
-order too. Milliseconds of one core, jax 0.10.2, batch 128, 3x3: 16 to 16
-channels at 32x32 6.7 -> 4.1, at 8x8 0.43 -> 0.26; 3 to 16 at 32x32 5.2 -> 1.1;
-64 to 64 at 2x2, forward and backward, 5.5 -> 0.2.
+With at most 16 channels on both sides the direct form works in tiles: `tile`
+neighbouring outputs of a row as one output of so many times the channels. It has a
+derivative of its own, whose convolutions are in canonical order too; the kernel's
+is computed in `pieces` of the batch, which are added up. Milliseconds of one core,
+jax 0.10.2, batch 128, 3x3: 16 to 16 channels at 32x32 6.7 -> 4.1, at 8x8
+0.43 -> 0.26; 3 to 16 at 32x32 5.2 -> 1.1; 64 to 64 at 2x2, forward and backward,
+5.5 -> 0.2.
 
 On other backends all this is off and `lax.conv_general_dilated` does the work.
 So it does for dilated, three-dimensional or otherwise laid out convolutions.

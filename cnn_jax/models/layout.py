@@ -106,7 +106,9 @@ def fastest(module: nn.Module, platform: str) -> nn.Module:
     """The same network with loops over its blocks, where so many blocks gain by it.
 
     The loop keeps the blocks' inputs alone and computes the rest again: on a CPU
-    that is faster than to write and read it.
+    that is faster than to write and read it. With stochastic depth the network stays
+    as it is: in a loop the blocks draw other numbers, and the backend must not
+    choose what a run computes.
 
     Args:
       module: a network.
@@ -115,7 +117,7 @@ def fastest(module: nn.Module, platform: str) -> nn.Module:
     Returns:
       The network with ``scan`` and ``remat``, or as it is.
     """
-    if not hasattr(module, "stacks"):
+    if not hasattr(module, "stacks") or getattr(module, "stochastic_depth", 0.0):
         return module
     looped = module.clone(scan=True, remat=True)
     blocks = sum(map(len, looped.stacks().values()))

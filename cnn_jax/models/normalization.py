@@ -15,6 +15,10 @@ What autodiff makes of the forward lines keeps more arrays of the size of the
 input and reads them more often; here only ``x`` is kept. Sums run over one axis:
 XLA's CPU backend takes up to 15 times as long for the same sum over three.
 
+The variance is taken about the mean, in a second pass: a large mean costs it no
+digits. y and d x lose what the rounding of float32 takes from the mean: their errors,
+in units of scale and of scale / deviation, are some 1e-7 |mean| / deviation.
+
 Derivatives are taken in reverse mode, any number of times, and forward mode over
 reverse mode; for forward mode alone trace within `plain.definitions`.
 """

@@ -26,6 +26,7 @@ Maps = Float[Array, "batch rows columns channels"]
 Like = Float[Array, "none height width channels"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Places = UInt8[Array, "batch rows columns channels"]
+LARGEST = 16  # window, whose places are numbered 0 ... 255
 
 
 def max_pool(
@@ -35,14 +36,19 @@ def max_pool(
 
     Args:
       x: images or maps, channels last.
-      window: height and width, at most 15.
+      window: height and width, at most 16: a place in it is kept as one byte.
       stride: pixels from window to window.
       padding: pixels (before, after) the rows and the columns, smaller than any
         other; windows that would leave the padded map are dropped.
 
     Returns:
       (n, (height + padding - window) // stride + 1, ..., channels).
+
+    Raises:
+      ValueError: the window is larger than 16.
     """
+    if window > LARGEST:
+        raise ValueError(f"max_pool: a window is at most {LARGEST}, got {window}")
     if plain.asked():
         return nn.max_pool(x, (window, window), (stride, stride), padding)
     return _differentiable(x, window, stride, padding)

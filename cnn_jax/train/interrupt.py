@@ -25,9 +25,10 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, SIGTERM and the first Ctrl-C only set ``received``.
+    """While entered, the first signal (SIGTERM or Ctrl-C) only sets ``received``.
 
-    A second Ctrl-C interrupts at once (KeyboardInterrupt), without a checkpoint.
+    A Ctrl-C after it interrupts at once (KeyboardInterrupt), without a checkpoint;
+    a SIGTERM after it changes nothing else.
     One within another passes on what it received, so that the signal to one run
     of a study ends the study. Outside the main thread, where Python allows no
     handlers, it does nothing.

@@ -18,11 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import IO
 
 from cnn_jax.names import ConfigError
 
 SIGN_EVERY = 10.0  # seconds between signs of life
 WATCH = 35.0  # seconds that another machine looks for one
+LOOKS = 1.0  # seconds that those who only look at a lock may be in the way
 RELEASED = "released\n"
 
 
@@ -45,7 +47,7 @@ def hold(path: pathlib.Path) -> Iterator[None]:
     own = f"process {os.getpid()} on {socket.gethostname()}\n"
     with open(path, "a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file, path)
         except BlockingIOError:
             file.seek(0)
             raise InUse(
@@ -72,6 +74,19 @@ def hold(path: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # a full disk
                 file.write(RELEASED)
                 file.flush()
+
+
+def _take(file: IO[str], path: pathlib.Path) -> None:
+    """Lock a file. `held` locks it too, for a moment, and must not be mistaken."""
+    end = time.monotonic() + LOOKS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if held(path) or time.monotonic() > end:
+                raise
+        time.sleep(0.005)
 
 
 def held(path: pathlib.Path) -> bool:

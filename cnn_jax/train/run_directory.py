@@ -23,7 +23,8 @@ from cnn_jax.train.checkpoint import write_atomically
 # 1 (no number in its config.json) differs from 2 in its checkpoints alone.
 FORMAT = 2
 READABLE = (1, 2)
-# These say where and how a run happens, not what it computes.
+# These say where and how a run happens, not what it computes; but with more devices
+# or fewer, augmentation and dropout draw other numbers (each device its own).
 FREE_KEYS = (
     "dataset.data_dir",
     "dataset.stream.workers",
@@ -94,12 +95,17 @@ class RunDirectory:
         for derived in (FINGERPRINT, BN_IMAGES):
             if derived not in config:
                 old.pop(derived, None)
+        free = set(FREE_KEYS)
+        model = config.get("model", {})
+        if model.get("stochastic_depth") or ":" in str(model.get("block", "")):
+            # In a loop blocks draw other numbers, and one's own may draw some.
+            free.remove("model.scan")
         before, now = flatten(old), flatten(json.loads(json.dumps(dict(config))))
         absent = "(absent)"
         differing = [
             f"{key}: {before.get(key, absent)!r} there, {now.get(key, absent)!r} now"
             for key in sorted({*before, *now})
-            if before.get(key, absent) != now.get(key, absent) and key not in FREE_KEYS
+            if before.get(key, absent) != now.get(key, absent) and key not in free
         ]
         if differing:
             raise ConfigError(

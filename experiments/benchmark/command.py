@@ -44,7 +44,6 @@ from rich.console import Console
 from rich.table import Table
 
 from cnn_jax import names
-from cnn_jax.models.__main__ import parse_fields
 from cnn_jax.models.summary import Summary, summarize
 from experiments import launch
 from experiments.benchmark import case, rounds
@@ -348,7 +347,10 @@ def _cases(values: flags.FlagValues, nets: Sequence[str]) -> list[Case]:
 
 
 def _fields(values: flags.FlagValues) -> dict[str, Any]:
-    return parse_fields([f"--{word}" for word in values.field])
+    try:
+        return names.parse_fields(values.field)
+    except names.ConfigError as error:
+        raise names.ConfigError(f"--field: {error}") from None
 
 
 def _check_fields(values: flags.FlagValues, cases: Sequence[Case]) -> None:

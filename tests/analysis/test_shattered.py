@@ -89,5 +89,5 @@ def test_correlations_fall_with_distance_and_begin_at_one():
 def test_large_and_vanishing_gradients_have_a_cosine():
     one = jnp.array([[3e25, 4e25], [0.0, 0.0], [1e-25, 0.0]])
     other = jnp.array([[4e25, 3e25], [1.0, 1.0], [1e-25, 0.0]])
-    cosine = shattered._mean_cosine(one, other, jnp.ones(3))
+    cosine = shattered.mean_cosine(one, other, jnp.ones(3))
     assert float(cosine) == pytest.approx((0.96 + 1) / 2)

@@ -74,6 +74,6 @@ def test_remembered_checksum_is_not_computed_again(store, monkeypatch):
     with open(file, "w") as out:
         out.write("abc")
     first = store.checksums([file], remember=True)
-    monkeypatch.setattr(cache, "_sha256", lambda path: "computed")
+    monkeypatch.setattr(cache, "sha256", lambda path: "computed")
     assert store.checksums([file], remember=True) == first
     assert store.checksums([file], remember=False) == {"f": "computed"}

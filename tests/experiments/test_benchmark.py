@@ -70,6 +70,7 @@ def test_names_of_nets():
         ("--devices=64", "devices 64: this machine has 8 cpu device(s)"),
         ("--compile_depths=21", "depth 21 is not 6n+2"),
         ("--field=deepth=3", "none of the nets has a field 'deepth'"),
+        ("--field=depth", "--field: expected KEY=VALUE, got 'depth'"),
         ("--rounds=0", "rounds"),
         ("--json=/proc/nowhere/speed.json", "/proc/nowhere"),
     ],

@@ -4,6 +4,10 @@ import csv
 import dataclasses
 import itertools
 import json
+import multiprocessing
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -326,3 +330,40 @@ class Failing:
 def test_what_a_piece_raises_in_a_process_comes_out(tmp_path):
     with pytest.raises(ConfigError, match="it cannot be made"):
         pool.make_all([Failing(), Failing()], 2, print)
+
+
+class Endless(Failing):
+    """A piece that is never done."""
+
+    name = "endless"
+
+    def make(self):
+        time.sleep(600)
+
+
+class Killed(Failing):
+    """A piece that takes more memory than there is."""
+
+    name = "killed"
+
+    def make(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_told_in_a_line():
+    with pytest.raises(ChildProcessError, match="at killed or endless; what was done"):
+        pool.make_all([Killed(), Endless()], 2, print)
+
+
+def test_processes_of_others_go_on_where_a_piece_fails():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        with pytest.raises(ConfigError, match="it cannot be made"):
+            pool.make_all([Failing(), Endless()], 2, print)
+        time.sleep(0.2)
+        assert other.is_alive()
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.terminate()
+        other.join()

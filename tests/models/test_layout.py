@@ -270,6 +270,12 @@ def test_deep_nets_gain_by_loops(name, depth, platform, looped):
     assert layout.unrolled(net) == models.create(name, 10, depth=depth)
 
 
+def test_the_backend_does_not_choose_what_a_net_draws():
+    net = models.create("cifar_resnet", 10, depth=1202, stochastic_depth=0.5)
+    assert layout.fastest(net, "cpu") is net
+    assert layout.fastest(net.clone(stochastic_depth=0.0), "cpu").scan
+
+
 def test_torchvision_sees_the_unrolled_net():
     unrolled = torchvision.create("resnet18", 5, widths=(2, 2, 3, 3))
     looped = unrolled.clone(scan=True)

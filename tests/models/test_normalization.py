@@ -36,8 +36,7 @@ def test_equals_what_autodiff_makes_of_the_definition(groups):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
 
 
-def test_equals_the_papers_equations_in_float64():
-    inputs = drawn(1, 4096, 3)
+def in_float64(*inputs):
     x, scale, bias, g = (np.asarray(each, np.float64) for each in inputs)
     x, g, m = x[0], g[0], x.shape[1]
     mean, var = x.mean(0), x.var(0)
@@ -47,18 +46,38 @@ def test_equals_the_papers_equations_in_float64():
     by_var = (by_xhat * (x - mean)).sum(0) * -0.5 * (var + 1e-5) ** -1.5
     by_mean = -by_xhat.sum(0) / np.sqrt(var + 1e-5) - 2 * by_var * (x - mean).mean(0)
     by_x = by_xhat / np.sqrt(var + 1e-5) + by_var * 2 * (x - mean) / m + by_mean / m
-    y, ours_x, ours_scale, ours_bias = pulled(*inputs)
-    np.testing.assert_allclose(y[0], xhat * scale + bias, rtol=1e-4, atol=1e-5)
+    return xhat * scale + bias, by_x, (g * xhat).sum(0), g.sum(0)
+
+
+def test_equals_the_papers_equations_in_float64():
+    inputs = drawn(1, 4096, 3)
+    y, by_x, by_scale, by_bias = in_float64(*inputs)
+    ours, ours_x, ours_scale, ours_bias = pulled(*inputs)
+    np.testing.assert_allclose(ours[0], y, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ours_x[0], by_x, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(ours_scale, (g * xhat).sum(0), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(ours_bias, g.sum(0), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(ours_scale, by_scale, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(ours_bias, by_bias, rtol=1e-4, atol=1e-3)
 
 
 def test_a_large_mean_does_not_cancel():
     x = 1000 + jax.random.normal(jax.random.key(1), (1, 4096, 2))
     _, mean, var = normalize(x, jnp.ones(2), jnp.zeros(2), Sharing())
     np.testing.assert_allclose(mean[0], np.asarray(x, np.float64)[0].mean(0), rtol=1e-5)
-    np.testing.assert_allclose(var[0], np.asarray(x, np.float64)[0].var(0), rtol=1e-3)
+    np.testing.assert_allclose(var[0], np.asarray(x, np.float64)[0].var(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [100, 10_000])
+def test_a_large_mean_costs_the_digits_of_its_own_rounding(mean):
+    x, scale, bias, cotangent = drawn(1, 4096, 3)
+    # along x, or the part of the derivative that has the mean in it is nearly zero
+    inputs = x + mean, scale, bias, cotangent + (x - 3) / 2
+    y, by_x, *_ = in_float64(*inputs)
+    ours, ours_x, *_ = jax.jit(pulled)(*inputs)
+    deviation = 2
+    rounding = np.finfo(np.float32).eps * mean / deviation
+    bound = 4 * rounding * np.asarray(scale)
+    assert (np.abs(ours[0] - y).max(0) < bound).all()
+    assert (np.abs(ours_x[0] - by_x).max(0) < bound / deviation).all()
 
 
 def test_second_derivatives_and_forward_mode_within_plain_definitions():

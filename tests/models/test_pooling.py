@@ -19,6 +19,7 @@ CASES = {
     "Network in Network": (3, 2, ((0, 1), (0, 0)), 8, 9),
     "windows apart": (2, 3, NONE, 8, 8),
     "a window of all": (4, 4, NONE, 4, 4),
+    "the largest window": (16, 16, NONE, 16, 33),
 }
 
 
@@ -41,6 +42,11 @@ def test_values_and_derivatives_equal_lax(name, ties):
     np.testing.assert_allclose(
         pull_ours(cotangent)[0], pull(cotangent)[0], rtol=1e-6, atol=1e-6
     )
+
+
+def test_places_that_a_byte_does_not_hold_are_refused():
+    with pytest.raises(ValueError, match="a window is at most 16, got 17"):
+        max_pool(jnp.ones((1, 17, 17, 1)), 17, 17)
 
 
 def test_no_scatter_is_left_in_the_program():

@@ -136,6 +136,7 @@ def elementwise(rate: float = 1.0):
         ({"model": {"scan": False}}, False),
         ({"model": {"remat": False}}, False),
         ({"model": {"depth": 20, "scan": True}}, True),
+        ({"model": {"stochastic_depth": 0.5, "shortcut": "A"}}, False),
         ({"model": {"block": "cnn_jax.models.resnet:BasicBlock"}}, False),
         ({"optimizer": {"name": "tests.train.test_layout:elementwise"}}, False),
     ],
@@ -159,3 +160,15 @@ def test_the_layout_is_no_part_of_what_a_run_computes(tmp_path):
     place.check_config(tiny.config())
     with pytest.raises(ConfigError, match=r"model\.depth: 8 there, 14 now"):
         place.check_config(tiny.config(model={"depth": 14}))
+
+
+@pytest.mark.parametrize(
+    "draws", [{"stochastic_depth": 0.5}, {"block": "cnn_jax.models.resnet:BasicBlock"}]
+)
+def test_the_layout_is_part_of_a_run_whose_blocks_may_draw(tmp_path, draws):
+    place = RunDirectory(tmp_path / "run")
+    with place.open_for_training(tiny.config(model={"scan": True, **draws})):
+        pass
+    place.check_config(tiny.config(model={"scan": True, "remat": True, **draws}))
+    with pytest.raises(ConfigError, match=r"model\.scan: True there, False now"):
+        place.check_config(tiny.config(model={"scan": False, **draws}))

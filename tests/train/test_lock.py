@@ -1,7 +1,9 @@
 """A lock between processes, and its cross-check between machines."""
 
+import fcntl
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -31,6 +33,37 @@ def test_a_released_lock_is_free_at_once_everywhere(tmp_path, monkeypatch, capsy
     with lock.hold(path):
         assert path.read_text() == f"process {os.getpid()} on another\n"
     assert capsys.readouterr().err == ""
+
+
+def test_whoever_only_looks_is_not_in_the_way(tmp_path):
+    path = tmp_path / "lock"
+    path.touch()
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # as `held` does
+        gone = threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN))
+        gone.start()
+        with lock.hold(path):
+            assert lock.held(path)
+        gone.join()
+
+
+def test_many_looks_and_no_holder_is_turned_away(tmp_path):
+    path, done = tmp_path / "lock", threading.Event()
+    path.touch()
+
+    def look():
+        while not done.is_set():
+            lock.held(path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(100):
+            with lock.hold(path):
+                pass
+    finally:
+        done.set()
+        looking.join()
 
 
 def test_one_left_by_the_dead_is_taken_after_a_look(tmp_path, monkeypatch, capsys):
