@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from cnn_jax.names import ConfigError
@@ -33,11 +33,15 @@ class InUse(ConfigError):
 
 
 @contextlib.contextmanager
-def hold(path: pathlib.Path) -> Iterator[None]:
+def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
     """Hold a lock file.
 
     Args:
       path: the file, in the directory that it is about; created where it is not.
+
+    Yields:
+      A question whether it is still held, to ask before anything is written: it
+      raises `InUse` if a process of another machine took it all the same.
 
     Raises:
       OSError: it cannot be written.
@@ -66,14 +70,24 @@ def hold(path: pathlib.Path) -> Iterator[None]:
         done = threading.Event()
         sign = threading.Thread(target=_show_life, args=(path, own, done), daemon=True)
         sign.start()
+
+        def check() -> None:
+            other = _taker(path, own)
+            if other:
+                raise InUse(
+                    f"{path.parent} was taken by {other} while this process trained "
+                    "there; nothing was written since"
+                )
+
         try:
-            yield
+            yield check
         finally:
             done.set()
             sign.join()
-            with contextlib.suppress(OSError):  # a full disk
-                file.write(RELEASED)
-                file.flush()
+            if not _taker(path, own):
+                with contextlib.suppress(OSError):  # a full disk
+                    file.write(RELEASED)
+                    file.flush()
 
 
 def _take(file: IO[str], path: pathlib.Path) -> None:
@@ -130,18 +144,27 @@ def _changed(path: pathlib.Path) -> int:
         return os.fstat(file.fileno()).st_mtime_ns
 
 
+def _taker(path: pathlib.Path, own: str) -> str:
+    """Who else has written its name; '' where nobody has, or it cannot be read."""
+    try:
+        found = path.read_text()
+    except OSError:
+        return ""
+    return "" if found == own else found.strip() or "another process"
+
+
 def _show_life(path: pathlib.Path, own: str, done: threading.Event) -> None:
     while not done.wait(SIGN_EVERY):
+        other = _taker(path, own)
+        if other:
+            print(
+                f"error: {path.parent} was taken by {other} while this "
+                "process trained there: file locks do not reach from machine "
+                "to machine here",
+                file=sys.stderr,
+                flush=True,
+            )
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         with contextlib.suppress(OSError):
-            other = path.read_text()
-            if other != own:
-                print(
-                    f"error: {path.parent} was taken by {other.strip()} while this "
-                    "process trained there: file locks do not reach from machine "
-                    "to machine here",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
             os.utime(path)

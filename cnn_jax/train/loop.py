@@ -150,15 +150,20 @@ class _Run:
         return state, notes, log, rows[-1]["step"] if rows else 0
 
     def _check_that_none_is_lost(self) -> None:
-        """Refuse to start again where the log has passed a first checkpoint."""
-        every = self.config["checkpoint_every"]
+        """Refuse to start again where there must be a checkpoint."""
+        path, every = self.directory.path, self.config["checkpoint_every"]
         steps = [row["step"] for row in self.directory.rows()]
+        # The log tells of directories from before there was a mark.
         if every and steps and steps[-1] > every:
-            raise checkpoint.CheckpointError(
-                f"the log of {self.directory.path} reaches step {steps[-1]}, but there "
-                "is no checkpoint; restore one from a backup, or delete the run "
-                "directory to start again"
-            )
+            reached = f"the log of {path} reaches step {steps[-1]}"
+        elif self.directory.was_saved():
+            reached = f"a checkpoint was saved in {path}"
+        else:
+            return
+        raise checkpoint.CheckpointError(
+            f"{reached}, but there is no checkpoint; restore one from a backup, or "
+            "delete the run directory to start again"
+        )
 
     def train(self) -> dict[str, Any]:
         program, config = self.program, self.config
@@ -250,8 +255,7 @@ class _Run:
                     f"{name} is not finite after step {self.step}; the last good "
                     f"checkpoint is kept in {self.directory.checkpoints}"
                 )
-        place = self.directory.checkpoints
-        hosts.from_first(lambda: checkpoint.save(place, self.step, host, notes))
+        hosts.from_first(lambda: self.directory.save(self.step, host, notes))
         self.saved = self.step
 
     def _seconds(self) -> float:

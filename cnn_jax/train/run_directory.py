@@ -3,6 +3,7 @@
 config.json      what was run, and the format of this directory
 metrics.jsonl    one JSON object a logged step, append-only
 checkpoints/     see `cnn_jax.train.checkpoint`
+saved            present once a checkpoint was whole: from then on there must be one
 result.json      present when the run is finished (or has diverged)
 lock             held by the process that trains here, see `cnn_jax.train.lock`
 
@@ -13,12 +14,11 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
-from cnn_jax.train import lock
-from cnn_jax.train.checkpoint import write_atomically
+from cnn_jax.train import checkpoint, lock
 
 # 1 (no number in its config.json) differs from 2 in its checkpoints alone.
 FORMAT = 2
@@ -50,6 +50,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = pathlib.Path(path)
         self.checkpoints = self.path / "checkpoints"
+        self._check_own: Callable[[], None] = _nothing
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run came to, or None while it is not finished.
@@ -127,7 +128,7 @@ class RunDirectory:
         with contextlib.ExitStack() as opened:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                opened.enter_context(lock.hold(self.path / "lock"))
+                self._check_own = opened.enter_context(lock.hold(self.path / "lock"))
             except OSError as error:
                 raise ConfigError(
                     f"workdir {self.path} cannot be written: {error.strerror}"
@@ -144,13 +145,16 @@ class RunDirectory:
                         f"{', '.join(strangers[:5])} and no config.json"
                     )
                 text = json.dumps({"format": FORMAT, **config}, indent=2) + "\n"
-                write_atomically(self.path / "config.json", text.encode())
+                checkpoint.write_atomically(self.path / "config.json", text.encode())
             self.check_config(config)
             # Nobody else writes here: these are from processes that were killed.
             for place in (self.path, self.checkpoints):
                 for unfinished in place.glob(".*.tmp"):
                     unfinished.unlink()
-            yield
+            try:
+                yield
+            finally:
+                self._check_own = _nothing
 
     def held(self) -> bool:
         """Whether a process is training here now."""
@@ -192,7 +196,7 @@ class RunDirectory:
         found = self.log()
         whole = found.startswith(log)
         if found != log:
-            write_atomically(self.path / "metrics.jsonl", log)
+            checkpoint.write_atomically(self.path / "metrics.jsonl", log)
         return whole
 
     def append_row(self, row: Mapping[str, Any]) -> bytes:
@@ -203,7 +207,11 @@ class RunDirectory:
 
         Returns:
           The line that was written.
+
+        Raises:
+          InUse: another process has taken the directory.
         """
+        self._check_own()
         line = json.dumps(dict(row)).encode() + b"\n"
         with open(self.path / "metrics.jsonl", "ab") as file:
             file.write(line)
@@ -211,10 +219,40 @@ class RunDirectory:
             os.fsync(file.fileno())
         return line
 
+    def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
+        """Write a checkpoint (`cnn_jax.train.checkpoint.save`), and that there is one.
+
+        Args:
+          step: optimizer steps taken.
+          state: a pytree of host arrays.
+          notes: what else a resume needs, as JSON.
+
+        Raises:
+          OSError: it could not be written; earlier checkpoints are intact.
+          InUse: another process has taken the directory.
+        """
+        self._check_own()
+        checkpoint.save(self.checkpoints, step, state, notes)
+        if not self.was_saved():
+            checkpoint.write_atomically(self.path / "saved", b"")
+
+    def was_saved(self) -> bool:
+        """Whether a checkpoint was ever completed here."""
+        return (self.path / "saved").exists()
+
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Mark the run as finished."""
+        """Mark the run as finished.
+
+        Raises:
+          InUse: another process has taken the directory.
+        """
+        self._check_own()
         text = json.dumps(dict(result), indent=2) + "\n"
-        write_atomically(self.path / "result.json", text.encode())
+        checkpoint.write_atomically(self.path / "result.json", text.encode())
+
+
+def _nothing() -> None:
+    """The check of a directory that is not open for training."""
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

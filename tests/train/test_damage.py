@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 
 import pytest
 
@@ -10,6 +11,7 @@ from cnn_jax import study
 from cnn_jax.names import ConfigError
 from cnn_jax.train import checkpoint
 from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import fit
 from cnn_jax.train.run_directory import RunDirectory
 
@@ -94,6 +96,39 @@ def test_all_checkpoints_lost(program, place):
     with pytest.raises(CheckpointError, match="reaches step 9, but there is no check"):
         fit(program, 0, place)
     assert [row["step"] for row in place.rows()] == [3, 6, 9]
+
+
+def test_the_only_checkpoint_is_lost_before_the_log_tells_of_it(program, tmp_path):
+    place = RunDirectory(tmp_path / "run")
+
+    def terminate(step, row):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit(program, 0, place, terminate)
+    (path,) = checkpoint.steps(place.checkpoints)
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"was saved in .*no checkpoint"):
+            fit(program, 0, place)
+        if place.checkpoints.exists():
+            place.checkpoints.rmdir()
+
+
+def test_killed_before_the_first_checkpoint_was_whole(program, reference, tmp_path):
+    place = RunDirectory(tmp_path / "run")
+
+    def stop(step, row):
+        if step == 2:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(program, 0, place, stop)
+    place.checkpoints.mkdir()
+    (place.checkpoints / ".step_000000004.ckpt.a.1.tmp").write_bytes(b"half")
+    fit(program, 0, place)
+    reference.assert_equals(place)
 
 
 LOGS = {

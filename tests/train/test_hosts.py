@@ -172,6 +172,7 @@ def test_only_the_first_host_writes(reference):
         "lock",
         "metrics.jsonl",
         "result.json",
+        "saved",
     }
 
 

@@ -9,8 +9,10 @@ import time
 import pytest
 
 from cnn_jax.names import ConfigError
-from cnn_jax.train import lock
+from cnn_jax.train import checkpoint, lock
 from cnn_jax.train.interrupt import StopRequest
+from cnn_jax.train.loop import fit
+from cnn_jax.train.run_directory import RunDirectory
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +101,27 @@ def test_whoever_is_overtaken_stops(tmp_path, capsys):
             time.sleep(0.01)
     assert stop.received == signal.SIGTERM
     assert "was taken by process 1 on another" in capsys.readouterr().err
+    # not 'released', which would overtake the other in turn
+    assert path.read_text() == "process 1 on another\n"
+
+
+@pytest.mark.parametrize(("step", "rows"), [(5, [3]), (6, [3, 6])])
+def test_whoever_is_overtaken_writes_nothing_more(program, tmp_path, step, rows):
+    """Neither the log row of step 6 nor a checkpoint of the step after the signal."""
+    place = RunDirectory(tmp_path / "run")
+
+    def take(now, row):
+        if now == step:
+            (place.path / "lock").write_text("process 1 on another\n")
+            time.sleep(0.5)  # SIGTERM has come
+
+    with StopRequest() as stop, pytest.raises(lock.InUse, match="taken by process 1"):
+        fit(program, 0, place, take)
+    assert stop.received == signal.SIGTERM
+    names = [path.name for path in checkpoint.steps(place.checkpoints)]
+    assert names == ["step_000000004.ckpt"]
+    assert [row["step"] for row in place.rows()] == rows
+    assert (place.path / "lock").read_text() == "process 1 on another\n"
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
