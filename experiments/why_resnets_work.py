@@ -7,7 +7,8 @@
 Looks at the nets of a study (trained first, unless ``--study`` names one that is) or
 at a single run. Writes a page of all of it (``report.html``), a CSV and figures (PNG
 and SVG) of each analysis, and the main numbers of all (``summary.csv``) into
-``runs/NAME`` by default. What is done is kept: the same command goes on after a stop.
+``runs/NAME`` by default, or ``why_resnets_work`` in the study or run looked at. What
+is done is kept: the same command goes on after a stop.
 """
 
 import csv
@@ -38,7 +39,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "workdir",
         "",
-        "Directory of the results; runs/NAME if empty.",
+        "Directory of the results; if empty runs/NAME, or why_resnets_work under "
+        "--study or --run.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -64,9 +66,9 @@ def body(values: flags.FlagValues) -> int:
     """Train what is not finished, measure what is not kept, write everything."""
     config = run_config.as_dict(values.config)
     chosen = analyses.check(config, values.only)
-    directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
     if values.study and values.run:
         raise ConfigError("--study and --run exclude each other")
+    directory = place(values, config["name"])
     selfcheck.check_backend()
     missing: list[str] = []
     if values.run:
@@ -93,8 +95,17 @@ def body(values: flags.FlagValues) -> int:
             "degradation": study_rows(trained_study, directory, config["name"]),
             **rows,
         }
-    write_report(rows, config, shapes, directory, missing)
+    trained_here = not (values.run or values.study)
+    write_report(rows, config, shapes, directory, missing, trained_here)
     return 0
+
+
+def place(values: flags.FlagValues, name: str) -> pathlib.Path:
+    """Where the results go: those of different nets never into one directory."""
+    looked_at = values.study or values.run
+    if values.workdir or not looked_at:
+        return pathlib.Path(values.workdir or f"runs/{name}")
+    return pathlib.Path(looked_at) / "why_resnets_work"
 
 
 def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None:
@@ -194,6 +205,7 @@ def write_report(
     shapes: Sequence[Shape],
     directory: pathlib.Path,
     missing: Sequence[str],
+    trained_here: bool,
 ) -> None:
     """The page of the analyses that were asked for now."""
     made = [
@@ -212,7 +224,7 @@ def write_report(
     ]
     path = directory / "report.html"
     runs = [run for _, run in nets]
-    report.write(page(config, made, runs, labels, missing), path)
+    report.write(page(config, made, runs, labels, missing, trained_here), path)
     print(path)
 
 

@@ -19,6 +19,7 @@ def page(
     runs: Sequence[Mapping[str, Any]],
     nets: Rows,
     missing: Sequence[str] = (),
+    trained_here: bool = True,
 ) -> Report:
     """The whole report.
 
@@ -28,6 +29,8 @@ def page(
       runs: the config of each run that was looked at.
       nets: 'family', 'depth' and 'seed' of each.
       missing: runs of the study that could not be looked at.
+      trained_here: whether the runs are those of the config's own study; of others,
+        the page shows each different config, without its seed.
 
     Returns:
       The page as data.
@@ -44,10 +47,13 @@ def page(
         "Every yes and no on this page is computed from the numbers beside it; the "
         "papers' claims are put as questions to the nets at hand. "
         "A comparison is undecided where the mean difference of the seeds is within "
-        "its standard error, or where there is but one seed. "
-        f"Here {verdicts['yes']} of {len(findings)} claims hold, {verdicts['no']} do "
-        f"not, and {verdicts['undecided']} are undecided.",
+        "its standard error, or where there is but one seed.",
     ]
+    if findings:
+        introduction[1] += (
+            f" Here {verdicts['yes']} of {len(findings)} claims hold, "
+            f"{verdicts['no']} do not, and {verdicts['undecided']} are undecided."
+        )
     facts = {
         "nets": f"{' and '.join(families)}; "
         f"{_listed({row['depth'] for row in nets})} layers",
@@ -69,10 +75,22 @@ def page(
         facts=facts,
         sections=sections,
         configs={
-            "The study": config["study"],
+            **({"The study": config["study"]} if trained_here else _distinct(runs)),
             "The analyses": analyses,
         },
     )
+
+
+def _distinct(runs: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The different configs among the runs', but for their seeds, by a name."""
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        shared = {key: value for key, value in run.items() if key != "seed"}
+        if shared not in found:
+            found.append(shared)
+    if len(found) == 1:
+        return {"The run": runs[0]} if len(runs) == 1 else {"The runs": found[0]}
+    return {f"Run {n} of {len(found)}": run for n, run in enumerate(found, 1)}
 
 
 def _listed(values: Any) -> str:

@@ -340,6 +340,11 @@ def test_the_page_counts_what_holds_and_names_what_was_trained():
     )
     assert "left out" not in found.facts
     missing = ["plain-20-seed1 (diverged)"]
+    assert (
+        page.page(config, [], runs, degradation())
+        .introduction[1]
+        .endswith("there is but one seed.")
+    )
     found = page.page(config, made, runs, degradation(), missing)
     assert found.facts["left out"] == "plain-20-seed1 (diverged)"
     assert found.facts["nets"] == "plain and residual; 8, 20 layers"
@@ -348,4 +353,22 @@ def test_the_page_counts_what_holds_and_names_what_was_trained():
     assert found.configs == {
         "The study": {"depths": (8, 20)},
         "The analyses": {"lesions": {"draws": 5}},
+    }
+
+
+def test_the_page_shows_the_configs_of_runs_that_were_trained_elsewhere():
+    config = {"name": "x", "study": {"depths": (8, 20)}, "lesions": {"draws": 5}}
+    base = {"dataset": {"name": "digits"}, "steps": 140, "batch_size": 128}
+    runs = [{**base, "seed": seed, "depth": d} for d in (8, 20) for seed in (0, 1)]
+
+    def configs(runs):
+        found = page.page(config, [], runs, degradation(), trained_here=False).configs
+        assert found.pop("The analyses") == {"lesions": {"draws": 5}}
+        return found
+
+    assert configs(runs[:1]) == {"The run": runs[0]}
+    assert configs(runs[:2]) == {"The runs": {**base, "depth": 8}}
+    assert configs(runs) == {
+        "Run 1 of 2": {**base, "depth": 8},
+        "Run 2 of 2": {**base, "depth": 20},
     }

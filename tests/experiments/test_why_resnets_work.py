@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from absl import flags
 
 from cnn_jax.analysis import landscape, trained
 from cnn_jax.names import ConfigError
@@ -205,6 +206,22 @@ def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
     for one, other in zip(found, expected, strict=True):
         assert float(one["std"]) == pytest.approx(float(other["std"]), rel=1e-4)
     assert "[2/2]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "runs/tiny"),
+        (["--run=a/b"], "a/b/why_resnets_work"),
+        (["--study=a"], "a/why_resnets_work"),
+        (["--study=a", "--workdir=mine"], "mine"),
+    ],
+)
+def test_results_of_other_nets_go_to_other_places(arguments, expected):
+    values = flags.FlagValues()
+    why_resnets_work.define(values)
+    values(["", *arguments])
+    assert str(why_resnets_work.place(values, "tiny")) == expected
 
 
 def test_rows_of_other_runs_or_settings_are_not_taken(done):
