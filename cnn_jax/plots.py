@@ -105,11 +105,8 @@ def depth_vs_error(rows: Sequence[Row], directory: pathlib.Path, title: str) -> 
             panel.set_xticks(sorted({cell.depth for cell in cells}))
             panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
         panels[0].legend(loc="upper left")
-        plural = "s" if seeds != 1 else ""
-        figure.suptitle(
-            f"{title}: final error over depth, mean ± std of {seeds} seed{plural}",
-            fontsize=11,
-        )
+        over = f"mean ± std of {seeds} seeds" if seeds > 1 else "1 seed"
+        figure.suptitle(f"{title}: final error over depth, {over}", fontsize=11)
         save(figure, directory, "depth_vs_error")
 
 

@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     for key, value in done.items():
         print(
             f"{key:>12}: {value:,}" if isinstance(value, int) else f"{key:>12}: {value}"

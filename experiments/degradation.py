@@ -118,18 +118,25 @@ def write(directory: pathlib.Path, title: str) -> None:
         return
     plots.depth_vs_error(rows, directory, title)
     plots.training_curves(rows, logs, directory, title)
-    print(f"\n{title}: mean ± std over seeds, error in percent")
-    print("family     depth seeds  training, clean  test")
     test = study.summarize(rows, "test_error")
+    alone = all(len(cell.values) == 1 for cell in test)
+    heading = "1 seed" if alone else "mean ± std over seeds"
+    print(f"\n{title}: {heading}, error in percent")
+    print("family     depth seeds  training, clean  test")
     for train, final in zip(
         study.summarize(rows, "clean_train_error"), test, strict=True
     ):
         print(
             f"{train.family:<10} {train.depth:>5} {len(train.values):>5}  "
-            f"{100 * train.mean:6.2f} ± {100 * train.std:5.2f}   "
-            f"{100 * final.mean:6.2f} ± {100 * final.std:5.2f}"
+            f"{_spread(train)}   {_spread(final)}".rstrip()
         )
     print(f"\n{directory / 'results.csv'}\n{directory / 'depth_vs_error.png'}")
+
+
+def _spread(cell: study.Cell) -> str:
+    """Mean and sample standard deviation in percent; one seed has no deviation."""
+    mean = f"{100 * cell.mean:6.2f}"
+    return f"{mean} ± {100 * cell.std:5.2f}" if len(cell.values) > 1 else f"{mean:<14}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

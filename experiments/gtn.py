@@ -179,12 +179,14 @@ class Study:
             [ROWS["isolated"], ROWS["system"]],
             self.directory,
         )
-        print(f"\n{self.config['name']}: mean ± std over {len(self.seeds)} seeds")
+        count = len(self.seeds)
+        heading = "1 seed" if count == 1 else f"mean ± std over {count} seeds"
+        print(f"\n{self.config['name']}: {heading}")
         print(f"{'':<34} string error    digit error")
         for system, title in ROWS.items():
             own = [row for row in rows if row["system"] == system]
             cells = [spread(own, key) for key in ("string_error", "digit_error")]
-            print(f"{title:<34} {cells[0]}   {cells[1]}")
+            print(f"{title:<34} {cells[0]:<12}   {cells[1]}")
         print(f"\n{self.directory / 'results.csv'}")
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -210,10 +212,10 @@ class Study:
 
 
 def spread(rows: Sequence[dict[str, Any]], key: str) -> str:
-    """Mean and sample standard deviation of a column, in percent."""
+    """Mean and sample standard deviation of a column, in percent; one seed has none."""
     values = np.array([100 * row[key] for row in rows])
-    std = values.std(ddof=1) if len(values) > 1 else 0.0
-    return f"{values.mean():5.2f} ± {std:4.2f}"
+    mean = f"{values.mean():5.2f}"
+    return f"{mean} ± {values.std(ddof=1):4.2f}" if len(values) > 1 else mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:

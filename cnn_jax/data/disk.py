@@ -248,7 +248,8 @@ def _decode(part: Part, size: int) -> Arrays:
                 raise names.ConfigError(
                     f"{part.where(index)} is {image.shape}, others "
                     f"{images.shape[1:]}: only images of one size fit in one array; "
-                    "dataset.size makes them so, or dataset.stream crops them"
+                    "dataset.size makes them so, or a `stream` section of the "
+                    "dataset crops them (see configs/resnet50_imagenet.py)"
                 )
             images[index] = image
             labels[index] = label

@@ -219,7 +219,10 @@ def open_source(
     fields = dict(section)
     stream = fields.pop("stream", {})
     if not isinstance(section.get("stream", {}), Mapping):
-        raise names.ConfigError(f"dataset.stream must be a section, got {stream!r}")
+        raise names.ConfigError(
+            f"dataset.stream must be a section, got {stream!r}: add a `stream` "
+            "section to the config, as in configs/resnet50_imagenet.py"
+        )
     found = data.open_set(**fields)
     if stream and (isinstance(found, Source) or callable(found)):
         raise names.ConfigError(

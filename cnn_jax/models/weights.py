@@ -44,8 +44,9 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise names.ConfigError(
-            f"weights {str(path)!r}: only torch reads this format; install it "
-            f"(pip install cnn_jax[peer]) or save the weights as safetensors"
+            f"weights {str(path)!r}: only torch reads this format: run "
+            "`pip install -e '.[peer]'` in the project's folder, or save the weights "
+            "as safetensors"
         ) from error
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):

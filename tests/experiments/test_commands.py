@@ -96,6 +96,8 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
     ended = re.findall(r"^\[(.)/2\] (\S+) finished", out, re.MULTILINE)
     assert [place for place, _ in ended] == ["1", "2"]
     assert {name for _, name in ended} == {"plain-8-seed0", "residual-8-seed0"}
+    assert "1 seed, error in percent" in out
+    assert "±" not in out
     # this process compiled nothing: the workers keep theirs
     assert list((tmp_path / "cache").rglob("*-cache"))
     made = {path.name for path in (tmp_path / "study").iterdir()}

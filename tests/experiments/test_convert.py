@@ -1,5 +1,7 @@
 """``python -m experiments.convert``."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -44,16 +46,23 @@ def test_there_and_back(tmp_path, narrow, capsys):
         np.testing.assert_array_equal(found[name], value)
 
 
+def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.pth").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(names.ConfigError, match=r"pip install -e '\.\[peer\]'"):
+        weights.read_tensors(tmp_path / "a.pth")
+
+
 def test_errors_are_one_line(tmp_path, narrow, capsys):
     source, target = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
     weights.write_tensors(source, narrow)
-    assert convert.main(["vgg16", source, target]) != 0
+    assert convert.main(["vgg16", source, target]) == 2
     assert (
         "no weights of vgg16: they lack 'classifier.6.bias'" in capsys.readouterr().err
     )
     del narrow["bn1.bias"]
     weights.write_tensors(source, narrow)
-    assert convert.main(["resnet18", source, target]) != 0
+    assert convert.main(["resnet18", source, target]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(names.ConfigError, match="unknown torchvision net 'resnet20'"):
         convert.convert("resnet20", source, target)
@@ -91,5 +100,5 @@ def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
     narrow["fc.weight"], narrow["fc.bias"] = np.zeros((4, 5)), np.zeros(4)
     weights.write_tensors(source, narrow)
     arguments = ["resnet18", source, ours, "--evaluate", str(config)]
-    assert convert.main(arguments) == 1
+    assert convert.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1

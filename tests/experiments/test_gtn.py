@@ -117,6 +117,12 @@ def test_a_finished_experiment_is_rebuilt_without_training(study, monkeypatch):
     assert gtn.main(arguments) == 0
 
 
+def test_one_seed_has_no_deviation():
+    rows = [{"string_error": 0.25}, {"string_error": 0.75}]
+    assert gtn.spread(rows, "string_error") == "50.00 ± 35.36"
+    assert gtn.spread(rows[:1], "string_error") == "25.00"
+
+
 def test_the_system_starts_from_the_isolated_recogniser(study):
     directory, _ = study
     config = gtn.check(get_config())
