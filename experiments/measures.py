@@ -47,12 +47,15 @@ def measure_gradients(
 
     Returns:
       A row for each seed, step and layer, see `gradients.norms`.
+
+    Raises:
+      ConfigError: repeating a training does not lead to its network.
     """
     rows = []
     for net in nets:
         if net.depth in along_training:
             steps = sorted({0, *(s for s in snapshots if s <= net.step), net.step})
-            states = gradients.snapshots(net.program, net.seed, steps)
+            states = gradients.repetition(net, steps)
         else:
             states = iter([net.at_initialisation(), net])
         data = net.train_batches(batches)

@@ -7,6 +7,7 @@ constant factor a layer. Norms over layers show it, before and during training.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,16 +15,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
 from cnn_jax.analysis.trained import Batch, Net, Variables, at_initialisation, kind
 from cnn_jax.analysis.trained import variables as variables_of
+from cnn_jax.names import ConfigError
 from cnn_jax.train.program import Program
 
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 Row = dict[str, Any]
+
+# How far, of the way that training moved a network, its repetition may end from it.
+# The same program repeats a run to the bit; rounding of another one grows with steps.
+REPEATED = 0.05
 
 
 def norms(
@@ -92,10 +97,13 @@ def _norms(
 
 
 def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net]:
-    """A run's network along its training, trained anew in memory.
+    """A network along its training, trained in memory, on one device.
 
-    Runs keep their newest checkpoints only; a run of the same config and seed goes
-    through the same states, so it is repeated up to the last step that is asked for.
+    Runs keep their newest checkpoints only; a run of the same config and seed on one
+    device goes through the same states, so it is repeated up to the last step that
+    is asked for. For a run on several devices that is so, to rounding, only if
+    nothing is drawn at random on each of them: neither augmentation nor dropout nor
+    stochastic depth. `repetition` makes sure of it.
 
     Args:
       program: the run's, from `trained.program_of`.
@@ -120,6 +128,50 @@ def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net
             yield Net(family, depth, seed, step, program, variables_of(host))
 
 
-def global_norm(rows: Iterable[Row]) -> float:
-    """Norm of the gradient of all layers together."""
-    return float(optax.global_norm([np.float64(r["gradient_norm"]) for r in rows]))
+def repetition(net: Net, steps: Sequence[int]) -> Iterator[Net]:
+    """A trained network along its own training, repeated by `snapshots`.
+
+    Args:
+      net: of a run, at its last step.
+      steps: when to look, ascending; up to the network's own step.
+
+    Yields:
+      The network at each of the steps, and then once more at its own, if that is
+      not one of them.
+
+    Raises:
+      ConfigError: the repetition ends elsewhere, so that what it went through says
+        nothing about the run.
+    """
+    wanted = sorted({*steps, net.step})
+    for found in snapshots(net.program, net.seed, wanted):
+        if found.step == net.step:
+            _check_same(found, net)
+        yield found
+
+
+def _check_same(found: Net, net: Net) -> None:
+    """Refuse a network that is not the same, in terms of how far training moved it."""
+
+    def distance(one: Variables, other: Variables) -> float:
+        pairs = zip(
+            jax.tree.leaves(one["params"]),
+            jax.tree.leaves(other["params"]),
+            strict=True,
+        )
+        squares = (
+            np.square(np.subtract(a, b, dtype=np.float64)).sum() for a, b in pairs
+        )
+        return math.sqrt(sum(squares))
+
+    apart = distance(found.variables, net.variables)
+    moved = distance(net.variables, net.at_initialisation().variables)
+    if not apart <= REPEATED * moved:  # so that not-a-numbers are refused too
+        raise ConfigError(
+            f"training {net.family}-{net.depth} with seed {net.seed} anew on one "
+            f"device does not lead to its network at step {net.step} (it ends "
+            f"{apart / max(moved, 1e-30):.2g} of the way that training moved it from "
+            "there): the run had several devices with augmentation or dropout, or "
+            "another version or machine; train it anew, or take its depth out of "
+            "gradients.along_training"
+        )

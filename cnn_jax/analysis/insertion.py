@@ -231,10 +231,16 @@ def measure(
     loss: Callable[[Any, Batch], Float[Array, " batch"]],
     errors: Callable[[Any, Batch], Float[Array, " batch"]],
 ) -> dict[str, float]:
-    """Mean 'loss' and 'error' (a fraction) over all examples, in evaluation mode."""
+    """Mean 'loss' and 'error' (a fraction) over all examples, in evaluation mode.
+
+    Raises:
+      ValueError: there is no real example.
+    """
     totals = np.zeros(3)
     for batch in batches:
         totals += np.asarray(_sums(model, loss, errors, variables, batch), np.float64)
+    if totals[2] == 0:
+        raise ValueError("a loss of no example: at least one is needed")
     return {"loss": totals[0] / totals[2], "error": totals[1] / totals[2]}
 
 

@@ -89,8 +89,13 @@ def stack(batches: Iterable[Batch]) -> Batch:
 
     Returns:
       One mapping; its arrays have the batches as first axis.
+
+    Raises:
+      ValueError: there is no real example.
     """
     found = jax.device_get([dict(batch) for batch in batches])
+    if not any(batch["mask"].any() for batch in found):
+        raise ValueError("a landscape of no example: at least one is needed")
     whole = {
         key: np.concatenate([batch[key][batch["mask"] > 0] for batch in found])
         for key in found[0]

@@ -141,6 +141,8 @@ def test_error_and_loss_are_means_over_real_images():
     found = insertion.measure(net, variables, [batch], softmax_cross_entropy, errors)
     assert found["loss"] == pytest.approx(float(expected[:5].mean()), rel=1e-5)
     assert found["error"] == pytest.approx((outputs.argmax(1) != labels)[:5].mean())
+    with pytest.raises(ValueError, match="a loss of no example"):
+        insertion.measure(net, variables, [], softmax_cross_entropy, errors)
 
 
 @pytest.mark.parametrize(

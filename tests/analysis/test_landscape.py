@@ -63,6 +63,13 @@ def tiny_net(size=24):
     return objective, params, (batch_stats, landscape.stack(batches))
 
 
+@pytest.mark.parametrize("masks", [(), (0,), (0, 0)])
+def test_a_landscape_of_no_example_is_refused(masks):
+    batches = [{"image": np.ones((2, 3)), "mask": np.full(2, mask)} for mask in masks]
+    with pytest.raises(ValueError, match="at least one is needed"):
+        landscape.stack(batches)
+
+
 @pytest.mark.parametrize("side_by_side", [1, 2])
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_the_landscape_of_a_quadratic_is_its_quadratic(dimensions, side_by_side):

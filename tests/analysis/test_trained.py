@@ -68,6 +68,19 @@ def test_a_repeated_training_goes_through_the_states_of_the_run(run, net):
     )
 
 
+def test_a_repetition_that_ends_elsewhere_is_refused(run, net, tmp_path):
+    """Each device draws its own augmentation, so one device trains another run."""
+    states = list(gradients.repetition(net, (0, 8)))
+    assert [state.step for state in states] == [0, 8, 12]
+    place = RunDirectory(tmp_path / "run")
+    fit(Program(tiny.config(parallel={"devices": 2}, steps=4)), 3, place)
+    drawn = trained.load(place.path)
+    states = gradients.repetition(drawn, (0, 2))
+    assert [next(states).step, next(states).step] == [0, 2]
+    with pytest.raises(ConfigError, match=r"residual-8 with seed 3 .* at step 4"):
+        next(states)
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_left_in_place(
     run, net, tmp_path, capsys
 ):
