@@ -152,6 +152,8 @@ def training_curves(
                     for row in finished
                     if row["family"] == family and row["depth"] == depth
                 ]
+                if not runs:  # of a study that was stopped
+                    continue
                 steps, mean, _ = curve(runs, "running_train_error")
                 panel.plot(steps, 100 * mean, linewidth=0.8, **look)
                 steps, mean, std = curve(runs, "test_error")
@@ -168,7 +170,9 @@ def training_curves(
             panel.set_xlabel("optimizer step")
             panel.set_ylim(bottom=0)
         panels[0][0].set_ylabel("error (%)")
-        panels[0][-1].legend(title="layers", loc="upper right")
+        # on the last panel of those that show the most depths
+        fullest = max(panels[0][::-1], key=lambda panel: len(panel.lines))
+        fullest.legend(title="layers", loc="upper right")
         figure.suptitle(f"{title}: thin training (running), bold test", fontsize=11)
         save(figure, directory, "training_curves")
 

@@ -24,8 +24,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cnn_jax.data import regions, transforms
-
 SIZE, SHORTER = 224, (256, 480)
 Augment = Callable[[bytes, np.random.Generator], object]
 
@@ -50,6 +48,8 @@ def photographs(count: int) -> list[bytes]:
 
 def of_this_package() -> Augment:
     """What a worker of `cnn_jax.data.streams` does to a picture."""
+    from cnn_jax.data import regions, transforms
+
     crop = transforms.ScaleCrop(SIZE, SHORTER)
     return lambda encoded, random: crop(regions.Picture(encoded, 3), random)
 
@@ -170,6 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", default="", help="JPEG files of your own")
     words = parser.parse_args(argv)
+    try:
+        of_this_package()
+    except ImportError as error:
+        print(
+            f"error: this package's stream needs {error.name}, which is not "
+            "installed: run `pip install -e '.[streams]'` in the project's folder",
+            file=sys.stderr,
+        )
+        return 2
     if words.folder:
         paths = sorted(pathlib.Path(words.folder).rglob("*.[jJ][pP]*[gG]"))
         files = [path.read_bytes() for path in paths[: words.images]]

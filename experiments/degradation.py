@@ -77,7 +77,11 @@ def body(values: flags.FlagValues) -> int:
             unfinished = train(values, runs, directory, progress)
     except (Interrupted, KeyboardInterrupt):
         if directory.is_dir():  # a study that is stopped shows what it has
-            write(directory, config.name)
+            try:
+                write(directory, config.name)
+            except Exception as error:  # that it was stopped matters more
+                kind = type(error).__name__
+                print(f"warning: nothing was drawn: {kind}: {error}", file=sys.stderr)
         raise
     write(directory, config.name)
     for event in unfinished:

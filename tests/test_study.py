@@ -227,6 +227,21 @@ def test_figures_are_written_and_the_same_again(finished, tmp_path):
     assert contents[0] == contents[1]
 
 
+def test_a_study_that_is_partly_finished_is_drawn(tmp_path):
+    """A depth that only one of the families has."""
+    errors = dict.fromkeys(("clean_train_error", "test_error"), 0.5)
+    shapes = [("plain", 8), ("plain", 14), ("residual", 8)]
+    rows = [
+        {"family": family, "depth": depth, "seed": 0, "status": "finished", **errors}
+        for family, depth in shapes
+    ]
+    log = [{"step": 2, "running_train_error": 0.5, "test_error": 0.5}]
+    logs = {f"{family}-{depth}-seed0": log for family, depth in shapes}
+    plots.depth_vs_error(rows, tmp_path, "tiny")
+    plots.training_curves(rows, logs, tmp_path, "tiny")
+    assert (tmp_path / "training_curves.png").exists()
+
+
 def test_families_differ_without_colour():
     plain, residual = (
         plots.style_of(name, ["plain", "residual"]) for name in ("plain", "residual")

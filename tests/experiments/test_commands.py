@@ -127,6 +127,23 @@ def test_a_study_that_is_stopped_before_its_first_run(
     assert not (tmp_path / "study").exists()
 
 
+def test_a_figure_that_fails_does_not_hide_that_the_study_was_stopped(
+    tmp_path, monkeypatch, capsys
+):
+    def execute(*arguments):
+        raise Interrupted(15)
+
+    def write(*arguments):
+        raise ValueError("cannot draw")
+
+    monkeypatch.setattr("cnn_jax.execution.execute", execute)
+    monkeypatch.setattr(degradation, "write", write)
+    assert degradation.main([*STUDY, f"--workdir={tmp_path}"]) == 143
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: nothing was drawn: ValueError: cannot draw"
+    assert lines[1].endswith("the same command goes on from there")
+
+
 def test_plot_only_without_runs_says_so(tmp_path, capsys):
     assert degradation.main([f"--workdir={tmp_path}", "--plot_only"]) == 2
     assert "holds no runs" in capsys.readouterr().err

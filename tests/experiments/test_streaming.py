@@ -179,6 +179,29 @@ def test_decode_benchmark_compares_pipelines(capsys, pictures):
     assert "no JPEG files" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("word", "status"), [("--help", 0), ("--images=2", 2)])
+def test_decode_benchmark_without_opencv(word, status):
+    """Help is there; a run names the extra that is missing."""
+    script = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "from experiments import decode_benchmark\n"
+        f"sys.exit(decode_benchmark.main([{word!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=importable_tests(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == status
+    if status == 0:
+        assert "python -m experiments.decode_benchmark" in done.stdout
+    else:
+        assert "needs cv2" in done.stderr
+        assert "pip install -e '.[streams]'" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_pipelines_of_the_benchmark_do_the_same_work():
     """The same draws give the same crop, up to how its pixels are resampled."""
     ours, pillow = decode_benchmark.of_this_package(), decode_benchmark.of_pillow()
