@@ -19,6 +19,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import jax
@@ -285,6 +286,7 @@ def _work_together(
         told = False
         try:
             # Ctrl-C reaches every process: a worker heeds it once it has started.
+            resource_tracker.ensure_running()  # its start would unblock the signals
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 for process in processes:

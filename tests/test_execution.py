@@ -2,7 +2,10 @@
 
 import fcntl
 import multiprocessing
+import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -169,6 +172,43 @@ def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
     runs = small_study(run={"parallel": {"devices": 9}}, seeds=(0,))
     with pytest.raises(ConfigError, match="devices 9"):
         execution.execute(runs, tmp_path, lambda event: None, workers=2)
+
+
+# A process of its own, whose first worker is the first child of all.
+STARTS = """
+import multiprocessing, pathlib, re, sys
+from cnn_jax import execution
+from cnn_jax.names import ConfigError
+from tests.test_execution import small_study
+
+def started(process):
+    start(process)
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    print(int(re.findall("SigBlk:(.*)", status)[0], 16))
+
+if __name__ == "__main__":
+    start = multiprocessing.process.BaseProcess.start
+    multiprocessing.process.BaseProcess.start = started
+    runs = small_study(run={"parallel": {"devices": 9}}, seeds=(0,))
+    try:
+        execution.execute(runs, pathlib.Path(sys.argv[1]), print, workers=2)
+    except ConfigError as error:
+        assert "devices 9" in str(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_workers_start_with_signals_blocked(tmp_path):
+    """Else Ctrl-C while they import is a traceback of each."""
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS, str(tmp_path)],
+        cwd=pathlib.Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    masks = [int(line) for line in done.stdout.splitlines()]
+    assert [mask >> (signal.SIGINT - 1) & 1 for mask in masks] == [1, 1], done.stderr
 
 
 def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):

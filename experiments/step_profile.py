@@ -1,0 +1,136 @@
+"""Where the time of a train step goes, by kind of operation.
+
+    python -m experiments.step_profile [--net=resnet20@32x32x3] [--batch=128]
+
+Runs a few steps under jax's profiler and adds up what each operation of the
+compiled program took: the convolutions of the forward pass and of both
+derivatives, the copies that lay arrays out for them, normalisation, the rest.
+Operations that run side by side on several cores count with the time of each.
+For CPU: other backends name what they run in other ways. Networks are named as
+for `experiments.benchmark`.
+"""
+
+import argparse
+import collections
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from cnn_jax import heap
+from cnn_jax.names import ConfigError
+from cnn_jax.train.feed import feed
+from cnn_jax.train.program import Program
+from experiments.benchmark.case import Case, parse
+
+STEPS = 5
+
+
+def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
+    """What an operation of a compiled train step belongs to.
+
+    Args:
+      operation: its name in the program ('ynn_fusion.3', 'transpose_copy_fusion').
+      shape: of its result.
+      source: the path of functions that it comes from.
+      batch: images of a step.
+
+    Returns:
+      One of a few words.
+    """
+    copies = operation.startswith(("transpose", "copy", "concatenate"))
+    if "conv_general_dilated" in source or ("/conv" in source.lower() and copies):
+        if copies:
+            return "layout for convolutions"
+        if "transpose(" not in source:
+            return "convolution"
+        by_images = bool(shape) and shape[0] == batch
+        return f"its derivative by the {'images' if by_images else 'kernel'}"
+    if "dot_general" in source:
+        return "matrix product"
+    if re.search(r"bn\d*|norm", source):
+        return "batch norm (and what is fused with it)"
+    return "the rest"
+
+
+def profile(case: Case) -> tuple[float, Mapping[str, float]]:
+    """Milliseconds of a step, in all and by kind.
+
+    Args:
+      case: what is trained, on one device.
+
+    Returns:
+      Their sum, and each kind's part of it.
+    """
+    config = case.config()
+    config["parallel"]["mode"] = "shard_map"  # its program can be read
+    program = Program(config)
+    state = program.place(program.initial_state(0))
+    dispatch = next(feed(program.source, program.devices, config, 0, b""))
+    count = program.devices.replicate(np.int32(dispatch.count))
+    data = ((program.resident, count), dispatch.items)
+    step = program.train_steps.lower(state, *data).compile()
+    kinds = {
+        name: kind(
+            name,
+            [int(size) for size in re.findall(r"\d+", shape)],
+            source.group(1)
+            if (source := re.search(r'op_name="([^"]*)"', rest))
+            else "",
+            case.batch,
+        )
+        for name, shape, rest in re.findall(
+            r"^\s*(?:ROOT )?%?([\w.\-]+) = \w+\[([\d,]*)\](.*)$",
+            step.as_text(),
+            re.MULTILINE,
+        )
+    }
+    for _ in range(2):
+        state, _ = step(state, *data)
+    jax.block_until_ready(state)
+    with tempfile.TemporaryDirectory() as place:
+        with jax.profiler.trace(place):
+            for _ in range(STEPS):
+                state, _ = step(state, *data)
+            jax.block_until_ready(state)
+        (found,) = pathlib.Path(place).rglob("*.xplane.pb")
+        trace = jax.profiler.ProfileData.from_file(str(found))
+    times: collections.Counter[str] = collections.Counter()
+    for plane in trace.planes:
+        for line in plane.lines:
+            for event in line.events:
+                if event.name in kinds:
+                    times[kinds[event.name]] += event.duration_ns / STEPS / 1e6
+    return sum(times.values()), dict(times.most_common())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--net", default="resnet20@32x32x3")
+    parser.add_argument("--batch", type=int, default=128)
+    words = parser.parse_args(argv)
+    if jax.default_backend() != "cpu":
+        print("error: this profile reads programs for CPU", file=sys.stderr)
+        return 2
+    heap.keep()
+    try:
+        case = parse(words.net, words.batch, "float32", 1, 1, {})
+        total, times = profile(case)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{case.net}, batch {case.batch}: {total:.1f} ms of operations a step")
+    for name, time in times.items():
+        print(f"{time:9.2f} ms  {100 * time / total:4.1f} %  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""The profile of a step: every kind of work is found, and named for what it is."""
+
+import subprocess
+import sys
+
+from experiments import step_profile
+
+
+def test_the_kinds_of_a_residual_net():
+    # As a user calls it: the tests' type checker refuses jax's stand-ins for arrays.
+    command = [sys.executable, "-m", "experiments.step_profile"]
+    command += ["--net=resnet8@16x16x3", "--batch=32"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in (
+        "%  convolution",
+        "its derivative by the images",
+        "its derivative by the kernel",
+        "layout for convolutions",
+        "batch norm",
+    ):
+        assert name in out
+    shares = [
+        float(line.split("ms")[1].split("%")[0])
+        for line in out.splitlines()
+        if "%" in line
+    ]
+    assert abs(sum(shares) - 100) < 1
+
+
+def test_a_wrong_network_is_one_line(capsys):
+    assert step_profile.main(["--net=resnet9"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
