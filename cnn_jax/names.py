@@ -119,7 +119,7 @@ def has_type(value: Any, annotation: Any) -> bool:
     """Whether ``value`` is of the plain type that ``annotation`` names.
 
     Checks bool, int, float, str, tuples, sections and unions of them; an
-    annotation that a config cannot express (a callable, a module) accepts anything.
+    annotation that it does not know (a module) accepts anything.
     An int is a float; a bool is not an int.
     """
     origin = typing.get_origin(annotation)
@@ -138,6 +138,8 @@ def has_type(value: Any, annotation: Any) -> bool:
         )
     if origin is Mapping:
         return isinstance(value, Mapping)
+    if origin is Callable:
+        return callable(value)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if annotation is int:
@@ -155,6 +157,8 @@ def describe(annotation: Any) -> str:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) is Mapping:
         return "a section"
+    if typing.get_origin(annotation) is Callable:
+        return "a function or class, which no command line can give"
     if typing.get_origin(annotation) is tuple:
         return str(annotation)
     return getattr(annotation, "__name__", str(annotation))

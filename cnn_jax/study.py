@@ -74,7 +74,12 @@ def expand(config: run_config.Config) -> list[Run]:
       ConfigError: a key or a run that cannot be; nothing has compiled yet.
     """
     config = run_config.as_dict(config)
+    of_a_run = config.get("run") if isinstance(config.get("run"), Mapping) else {}
     for key in config:
+        if key not in KEYS and key in of_a_run:
+            raise ConfigError(
+                f"unknown key of a study {key!r} (did you mean --config.run.{key}?)"
+            )
         if key not in KEYS:
             raise names.choices("key of a study", key, KEYS)
     missing = [key for key in KEYS if key not in config]

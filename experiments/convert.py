@@ -2,7 +2,7 @@
 
     python -m experiments.convert resnet50 resnet50.safetensors mine.safetensors
     python -m experiments.convert resnet50 mine.safetensors back.safetensors
-    python -m experiments.convert resnet50 resnet50.safetensors mine.safetensors \
+    python -m experiments.convert resnet50 resnet50.safetensors mine.safetensors \\
         --evaluate=configs/resnet50_imagenet.py --data_dir=DATA
 
 The network goes by torchvision's name. The source is a state_dict, as

@@ -1,7 +1,7 @@
 """The degradation study: plain and residual nets over depth and seeds.
 
-    python -m experiments.degradation [--config=configs/degradation_digits.py] \
-        [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only] \
+    python -m experiments.degradation [--config=configs/degradation_digits.py] \\
+        [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only] \\
         [--launcher=slurm --workers=N --job=slurm_partition=gpu,gpus_per_node=1]
 
 Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG and SVG)

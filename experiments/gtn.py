@@ -1,6 +1,6 @@
 """Graph transformer networks read lines of digits.
 
-    python -m experiments.gtn [--config=configs/gtn_digits.py] [--workdir=DIR] \
+    python -m experiments.gtn [--config=configs/gtn_digits.py] [--workdir=DIR] \\
         [--config.seeds='(0,)'] [--plot_only]
 
 Trains, for every seed, a recogniser of isolated digits, the over-segmentation

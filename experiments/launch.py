@@ -8,12 +8,15 @@ Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/
 `cnn_jax.heap`).
 """
 
+import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -26,6 +29,10 @@ from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import Diverged
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
+CONFIG_HELP = """config:
+  --config=FILE: What to run; the examples are in configs/.
+  --config.KEY=VALUE: Replaces a value of the file, as --config.model.depth=32.
+"""
 
 
 def run(
@@ -64,7 +71,8 @@ def _run(
     values = flags.FlagValues()
     define(values)
     if {"-h", "--help", "-help"} & set(arguments):
-        print(f"{usage.strip()}\n\n{values.get_help()}")
+        print(f"{usage.strip()}\n\n{CONFIG_HELP if config is not None else ''}")
+        print(values.get_help())
         return 0
     try:
         if config is not None:
@@ -88,11 +96,31 @@ def _run(
             raise
         message = f"another host was lost, or cannot be reached ({error})"
         return _fail(RuntimeError(f"{message}; the same commands go on"), 1)
-    except Exception:
+    except Exception as error:
         if not hosts.joined():
+            if isinstance(error, AssertionError | RuntimeError) and _no_backend():
+                return _fail(_backend_error(), 2)
             raise
         traceback.print_exc()  # and `hosts.leave` ends the others
         return 1
+
+
+def _no_backend() -> bool:
+    """Whether JAX finds no device of the kind that it was told to take."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError):  # AssertionError: the plugin is missing
+        return True
+    return False
+
+
+def _backend_error() -> ConfigError:
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    return ConfigError(
+        f"JAX finds no device (JAX_PLATFORMS is {platforms!r}): a GPU needs "
+        "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; without "
+        "JAX_PLATFORMS the fastest that is there is taken"
+    )
 
 
 def _with_config(
@@ -105,7 +133,9 @@ def _with_config(
         if argument.startswith(("--config=", "-config="))
     ]
     if not files and not default:
-        raise ConfigError(f"--config=FILE is needed; {_known_configs()}")
+        stray = _unknown_flag(values, arguments)
+        found = f"unknown flag {stray}; " if stray else ""
+        raise ConfigError(f"{found}--config=FILE is needed; {_known_configs()}")
     if not files:
         arguments = [f"--config={CONFIGS / default}", *arguments]
     for path in files:
@@ -123,11 +153,36 @@ def _with_config(
     return arguments
 
 
+def _unknown_flag(values: flags.FlagValues, arguments: Sequence[str]) -> str:
+    """The first flag that the command does not have, as '--name'; '' if none."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        known = name in values or name.removeprefix("no") in values
+        if argument.startswith("-") and not known and not name.startswith("config."):
+            return f"--{name}"
+    return ""
+
+
+def _place_of(key: str, section: Any, where: str = "config") -> str:
+    """The shallowest place of a key in a config, as 'config.run.steps'; or ''."""
+    if not isinstance(section, Mapping | ml_collections.ConfigDict):
+        return ""
+    if key in section:
+        return f"{where}.{key}"
+    deeper = [_place_of(key, section[name], f"{where}.{name}") for name in section]
+    return min(filter(None, deeper), key=lambda place: place.count("."), default="")
+
+
 def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
     try:
         rest = values(["", *arguments])
     except (AttributeError, KeyError) as error:  # config_flags, of a section
         raise ConfigError(f"unknown config key {error.args[0]}") from None
+    except flags.UnrecognizedFlagError as error:
+        config = values["config"].value if "config" in values else None
+        place = _place_of(error.flagname, config)
+        hint = f" (did you mean --{place}?)" if place else ""
+        raise ConfigError(f"{_one_line(error)}{hint}") from None
     except (flags.Error, OSError) as error:
         raise ConfigError(_one_line(error)) from None
     except (TypeError, ValueError, SyntaxError) as error:

@@ -10,6 +10,7 @@ reading them afterwards does not.
 """
 
 import argparse
+import difflib
 import importlib.util
 import os
 import sys
@@ -66,8 +67,11 @@ def _builder(name: str, root: str) -> tfds.core.DatasetBuilder:
     if ":" not in name:
         everything = tfds.list_builders(with_community_datasets=False)
         if base not in everything:
-            near = [other for other in everything if base[:4] in other]
-            raise names.choices("dataset of TFDS", base, near or everything)
+            near = difflib.get_close_matches(base, everything, n=5, cutoff=0)
+            raise names.ConfigError(
+                f"unknown dataset {base!r}: it is none of the {len(everything)} of "
+                f"TFDS; the nearest: {', '.join(near)}"
+            )
         missing = [need for need in NEEDED if importlib.util.find_spec(need) is None]
         if missing:
             raise names.ConfigError(

@@ -1,6 +1,6 @@
 """How fast the over-segmentation system trains, over the length of its lines.
 
-    python -m experiments.reading_benchmark [--config=configs/gtn_digits.py] \
+    python -m experiments.reading_benchmark [--config=configs/gtn_digits.py] \\
         [--workdir=DIR]
 
 Times training steps of the config's ``system`` on lines of 5 to 40 digits, each

@@ -1,7 +1,7 @@
 """Why residual networks work: what trained plain and residual nets look like inside.
 
-    python -m experiments.why_resnets_work [--study=DIR | --run=DIR] \
-        [--config=configs/why_resnets_work_digits.py] [--workdir=DIR] \
+    python -m experiments.why_resnets_work [--study=DIR | --run=DIR] \\
+        [--config=configs/why_resnets_work_digits.py] [--workdir=DIR] \\
         [--only=gradients,responses] [--workers=N]
 
 Looks at the nets of a study (trained first, unless ``--study`` names one that is) or

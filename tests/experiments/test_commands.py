@@ -36,8 +36,11 @@ def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert f"test_error: {result['test_error']}" in out
     assert "step 2 of 2" in out
+    assert "nothing to do" not in out
     assert train.main(arguments) == 0
-    assert "step 2 of 2" not in capsys.readouterr().out
+    again = capsys.readouterr().out
+    assert "step 2 of 2" not in again
+    assert f"{tmp_path / 'run'} is finished; nothing to do\n" in again
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,8 @@ def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
         (["--config.optimizer.momentum=1.5"], "momentum 1.5"),
         (["--config.seed=-1"], "config.seed must not be negative"),
         (["--nonsense=1"], "nonsense"),
+        (["--steps=33"], "did you mean --config.steps?"),
+        (["--workdir="], "--workdir=DIR is needed"),
         (["stray"], "unexpected argument 'stray'"),
         (["--config=missing.py"], "no config file 'missing.py'"),
         (["--workdir=/proc/nowhere/run"], "cannot be written"),
@@ -77,12 +82,42 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, capsys
 def test_a_config_is_needed_and_the_known_ones_are_listed(tmp_path, capsys):
     assert train.main([f"--workdir={tmp_path}"]) == 2
     assert "resnet_digits.py" in capsys.readouterr().err
+    assert train.main([f"--workdir={tmp_path}", "--confg=a.py"]) == 2
+    assert "unknown flag --confg; --config=FILE is needed" in capsys.readouterr().err
+
+
+def test_the_config_of_a_study_names_its_command(tmp_path, capsys):
+    config = f"--config={ROOT}/configs/degradation_digits.py"
+    assert train.main([f"--workdir={tmp_path}", config]) == 2
+    error = capsys.readouterr().err
+    assert "`python -m experiments.degradation` takes it" in error
+
+
+@pytest.mark.parametrize("flag", ["--config.steps=20", "--steps=20"])
+def test_a_key_of_the_runs_is_named_in_a_study(flag, tmp_path, capsys):
+    assert degradation.main([f"--workdir={tmp_path}", flag]) == 2
+    assert "did you mean --config.run.steps?" in capsys.readouterr().err
+
+
+def test_a_backend_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypatch):
+    def devices():
+        raise AssertionError
+
+    monkeypatch.setattr("jax.devices", devices)
+    monkeypatch.setattr("cnn_jax.selfcheck.check_backend", devices)
+    assert degradation.main([f"--workdir={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert "pip install -e '.[cuda]'" in error
+    assert error.count("\n") == 1
 
 
 def test_help_shows_the_command_and_its_flags(capsys):
     assert degradation.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "python -m experiments.degradation" in out
+    assert "degradation_digits.py] \\\n" in out
+    assert "--config=FILE: " in out
+    assert "--config.KEY=VALUE: " in out
     assert "--[no]plot_only" in out
 
 
