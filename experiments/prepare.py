@@ -68,10 +68,9 @@ def _builder(name: str, root: str) -> tfds.core.DatasetBuilder:
         everything = tfds.list_builders(with_community_datasets=False)
         if base not in everything:
             near = difflib.get_close_matches(base, everything, n=5, cutoff=0)
-            raise names.ConfigError(
-                f"unknown dataset {base!r}: it is none of the {len(everything)} of "
-                f"TFDS; the nearest: {', '.join(near)}"
-            )
+            error = names.choices("dataset of TFDS", base, near)
+            more = len(everything) - len(near)
+            raise names.ConfigError(f"{error}, and {more} that are less alike")
         missing = [need for need in NEEDED if importlib.util.find_spec(need) is None]
         if missing:
             raise names.ConfigError(

@@ -104,4 +104,7 @@ def test_tensorflow_is_asked_for(capsys, monkeypatch, tmp_path):
 
 def test_unknown_name(capsys):
     assert "did you mean 'cifar10'" in failed(capsys, "cifar_10")
+    error = failed(capsys, "nosuch")
+    assert "that are less alike" in error
+    assert len(error) < 200
     assert "unknown attribute" in failed(capsys, f"{__name__}:Tow")
