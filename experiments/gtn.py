@@ -148,7 +148,7 @@ class Study:
                 print(f"{stage}, seed {seed}", flush=True)
                 if isinstance(program, Tuned):
                     program.start = self.params("isolated", seed)
-                with single_run(program.config["steps"]) as report:
+                with single_run(program.config) as report:
                     fit(program, seed, self.place(stage, seed), report)
 
     def params(self, stage: str, seed: int) -> Any:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -39,21 +39,27 @@ def _bar(console: Console) -> Progress:
     )
 
 
-def describe(row: dict[str, Any]) -> str:
-    """A log row in words: errors in percent."""
-    parts = [f"{name} {100 * row[key]:.2f} %" for key, name in COLUMNS if key in row]
+def describe(row: dict[str, Any], config: Mapping[str, Any]) -> str:
+    """A log row of a config's run in words: errors in percent."""
+    names = dict(COLUMNS)
+    if config["dataset"].get("validation_size"):  # what is held out is tested on
+        names["test_error"] = "validation"
+    parts = [f"{n} {100 * row[key]:.2f} %" for key, n in names.items() if key in row]
     return "error: " + ", ".join(parts)
 
 
 @contextlib.contextmanager
-def single_run(steps: int) -> Iterator[Report]:
-    """A reporter for one run of ``steps`` steps."""
+def single_run(config: Mapping[str, Any]) -> Iterator[Report]:
+    """A reporter for one run of a config."""
+    steps = config["steps"]
     console = Console()
     if not console.is_terminal:
 
         def plain(step: int, row: dict[str, Any] | None) -> None:
             if row is not None:
-                print(f"step {step:,} of {steps:,}  {describe(row)}", flush=True)
+                print(
+                    f"step {step:,} of {steps:,}  {describe(row, config)}", flush=True
+                )
 
         yield plain
         return
@@ -63,7 +69,7 @@ def single_run(steps: int) -> Iterator[Report]:
         def live(step: int, row: dict[str, Any] | None) -> None:
             bar.update(task, completed=step)
             if row is not None and "test_error" in row:
-                bar.console.print(f"step {step:,}  {describe(row)}")
+                bar.console.print(f"step {step:,}  {describe(row, config)}")
 
         yield live
 
@@ -144,7 +150,7 @@ class StudyProgress:
 
     def _print(self, event: Event) -> None:
         ended = sum(e.status != "running" for e in self.events.values())
-        words = describe(event.row) if event.row else event.message
+        words = describe(event.row, event.run.config) if event.row else event.message
         elapsed = time.monotonic() - self.started
         print(
             f"[{ended:>{len(str(len(self.runs)))}}/{len(self.runs)}] "

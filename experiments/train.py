@@ -53,7 +53,7 @@ def body(values: flags.FlagValues) -> int:
     selfcheck.check_backend()
     directory = RunDirectory(values.workdir)
     there = hosts.is_first() and directory.result() is not None
-    progress = single_run(program.config["steps"])
+    progress = single_run(program.config)
     with progress if hosts.is_first() else contextlib.nullcontext() as report:
         result = fit(program, values.config.seed, directory, report)
     if there:

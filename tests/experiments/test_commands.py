@@ -7,7 +7,7 @@ import re
 import pytest
 
 from cnn_jax.train.interrupt import Interrupted
-from experiments import degradation, train
+from experiments import degradation, progress, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHORT = (
@@ -77,6 +77,14 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, capsys
     assert message in captured.err
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
+
+
+def test_what_is_held_out_is_called_validation():
+    row = {"test_error": 0.25}
+    config = {"dataset": {"name": "digits"}}
+    assert progress.describe(row, config) == "error: test 25.00 %"
+    config["dataset"]["validation_size"] = 100
+    assert progress.describe(row, config) == "error: validation 25.00 %"
 
 
 def test_a_config_is_needed_and_the_known_ones_are_listed(tmp_path, capsys):
