@@ -22,8 +22,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 def keep(environment: Mapping[str, str] = os.environ) -> bool:
     """From here on, keep memory that is freed for later use.
 
-    The commands do this when they start; a program of your own may call it
-    before its first computation. ``CNN_JAX_KEEP_HEAP=false`` switches it off, and
+    The commands do this when they start; a program of your own may call it before
+    jax's backend and other threads start (those that run already have a heap of
+    their own, from which large arrays then come dearer than before). ``CNN_JAX_KEEP_HEAP=false`` switches it off, and
     elsewhere than under glibc (macOS, Windows, musl) it does nothing.
 
     Args:

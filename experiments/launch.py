@@ -20,7 +20,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cnn_jax import compilation_cache, heap
+from cnn_jax import compilation_cache
 from cnn_jax.names import ConfigError
 from cnn_jax.selfcheck import WrongBackend
 from cnn_jax.train import hosts
@@ -78,7 +78,6 @@ def _run(
         if config is not None:
             arguments = _with_config(values, arguments, config)
         _parse(values, arguments)
-        heap.keep()
         compilation_cache.enable()
         return body(values)
     except (ConfigError, OSError) as error:

@@ -21,7 +21,6 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from cnn_jax import heap
 from cnn_jax.names import ConfigError
 from cnn_jax.train.feed import feed
 from cnn_jax.train.program import Program
@@ -119,7 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jax.default_backend() != "cpu":
         print("error: this profile reads programs for CPU", file=sys.stderr)
         return 2
-    heap.keep()
     try:
         case = parse(words.net, words.batch, "float32", 1, 1, {})
         total, times = profile(case)

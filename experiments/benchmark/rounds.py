@@ -300,17 +300,13 @@ def _serve(connection: Any, name: str, case: Case, shared: bool) -> None:
 
 
 def _prepare_child() -> None:
-    """What is compiled is compiled here, not read from a cache; memory is kept.
+    """What is compiled is compiled here, not read from a cache on disk.
 
     And it ends with its parent, also if that is killed while this one compiles.
     """
     threading.Thread(target=_follow_parent, daemon=True).start()
 
     import jax
-
-    from cnn_jax import heap
-
-    heap.keep()
 
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
