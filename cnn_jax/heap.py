@@ -24,8 +24,9 @@ def keep(environment: Mapping[str, str] = os.environ) -> bool:
 
     The commands do this when they start; a program of your own may call it before
     jax's backend and other threads start (those that run already have a heap of
-    their own, from which large arrays then come dearer than before). ``CNN_JAX_KEEP_HEAP=false`` switches it off, and
-    elsewhere than under glibc (macOS, Windows, musl) it does nothing.
+    their own, from which large arrays then come dearer than before).
+    ``CNN_JAX_KEEP_HEAP=false`` switches it off, and elsewhere than under glibc
+    (macOS, Windows, musl) it does nothing.
 
     Args:
       environment: of this process, unless another is given.
