@@ -10,9 +10,12 @@ and residual.
     python -m experiments.degradation --config=configs/degradation_cifar10_cpu.py
 
 Hardware and time: two CPU cores, a run on each; sized for 20 minutes from timed
-steps (0.09 s at depth 20 and 0.24 s at depth 56 on one core), not run whole yet.
-Expected: not measured yet. A figure from this config names its images: those at
-hand may have been encoded anew, as the checksum in each run's config.json tells.
+steps (0.09 s at depth 20 and 0.24 s at depth 56 on one core).
+Measured so far, on images that had been encoded anew as JPEG (not the original
+files; their checksum stands in each run's config.json), clean training error and
+test error (%): depth 8 plain 42.35 and 42.99, residual 41.90 and 42.28; depth 20
+plain 41.59 and 41.43, residual 36.77 and 37.00. Depths 32 and 56 have not been run
+to their end.
 """
 
 from ml_collections import ConfigDict

@@ -47,7 +47,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_torch_files_ask_for_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "w.pth").write_bytes(b"")
-    with pytest.raises(names.ConfigError, match=r"install it \(pip install cnn_jax\[p"):
+    with pytest.raises(names.ConfigError, match=r"pip install -e '\.\[peer\]'"):
         weights.read_tensors(tmp_path / "w.pth")
 
 
