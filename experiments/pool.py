@@ -3,6 +3,7 @@
 import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
+import multiprocessing.connection
 import os
 import threading
 import time
@@ -84,9 +85,14 @@ def make_all(
         others = multiprocessing.active_children()
         futures = {executor.submit(_make, pieces[n]): n for n in todo}
         own = [p for p in multiprocessing.active_children() if p not in others]
+        ends = [process.sentinel for process in own]
         left = set(futures)
         try:
             while left and not stop.received:
+                # The executor itself does not look at processes that it started
+                # after its first wait began.
+                if multiprocessing.connection.wait(ends, timeout=0):
+                    raise concurrent.futures.process.BrokenProcessPool
                 done, left = concurrent.futures.wait(
                     left, LOOK_EVERY, concurrent.futures.FIRST_COMPLETED
                 )
