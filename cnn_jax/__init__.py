@@ -4,6 +4,6 @@ Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
 ``analysis`` looks at trained networks. The commands are in ``experiments``.
 """
 
-from cnn_jax.backend import avoid_miscompilation
+from cnn_jax.backend import choose_library
 
-avoid_miscompilation()
+choose_library()

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 
 import jax
 
+from cnn_jax import backend
+
 # Bytes that are kept: the newest programs of one kind of machine.
 LIMIT = 2**30
 # How files begin that jax compresses with zstandard, where Python has it.
@@ -74,10 +76,7 @@ def place(environment: Mapping[str, str]) -> pathlib.Path:
     base = pathlib.Path(environment.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # the standard says to ignore it then
         base = pathlib.Path.home() / ".cache"
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    return base / "cnn_jax" / "xla" / f"{_machine()}-{cores}"
+    return base / "cnn_jax" / "xla" / f"{_machine()}-{len(backend.cores())}"
 
 
 def sweep(directory: pathlib.Path, limit: int = LIMIT) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 
-from cnn_jax import compilation_cache, heap
+from cnn_jax import backend, compilation_cache, heap
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Row, Run, merge
@@ -70,14 +70,7 @@ def default_workers(runs: Sequence[Run]) -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    return max(1, min(len(cores()), len(_shapes(runs)), 8))
-
-
-def cores() -> list[int]:
-    """The cores this process may use; all of them where systems do not say."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    return max(1, min(len(backend.cores()), len(_shapes(runs)), 8))
 
 
 def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
@@ -89,6 +82,7 @@ def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
     """
     if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)
+        backend.choose_library()
     heap.keep()
     if keep_compiled:
         compilation_cache.enable()
@@ -251,7 +245,7 @@ def _work_together(
 ) -> None:
     """Train on several processes; returns when all have ended."""
     context = multiprocessing.get_context("spawn")
-    own = cores()
+    own = backend.cores()
     # A pipe for each: what a worker holds when it is killed is no other's concern,
     # and its end is the pipe's.
     pipes = [context.Pipe(duplex=False) for _ in range(workers)]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from cnn_jax import compilation_cache, execution, selfcheck
+from cnn_jax import backend, compilation_cache, execution, selfcheck
 from cnn_jax.execution import Event, Report
 from cnn_jax.names import ConfigError
 from cnn_jax.study import Run
@@ -253,7 +253,7 @@ def _submit(
     import submitit
 
     number = min(workers, len(left))
-    own = execution.cores() if cluster == "local" else []
+    own = backend.cores() if cluster == "local" else []
     jobs = []
     # Local jobs would get a terminal's Ctrl-C besides what they are told.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])

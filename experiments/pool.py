@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import jax
 
-from cnn_jax import compilation_cache, execution
+from cnn_jax import backend, compilation_cache, execution
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 
 # Seconds between looks at signals and at the parent process.
@@ -59,7 +59,7 @@ def make_all(
             results[number] = found
             report(piece.name)
     todo = [number for number in range(len(pieces)) if number not in results]
-    cores = execution.cores()
+    cores = backend.cores()
     if not workers:
         workers = min(len(cores), 8) if jax.default_backend() == "cpu" else 1
     workers = min(workers, len(todo))

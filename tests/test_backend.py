@@ -1,6 +1,8 @@
 """The flag against miscompilation: where it is needed, and never over a user's."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,19 @@ import jaxlib
 import pytest
 
 import cnn_jax
-from cnn_jax.backend import FLAG, avoid_miscompilation
+from cnn_jax import backend
+from cnn_jax.backend import AFFECTED, FLAG, choose_library
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Sets how many cores this process seems to have; one at first."""
+
+    def have(count):
+        monkeypatch.setattr("cnn_jax.backend.cores", lambda: list(range(count)))
+
+    have(1)
+    return have
 
 
 @pytest.mark.parametrize(
@@ -21,9 +35,74 @@ from cnn_jax.backend import FLAG, avoid_miscompilation
         ("0.12.0.1", {}, None),
     ],
 )
-def test_the_flag(version, before, after):
-    avoid_miscompilation(before, version)
+def test_the_flag(version, before, after, cores):
+    choose_library(before, version)
     assert before.get("XLA_FLAGS") == after
+
+
+def test_a_process_with_other_cores_chooses_again(cores):
+    cores(2)
+    environment = {"XLA_FLAGS": "--a=1"}
+    choose_library(environment, "0.10.2")
+    wide = f"--a=1 {FLAG}=-reduce,-individual_convolution"
+    assert environment["XLA_FLAGS"] == wide
+    cores(1)
+    choose_library(environment, "0.10.2")
+    assert environment["XLA_FLAGS"] == f"--a=1 {FLAG}=-reduce"
+    choose_library(environment, "0.12.0.1")  # another jaxlib, started from this one
+    assert environment == {"XLA_FLAGS": "--a=1"}
+
+
+def test_what_a_user_chose_stays_in_processes_that_are_started(cores):
+    environment = {"XLA_FLAGS": f"{FLAG}=-reduce"}
+    cores(2)
+    for _ in range(2):
+        choose_library(environment, "0.10.2")
+        assert environment == {"XLA_FLAGS": f"{FLAG}=-reduce"}
+
+
+@pytest.mark.skipif(jaxlib.__version__ not in AFFECTED, reason="other versions differ")
+@pytest.mark.parametrize(
+    "count",
+    [
+        1,
+        pytest.param(
+            2,
+            marks=pytest.mark.skipif(
+                len(backend.cores()) < 2, reason="needs two cores"
+            ),
+        ),
+    ],
+)
+def test_a_convolution_goes_to_the_library_on_one_core_only(count):
+    program = """
+import os
+import sys
+
+os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: int(sys.argv[1])])
+
+import cnn_jax
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+convolve = jax.jit(
+    lambda x, k: lax.conv_general_dilated(
+        x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+)
+shapes = jnp.zeros((8, 16, 16, 32)), jnp.zeros((3, 3, 32, 32))
+print(convolve.lower(*shapes).compile().as_text())
+"""
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(count)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ("ynn" in done.stdout) == (count == 1)
 
 
 def test_importing_the_package_sets_it():

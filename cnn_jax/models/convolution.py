@@ -1,11 +1,12 @@
 """Convolution on CPU: the same numbers as `lax.conv_general_dilated`, sooner.
 
-XLA's CPU backend has one fast convolution kernel (YNNPACK's) and takes it only
-when a convolution is float32, undilated, in NHWC/HWIO order, has more than 16
-channels on one side, and no side of its kernel or output exceeds the input's.
-Whatever misses that falls to a generic path 1.5 to 25 times slower: every layer
-of 16 channels, every map smaller than the kernel, every gradient that autodiff
-writes in another order (inside `scan` or `while` 10 to 30 times slower). So
+On one core XLA's CPU backend has one fast convolution kernel (YNNPACK's; for
+several cores see `cnn_jax.backend`) and takes it only when a convolution is
+float32, undilated, in NHWC/HWIO order, has more than 16 channels on one side, and
+no side of its kernel or output exceeds the input's. Whatever misses that falls to
+a generic path 1.5 to 25 times slower: every layer of 16 channels, every map
+smaller than the kernel, every gradient that autodiff writes in another order
+(inside `scan` or `while` 10 to 30 times slower). So
 each convolution is written, by its static shape, in the form that is fast:
 
     form        chosen for                           what is computed
@@ -355,9 +356,8 @@ def _kernel_gradient(
 def pieces(images: Sequence[int], maps: Sequence[int]) -> int:
     """In how many pieces of the batch a kernel's derivative is computed.
 
-    YNNPACK lays out the windows of all images in memory first. Pieces of them
-    stay in the cache, and several cores work on several pieces, which they do
-    not on one: the derivative is a small array, a sum over a long axis.
+    The windows of all images are laid out in memory first; those of a piece stay
+    in the cache.
 
     Args:
       images: shape (n, height, width, channels).
@@ -367,8 +367,8 @@ def pieces(images: Sequence[int], maps: Sequence[int]) -> int:
       A divisor of the batch.
     """
     area = maps[1] * maps[2]
-    wanted = 8 if area >= 64 and images[3] >= 32 else 4 if area >= 512 else 1
-    return math.gcd(wanted, images[0])
+    worth = area >= 512 or (area >= 64 and images[3] >= 32)
+    return math.gcd(8 if worth else 1, images[0])
 
 
 def _correlate(

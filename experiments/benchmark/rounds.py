@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cnn_jax import names
+from cnn_jax import backend, names
 from experiments.benchmark.case import Case
 from experiments.peers import PEERS, NoPeer
 
@@ -335,12 +335,9 @@ def _machine() -> dict[str, Any]:
     import jax
 
     first, *_ = devices = jax.devices()
-    cores = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
     return {
         "platform": first.platform,
         "kind": first.device_kind,
         "devices": len(devices),
-        "cores": cores,
+        "cores": len(backend.cores()),
     }
