@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cnn_jax import execution, plots, study
-from cnn_jax.models.resnet import BasicBlock
+from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.names import ConfigError
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
 from cnn_jax.analysis.trained import Variables
-from cnn_jax.models.resnet import Block
+from cnn_jax.models.blocks import Block
 from cnn_jax.names import ConfigError
 
 Images = Float[Array, "batch height width channels"]
@@ -49,7 +49,7 @@ def sites(
       image: (height, width, channels).
 
     Returns:
-      A site for each module that is a `cnn_jax.models.resnet.Block` or of the
+      A site for each module that is a `cnn_jax.models.blocks.Block` or of the
       network's own block class.
 
     Raises:

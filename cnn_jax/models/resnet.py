@@ -26,15 +26,15 @@ ImageNet layout (widths 64, 128, 256, 512; bottlenecks put out four times that):
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
 from cnn_jax.models import layout
+from cnn_jax.models.blocks import BLOCKS, Shortcut
 from cnn_jax.models.initializers import lecun_normal
 from cnn_jax.models.layers import (
     BatchNorm,
@@ -49,7 +49,6 @@ from cnn_jax.models.layers import (
 )
 from cnn_jax.models.pooling import max_pool
 
-Shortcut = Literal["none", "A", "B", "C"]
 IMAGENET_STAGES = {
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
@@ -57,189 +56,6 @@ IMAGENET_STAGES = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-
-
-def option_a(x: Images, channels: int, stride: int) -> Maps:
-    """The parameter-free shortcut: every ``stride``-th pixel, zero channels after.
-
-    He et al. (2015), section 3.3, option A: the fixed matrix that keeps the
-    input's channels and appends ``channels - x.shape[-1]`` channels of zeros.
-    """
-    x = x[:, ::stride, ::stride]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, channels - x.shape[-1])))
-
-
-class Block(nn.Module):
-    """A residual block: a branch of weight layers beside a shortcut.
-
-    ``a[l+n] = g(z[l+n] + shortcut(a[l]))`` (He et al. 2015, section 3.2); with
-    ``preactivation``, ``a[l+n] = branch(g(BN(a[l]))) + shortcut(a[l])`` (2016).
-    To make a block of your own, subclass this, write `branch`, and name it in a
-    config: ``config.model.block = 'my_package.my_module:MyBlock'``.
-
-    Attributes:
-      width: channels of the branch's 3x3 layers.
-      stride: subsampling of the map by this block.
-      shortcut: 'none' (plain net); where shapes differ, 'A' (fixed matrix) or
-        'B' (1x1 convolution + BN); 'C' is that convolution in every block.
-      num_layers: weight layers that the shortcut skips.
-      preactivation: BN and ReLU before each convolution (v2).
-      bottleneck_stride: the layer of a bottleneck that has the stride, the
-        first '1x1' (v1, the paper) or the '3x3' (v1.5, torchvision).
-      zero_scale: start the branch's last BN scale at 0; never for plain nets,
-        which it would make constant.
-      death_rate: probability that a training step leaves the branch out, for
-        the whole batch (Huang et al. 2016, "Deep networks with stochastic
-        depth", section 3).
-      conv: module of every convolution.
-      norm: module of every normalisation.
-      dtype: type of the computation.
-    """
-
-    width: int
-    stride: int = 1
-    shortcut: Shortcut = "A"
-    num_layers: int = 2
-    preactivation: bool = False
-    bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
-    zero_scale: bool = False
-    death_rate: float | Array = 0.0
-    conv: ModuleDef = Conv
-    norm: ModuleDef = BatchNorm
-    dtype: str = "float32"
-
-    expansion: ClassVar[int] = 1
-    default_layers: ClassVar[int] = 2
-
-    @property
-    def channels(self) -> int:
-        """Channels that the block puts out."""
-        return self.width * self.expansion
-
-    def branch(self, x: Images, train: bool) -> Maps:
-        """The weight layers: from the block's input to what is added."""
-        raise NotImplementedError
-
-    @nn.compact
-    def __call__(self, x: Images, train: bool) -> Maps:
-        """From (n, h, w, c) to (n, ceil(h / stride), ceil(w / stride), channels)."""
-        same_shape = self.stride == 1 and x.shape[-1] == self.channels
-        # v2 activates once for both paths where the shape changes (He et al.
-        # 2016, code of section 5); an identity shortcut takes the raw input.
-        entry = self.activate(x, train, "bn_pre") if self.preactivation else x
-        z = self.branch(entry, train)
-        if not isinstance(self.death_rate, float) or self.death_rate:
-            z = self.survive(z, train)
-        if self.shortcut != "none":
-            source = x if same_shape and self.shortcut != "C" else entry
-            z = z + self.shortcut_of(source, same_shape, train)
-        return z if self.preactivation else relu(z)
-
-    def survive(self, z: Maps, train: bool) -> Maps:
-        """Keep or drop the branch in training; its expectation in evaluation.
-
-        Huang et al. (2016), equations 2 and 5. A branch that is dropped is computed
-        all the same (its BN goes on averaging, which the paper's does not), since
-        a program that branched here would be slower than one that does not.
-        """
-        survival = 1 - self.death_rate
-        if train:
-            alive = jax.random.bernoulli(self.make_rng("dropout"), survival)
-            return jnp.where(alive, z, jnp.zeros_like(z))
-        return survival * z
-
-    def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Maps:
-        """What is added to the branch: the input, or its image under A, B or C."""
-        if same_shape and self.shortcut != "C":
-            return x
-        if self.shortcut == "A":
-            return option_a(x, self.channels, self.stride)
-        x = self.conv(
-            self.channels,
-            (1, 1),
-            strides=self.stride,
-            padding=0,
-            use_bias=False,
-            dtype=self.dtype,
-            name="shortcut_conv",
-        )(x)
-        if self.preactivation:
-            return x
-        return self.norm(dtype=self.dtype, name="shortcut_bn")(x, train)
-
-    def convolve(
-        self, x: Images, index: int, width: int, kernel: int, stride: int
-    ) -> Maps:
-        """The ``index``-th convolution of the branch, padded to keep the map."""
-        return self.conv(
-            width,
-            (kernel, kernel),
-            strides=stride,
-            padding=kernel // 2,
-            use_bias=False,  # BN follows and has one
-            dtype=self.dtype,
-            name=f"conv{index}",
-        )(x)
-
-    def normalize(self, x: Images, train: bool, name: str, last: bool) -> Maps:
-        """Batch norm; the ``last`` of a branch obeys ``zero_scale``."""
-        fields: dict[str, Any] = {"dtype": self.dtype, "name": name}
-        if last and self.zero_scale:
-            fields["scale_init"] = nn.initializers.zeros
-        return self.norm(**fields)(x, train)
-
-    def activate(self, x: Images, train: bool, name: str) -> Maps:
-        """BN, then ReLU: the entry of a pre-activation layer."""
-        return relu(self.normalize(x, train, name, last=False))
-
-    def layers(self, x: Images, plan: Sequence[tuple[int, int, int]], train: bool):
-        """Convolutions of (width, kernel, stride) with BN and ReLU in their order.
-
-        v1: conv-BN-ReLU ... conv-BN. v2, whose entry is activated already:
-        conv-BN-ReLU ... conv.
-        """
-        for index, (width, kernel, stride) in enumerate(plan, start=1):
-            x = self.convolve(x, index, width, kernel, stride)
-            last = index == len(plan)
-            if last and self.preactivation:
-                return x
-            x = self.normalize(x, train, f"bn{index}", last)
-            if not last:
-                x = relu(x)
-        return x
-
-
-class BasicBlock(Block):
-    """``num_layers`` 3x3 layers (two in the paper), the first with the stride."""
-
-    def branch(self, x: Images, train: bool) -> Maps:
-        """3x3 / stride, then 3x3, all of the same width."""
-        rest = [(self.width, 3, 1)] * (self.num_layers - 1)
-        return self.layers(x, [(self.width, 3, self.stride), *rest], train)
-
-
-class BottleneckBlock(Block):
-    """1x1 to ``width``, 3x3, 1x1 to 4 ``width`` (section 4.1, figure 5 right)."""
-
-    expansion: ClassVar[int] = 4
-    default_layers: ClassVar[int] = 3
-
-    def branch(self, x: Images, train: bool) -> Maps:
-        """1x1 shrinks, the 3x3 layers work, 1x1 expands."""
-        first, middle = (
-            (self.stride, 1) if self.bottleneck_stride == "1x1" else (1, self.stride)
-        )
-        rest = [(self.width, 3, 1)] * (self.num_layers - 3)
-        plan = [
-            (self.width, 1, first),
-            (self.width, 3, middle),
-            *rest,
-            (self.channels, 1, 1),
-        ]
-        return self.layers(x, plan, train)
-
-
-BLOCKS = {"basic": BasicBlock, "bottleneck": BottleneckBlock}
 
 
 class ResNet(nn.Module):

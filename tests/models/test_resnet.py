@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
+from cnn_jax.models.blocks import BasicBlock, BottleneckBlock, option_a
 from cnn_jax.models.layers import BatchNorm
-from cnn_jax.models.resnet import BasicBlock, BottleneckBlock, option_a
 from cnn_jax.names import ConfigError
 
 TINY = {"widths": (2, 3, 4)}

@@ -137,7 +137,7 @@ def elementwise(rate: float = 1.0):
         ({"model": {"remat": False}}, False),
         ({"model": {"depth": 20, "scan": True}}, True),
         ({"model": {"stochastic_depth": 0.5, "shortcut": "A"}}, False),
-        ({"model": {"block": "cnn_jax.models.resnet:BasicBlock"}}, False),
+        ({"model": {"block": "cnn_jax.models.blocks:BasicBlock"}}, False),
         ({"optimizer": {"name": "tests.train.test_layout:elementwise"}}, False),
     ],
 )
@@ -163,7 +163,7 @@ def test_the_layout_is_no_part_of_what_a_run_computes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "draws", [{"stochastic_depth": 0.5}, {"block": "cnn_jax.models.resnet:BasicBlock"}]
+    "draws", [{"stochastic_depth": 0.5}, {"block": "cnn_jax.models.blocks:BasicBlock"}]
 )
 def test_the_layout_is_part_of_a_run_whose_blocks_may_draw(tmp_path, draws):
     place = RunDirectory(tmp_path / "run")
