@@ -17,8 +17,8 @@ from cnn_jax.analysis import trained
 from cnn_jax.train import checkpoint
 from cnn_jax.train.program import Program
 from experiments import measures
+from experiments.measures.rows import Row
 
-Row = dict[str, Any]
 Settings = Mapping[str, Any]
 
 # Arguments of a measurement that are no settings.

@@ -12,8 +12,8 @@ Row = Mapping[str, Any]
 Values = Sequence[float]
 
 
-def by(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
-    """Rows by the values of some columns, ascending.
+def grouped(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    """Rows by the values of some columns, in the order of their first.
 
     Args:
       rows: of a table.
@@ -23,7 +23,12 @@ def by(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
     for row in rows:
         key = tuple(row[name] for name in keys)
         found.setdefault(key if len(keys) > 1 else key[0], []).append(row)
-    return dict(sorted(found.items()))
+    return found
+
+
+def by(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
+    """Rows by the values of some columns, ascending (see `grouped`)."""
+    return dict(sorted(grouped(rows, *keys).items()))
 
 
 def per_seed(rows: Iterable[Row], value: str | Callable[[list[Row]], float]) -> Values:

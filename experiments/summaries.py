@@ -6,12 +6,11 @@ shape; this is what ``summary.csv`` holds.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from experiments.numbers import Row, grouped
 from experiments.sections import landscapes
-
-Row = Mapping[str, Any]
 
 COLUMNS = ("analysis", "quantity", "family", "depth", "seeds", "mean", "std")
 
@@ -29,7 +28,7 @@ def summarize(analysis: str, rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, str, int], list[float]] = {}
     if analysis in QUANTITIES:
-        for members in _grouped(rows, "family", "depth", "seed").values():
+        for members in grouped(rows, "family", "depth", "seed").values():
             head = members[0]
             for quantity, value in QUANTITIES[analysis](members):
                 key = quantity, head["family"], head["depth"]
@@ -71,7 +70,7 @@ def of_gradients(rows: Sequence[Row]) -> Numbers:
 
     The first layer has other inputs than the rest, and the last is the classifier.
     """
-    for step, members in _grouped(rows, "step").items():
+    for step, members in grouped(rows, "step").items():
         if step not in (0, max(row["step"] for row in rows)):
             continue
         norms = [row["gradient_norm"] for row in members]
@@ -101,7 +100,7 @@ def of_lesions(rows: Sequence[Row]) -> Numbers:
         "several": "{} blocks removed",
         "exchanged": "blocks exchanged {} times",
     }
-    for (kind, count), members in _grouped(rows, "kind", "count").items():
+    for (kind, count), members in grouped(rows, "kind", "count").items():
         percent = 100 * statistics.fmean(row["error"] for row in members)
         yield f"test error (%), {names[kind].format(count)}", percent
 
@@ -131,7 +130,7 @@ def of_grid(rows: Sequence[Row]) -> Numbers:
 
 def of_stochastic_depth(rows: Sequence[Row]) -> Numbers:
     """Test error (%) by death rate and blocks removed."""
-    for (rate, count), members in _grouped(rows, "death_rate", "removed").items():
+    for (rate, count), members in grouped(rows, "death_rate", "removed").items():
         percent = 100 * statistics.fmean(row["error"] for row in members)
         yield f"test error (%), death rate {rate:g}, {count} blocks removed", percent
 
@@ -156,12 +155,3 @@ QUANTITIES: dict[str, Callable[[Sequence[Row]], Numbers]] = {
     "stochastic_depth": of_stochastic_depth,
     "landscape": of_landscape,
 }
-
-
-def _grouped(rows: Iterable[Row], *keys: str) -> dict[Any, list[Row]]:
-    """Rows by the values of some columns, in the order of their first."""
-    found: dict[Any, list[Row]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in keys)
-        found.setdefault(key if len(keys) > 1 else key[0], []).append(row)
-    return found

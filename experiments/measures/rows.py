@@ -1,0 +1,5 @@
+"""The row of a table, as a measure makes it."""
+
+from typing import Any
+
+Row = dict[str, Any]
