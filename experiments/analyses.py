@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnn_jax import names, plots_analysis, plots_landscape
+from cnn_jax import names, plots_analysis
 from cnn_jax.analysis import trained
 from cnn_jax.train import checkpoint
 from cnn_jax.train.program import Program
@@ -99,7 +99,7 @@ ANALYSES: dict[str, Analysis] = {
     ),
     "landscape": Analysis(
         measures.measure_landscape,
-        plots_landscape.landscapes,
+        plots_analysis.landscape,
         wants=lambda shape, settings: shape.depth in settings["depths"],
         has_files=True,
         long=True,

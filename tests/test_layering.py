@@ -31,13 +31,12 @@ ALLOWED = {
     "analysis": {"train", "models", "data"},
     "plots": {"study", "analysis"},
     "plots_analysis": {"plots"},
-    "plots_landscape": {"plots", "plots_analysis"},
     "plots_gtn": {"plots", "graphs", "data", "models"},
     "report": set(),
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
-    "matplotlib": {"plots", "plots_analysis", "plots_gtn", "plots_landscape"},
+    "matplotlib": {"plots", "plots_analysis", "plots_gtn"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),

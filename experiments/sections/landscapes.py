@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from cnn_jax import plots_landscape
 from cnn_jax.analysis import landscape as landscapes
+from cnn_jax.plots_analysis.landscapes import grid
 from cnn_jax.report import Figure, Section
 from experiments.numbers import (
     below,
@@ -21,7 +21,7 @@ from experiments.sections.rows import Rows, Settings, depth_table, swapped, twin
 def array(rows: Rows, value: str = "loss") -> np.ndarray:
     """A column of the rows of one net as its grid; what is not finite is huge."""
     huge = float(np.finfo(np.float32).max)
-    found = plots_landscape.grid(rows, value)[2]
+    found = grid(rows, value)[2]
     return np.nan_to_num(found, nan=huge, posinf=huge)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnn_jax import plots_landscape
+from cnn_jax.plots_analysis import landscapes
 
 AXIS = (-1.0, 0.0, 1.0)
 
@@ -21,7 +21,7 @@ def bowl(family, depth, seed, steepness):
 
 
 def test_rows_become_the_grid_they_came_from():
-    first, second, values = plots_landscape.grid(bowl("plain", 8, 0, 1.0), "loss")
+    first, second, values = landscapes.grid(bowl("plain", 8, 0, 1.0), "loss")
     assert first.tolist() == second.tolist() == list(AXIS)
     a, b = np.meshgrid(AXIS, AXIS, indexing="ij")
     np.testing.assert_allclose(values, 0.1 + a**2 + 2 * b**2)
@@ -29,7 +29,7 @@ def test_rows_become_the_grid_they_came_from():
 
 def test_a_point_that_is_missing_is_an_error():
     with pytest.raises(KeyError):
-        plots_landscape.grid(bowl("plain", 8, 0, 1.0)[1:], "loss")
+        landscapes.grid(bowl("plain", 8, 0, 1.0)[1:], "loss")
 
 
 def test_figures_of_several_nets_some_of_them_missing(tmp_path, monkeypatch):
@@ -42,14 +42,14 @@ def test_figures_of_several_nets_some_of_them_missing(tmp_path, monkeypatch):
     ]
     rows[0]["loss"] = float("inf")
     titles = {}
-    save = plots_landscape.save
+    save = landscapes.save
 
     def watched(figure, directory, name):
         titles[name] = [panel.get_title() for panel in figure.axes]
         save(figure, directory, name)
 
-    monkeypatch.setattr(plots_landscape, "save", watched)
-    plots_landscape.landscapes(rows, tmp_path, "noise")
+    monkeypatch.setattr(landscapes, "save", watched)
+    landscapes.landscape(rows, tmp_path, "noise")
     names = ("landscape_surface", "landscape_contours", "landscape_sections")
     assert {path.name for path in tmp_path.iterdir()} == {
         f"{name}.{suffix}" for name in names for suffix in ("png", "svg")

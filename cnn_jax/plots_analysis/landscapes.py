@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cnn_jax.plots import FIGURE_STYLE, save, style_of
-from cnn_jax.plots_analysis import Row, grouped, seeds_of
+from cnn_jax.plots_analysis.drawing import Row, grouped, seeds_of
 
 # Losses below this are drawn as this (nats).
 LEAST = 1e-3
@@ -38,7 +38,7 @@ def grid(rows: Sequence[Row], value: str) -> tuple[np.ndarray, np.ndarray, np.nd
     return np.array(first), np.array(second), np.array(found, float)
 
 
-def landscapes(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
+def landscape(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
     """Surfaces, contours and sections of the loss around trained nets.
 
     Surfaces and contours are of the first seed of each net, sections of all.
