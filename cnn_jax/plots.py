@@ -53,7 +53,9 @@ def save(figure: matplotlib.figure.Figure, directory: pathlib.Path, name: str) -
     plt.close(figure)
 
 
-def depth_vs_error(rows: Sequence[Row], directory: pathlib.Path, title: str) -> None:
+def depth_vs_error(
+    rows: Sequence[Row], directory: pathlib.Path, title: str, held_out: str = "test"
+) -> None:
     """The degradation plot: final training and test error over depth.
 
     The training error is the clean one (evaluation mode, every training example
@@ -64,6 +66,7 @@ def depth_vs_error(rows: Sequence[Row], directory: pathlib.Path, title: str) -> 
       rows: from `cnn_jax.study.collect`.
       directory: receives ``depth_vs_error.png`` and ``.svg``.
       title: what was trained on.
+      held_out: what the test error is of, see `cnn_jax.study.held_out`.
     """
     finished = [row for row in rows if row["status"] == "finished"]
     families = sorted({row["family"] for row in finished})
@@ -73,7 +76,7 @@ def depth_vs_error(rows: Sequence[Row], directory: pathlib.Path, title: str) -> 
             1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True
         )
         names = ("clean_train_error", "test_error")
-        labels = ("training error, clean (%)", "test error (%)")
+        labels = ("training error, clean (%)", f"{held_out} error (%)")
         for panel, column, label in zip(panels, names, labels, strict=True):
             cells = summarize(finished, column)
             for family in families:
@@ -115,6 +118,7 @@ def training_curves(
     logs: Mapping[str, Sequence[Mapping[str, Any]]],
     directory: pathlib.Path,
     title: str,
+    held_out: str = "test",
 ) -> None:
     """Error over steps: thin lines training, bold lines test.
 
@@ -128,6 +132,7 @@ def training_curves(
       logs: log rows by run name, from the same.
       directory: receives ``training_curves.png`` and ``.svg``.
       title: what was trained on.
+      held_out: what the test error is of, see `cnn_jax.study.held_out`.
     """
     finished = [row for row in rows if row["status"] == "finished"]
     families = sorted({row["family"] for row in finished})
@@ -170,7 +175,8 @@ def training_curves(
         # on the last panel of those that show the most depths
         fullest = max(panels[0][::-1], key=lambda panel: len(panel.lines))
         fullest.legend(title="layers", loc="upper right")
-        figure.suptitle(f"{title}: thin training (running), bold test", fontsize=11)
+        lines = f"thin training (running), bold {held_out}"
+        figure.suptitle(f"{title}: {lines}", fontsize=11)
         save(figure, directory, "training_curves")
 
 

@@ -154,6 +154,28 @@ def collect(directory: pathlib.Path) -> tuple[list[Row], dict[str, list[Row]]]:
     return rows, logs
 
 
+def held_out(config: Mapping[str, Any]) -> str:
+    """What the examples are that a run is evaluated on beside its training set.
+
+    Args:
+      config: of the run.
+
+    Returns:
+      'validation' if they are a part of the training split, else 'test'. The
+      columns of files are called ``test_...`` for both.
+    """
+    return "validation" if config["dataset"].get("validation_size") else "test"
+
+
+def held_out_of(directory: pathlib.Path) -> str:
+    """`held_out` of a study's runs, from their directories; 'test' of none."""
+    for path in sorted((directory / "runs").glob("*-*-seed*")):
+        config = RunDirectory(path).config()
+        if config is not None:
+            return held_out(config)
+    return "test"
+
+
 def write_results(rows: Iterable[Row], path: pathlib.Path) -> None:
     """Write ``results.csv``, replacing the old one in one go."""
     text = io.StringIO()

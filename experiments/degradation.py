@@ -116,13 +116,14 @@ def write(directory: pathlib.Path, title: str) -> None:
     finished = [row for row in rows if row["status"] == "finished"]
     if not finished:
         return
-    plots.depth_vs_error(rows, directory, title)
-    plots.training_curves(rows, logs, directory, title)
+    held_out = study.held_out_of(directory)
+    plots.depth_vs_error(rows, directory, title, held_out)
+    plots.training_curves(rows, logs, directory, title, held_out)
     test = study.summarize(rows, "test_error")
     alone = all(len(cell.values) == 1 for cell in test)
     heading = "1 seed" if alone else "mean ± std over seeds"
     print(f"\n{title}: {heading}, error in percent")
-    print("family     depth seeds  training, clean  test")
+    print(f"family     depth seeds  training, clean  {held_out}")
     for train, final in zip(
         study.summarize(rows, "clean_train_error"), test, strict=True
     ):

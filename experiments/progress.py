@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from cnn_jax.execution import Event
-from cnn_jax.study import Run
+from cnn_jax.study import Run, held_out
 from cnn_jax.train.loop import Report
 
 COLUMNS = (
@@ -41,9 +41,7 @@ def _bar(console: Console) -> Progress:
 
 def describe(row: dict[str, Any], config: Mapping[str, Any]) -> str:
     """A log row of a config's run in words: errors in percent."""
-    names = dict(COLUMNS)
-    if config["dataset"].get("validation_size"):  # what is held out is tested on
-        names["test_error"] = "validation"
+    names = {**dict(COLUMNS), "test_error": held_out(config)}
     parts = [f"{n} {100 * row[key]:.2f} %" for key, n in names.items() if key in row]
     return "error: " + ", ".join(parts)
 
@@ -159,7 +157,8 @@ class StudyProgress:
         )
 
     def _render(self) -> Group:
-        table = Table(title="clean training error / test error (%), by seed")
+        last = held_out(self.runs[0].config)
+        table = Table(title=f"clean training error / {last} error (%), by seed")
         families = list(dict.fromkeys(run.family for run in self.runs))
         table.add_column("depth", justify="right")
         for family in families:

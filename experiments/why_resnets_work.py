@@ -195,7 +195,8 @@ def study_rows(
 ) -> list[Row]:
     """What the study's runs came to; the plot of it is drawn in ``directory``."""
     rows, _ = study.collect(study_directory)
-    plots.depth_vs_error(rows, directory, title)
+    held_out = study.held_out_of(study_directory)
+    plots.depth_vs_error(rows, directory, title, held_out)
     return rows
 
 

@@ -5,6 +5,7 @@ import xml.etree.ElementTree
 
 import flax.linen as nn
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
@@ -240,6 +241,23 @@ def test_a_study_that_is_partly_finished_is_drawn(tmp_path):
     plots.depth_vs_error(rows, tmp_path, "tiny")
     plots.training_curves(rows, logs, tmp_path, "tiny")
     assert (tmp_path / "training_curves.png").exists()
+
+
+@pytest.mark.parametrize(("size", "word"), [(0, "test"), (100, "validation")])
+def test_what_is_held_out_is_named_in_figures(size, word, tmp_path):
+    place = RunDirectory(tmp_path / "runs" / "plain-8-seed0")
+    with place.open_for_training({"dataset": {"validation_size": size}}):
+        pass
+    assert study.held_out_of(tmp_path) == word
+    errors = dict.fromkeys(("clean_train_error", "test_error"), 0.5)
+    row = {"family": "plain", "depth": 8, "seed": 0, "status": "finished", **errors}
+    log = [{"step": 2, "running_train_error": 0.5, "test_error": 0.5}]
+    with plt.rc_context({"svg.fonttype": "none"}):  # text stays text
+        plots.depth_vs_error([row], tmp_path, "tiny", word)
+        plots.training_curves([row], {"plain-8-seed0": log}, tmp_path, "tiny", word)
+    for name in ("depth_vs_error.svg", "training_curves.svg"):
+        texts = xml.etree.ElementTree.parse(tmp_path / name).getroot().itertext()
+        assert any(word in text for text in texts)
 
 
 def test_families_differ_without_colour():

@@ -18,6 +18,7 @@ can be made again, or on a finer grid or more images along the same directions.
 import dataclasses
 import functools
 import hashlib
+import io
 import os
 import pathlib
 import zipfile
@@ -32,6 +33,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.names import ConfigError
+from cnn_jax.train.checkpoint import write_atomically
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
@@ -291,7 +293,7 @@ def digest(params: Any) -> str:
 
 
 def save(landscape: Landscape, path: str | os.PathLike[str]) -> None:
-    """Write a landscape as one ``.npz`` file, directions included."""
+    """Write a landscape as one ``.npz`` file, directions included, in one go."""
     arrays = {
         "format": np.array(FORMAT),
         "seed": np.array(landscape.seed),
@@ -302,8 +304,9 @@ def save(landscape: Landscape, path: str | os.PathLike[str]) -> None:
     for number, direction in enumerate(landscape.directions):
         for name, leaf in _flat(direction).items():
             arrays[f"direction/{number}/{name}"] = leaf
-    with open(path, "wb") as file:
-        np.savez(file, **arrays)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomically(pathlib.Path(path), content.getvalue())
 
 
 def load(path: str | os.PathLike[str]) -> Landscape:
