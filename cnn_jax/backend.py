@@ -37,17 +37,17 @@ def choose_library(
       version: of jaxlib.
     """
     environment = os.environ if environment is None else environment
-    flags = environment.get("XLA_FLAGS", "").split()
-    added = environment.pop(ADDED, None)
-    if added in flags:
-        flags.remove(added)
-    if version in AFFECTED and not any(FLAG in flag for flag in flags):
+    flags = environment.get("XLA_FLAGS", "").strip()
+    added = environment.pop(ADDED, "")
+    if added:
+        flags = flags.replace(added, "").strip()
+        environment["XLA_FLAGS"] = flags
+    file = flags and not flags.startswith("-")  # XLA reads its flags there
+    if version in AFFECTED and FLAG not in flags and not file:
         several = len(cores()) > 1
         added = f"{FLAG}=-reduce" + (",-individual_convolution" if several else "")
         environment[ADDED] = added
-        flags.append(added)
-    if flags or "XLA_FLAGS" in environment:
-        environment["XLA_FLAGS"] = " ".join(flags)
+        environment["XLA_FLAGS"] = f"{flags} {added}".strip()
 
 
 def cores() -> list[int]:

@@ -31,6 +31,7 @@ def cores(monkeypatch):
         ("0.10.2", {}, f"{FLAG}=-reduce"),
         ("0.10.2", {"XLA_FLAGS": "--a=1"}, f"--a=1 {FLAG}=-reduce"),
         ("0.10.2", {"XLA_FLAGS": f"{FLAG}="}, f"{FLAG}="),
+        ("0.10.2", {"XLA_FLAGS": "a_file"}, "a_file"),
         ("0.12.0.1", {"XLA_FLAGS": "--a=1"}, "--a=1"),
         ("0.12.0.1", {}, None),
     ],
