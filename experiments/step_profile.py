@@ -1,11 +1,14 @@
 """Where the time of a train step goes, by kind of operation.
 
-    python -m experiments.step_profile [--net=resnet20@32x32x3] [--batch=128]
+    taskset -c 0 python -m experiments.step_profile [--net=resnet20@32x32x3]
+        [--batch=128]
 
 Runs a few steps under jax's profiler and adds up what each operation of the
 compiled program took: the convolutions of the forward pass and of both
 derivatives, the copies that lay arrays out for them, normalisation, the rest.
-Operations that run side by side on several cores count with the time of each.
+On one core (`taskset -c 0`) the parts add up to the step; on several, operations
+that run side by side count with the time of each, and what XLA hands to threads of
+its own is not seen.
 For CPU: other backends name what they run in other ways. Networks are named as
 for `experiments.benchmark`.
 """
