@@ -324,6 +324,8 @@ def _worker(
 ) -> None:
     """The body of a worker process, which keeps to its own cores."""
     prepare_process(cores, keep_compiled)
+    # A Ctrl-C that comes when the work is done has nothing left to stop.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     parent = os.getppid()
     reported = 0.0
 

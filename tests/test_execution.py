@@ -211,6 +211,23 @@ def test_workers_start_with_signals_blocked(tmp_path):
     assert [mask >> (signal.SIGINT - 1) & 1 for mask in masks] == [1, 1], done.stderr
 
 
+def test_a_worker_that_is_done_is_not_interrupted_in_its_end():
+    code = """
+import atexit, multiprocessing, os, pathlib, signal, time
+from cnn_jax import execution
+
+def at_the_end():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    print("ended")
+
+atexit.register(at_the_end)
+execution._worker([], pathlib.Path(), multiprocessing.Pipe()[1], (), False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):
     runs = small_study()
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
