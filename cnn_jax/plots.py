@@ -159,6 +159,8 @@ def training_curves(
                 steps, mean, _ = curve(runs, "running_train_error")
                 panel.plot(steps, 100 * mean, linewidth=0.8, **look)
                 steps, mean, std = curve(runs, "test_error")
+                # A run that is evaluated at its end alone gives a point.
+                look["marker"] = "o" if len(steps) == 1 else ""
                 panel.plot(steps, 100 * mean, linewidth=2.2, label=f"{depth}", **look)
                 panel.fill_between(
                     steps,
