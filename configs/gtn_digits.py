@@ -15,12 +15,12 @@ systems, each trained anew for every seed:
 Errors on 500 lines of held-out digits, mean +- std of 3 seeds:
 
     system                             string error (%)   digit error (%)
-    isolated, then Viterbi             59.1 +- 2.9        34.4 +- 2.7
-    the same, each piece normalised    43.4 +- 6.8        20.4 +- 3.7
-    system                              9.3 +- 2.0         2.5 +- 0.7
-    displacement                       11.2 +- 4.3         2.9 +- 1.1
+    isolated, then Viterbi             60.3 +- 2.4        35.9 +- 2.1
+    the same, each piece normalised    44.0 +- 7.3        20.7 +- 4.0
+    system                              9.7 +- 2.4         2.5 +- 0.7
+    displacement                       10.5 +- 3.6         2.7 +- 0.9
 
-Hardware and time: 2 CPU cores, 2.5 minutes, compiling included. Steps and rates
+Hardware and time: 2 CPU cores, 1.5 minutes, compiling included. Steps and rates
 were chosen while looking at lines of the test digits.
 """
 

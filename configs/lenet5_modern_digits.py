@@ -7,7 +7,7 @@ on 1,500 images of 8x8 pixels, enlarged to 32x32.
         --workdir=runs/lenet5_modern_digits
 
 Hardware and time: 2 CPU cores, 6 s, compiling included.
-Expected: test error 2.36 % (seed 0; rates chosen while looking at this test set).
+Expected: test error 3.03 % (seed 0; rates chosen while looking at this test set).
 """
 
 from ml_collections import ConfigDict

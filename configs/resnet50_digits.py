@@ -6,8 +6,8 @@ images enlarged to 32x32.
     python -m experiments.train --config=configs/resnet50_digits.py \\
         --workdir=runs/resnet50_digits
 
-Hardware and time: 2 CPU cores, 17 s, compiling included.
-Expected: test error 3.03 % (seed 0; rates chosen while looking at this test set).
+Hardware and time: 2 CPU cores, 26 s, compiling included.
+Expected: test error 3.70 % (seed 0; rates chosen while looking at this test set).
 """
 
 from ml_collections import ConfigDict
@@ -41,16 +41,16 @@ def get_config() -> ConfigDict:
     config.schedule = {
         "name": "piecewise",
         "rates": (0.1, 0.01),
-        "boundaries": (750,),
+        "boundaries": (1500,),
     }
     config.warmup = {"rate": 0.0, "until_error": 0.0}
     config.batch_size = 32
     config.eval_batch_size = 500
-    config.steps = 1000
+    config.steps = 2000
     config.steps_per_dispatch = 25
     config.log_every = 50
     config.eval_every = 250
-    config.checkpoint_every = 500
+    config.checkpoint_every = 1000
     config.parallel = {
         "mode": "pmap",
         "devices": 0,
