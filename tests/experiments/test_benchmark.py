@@ -189,6 +189,8 @@ def test_contenders_learn_the_same(name, monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+# torch says so of Python 3.13.0
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 def test_compiled_torch_computes_what_torch_does(monkeypatch):
     pytest.importorskip("torch")
     import functools
