@@ -4,6 +4,6 @@ Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
 ``analysis`` looks at trained networks. The commands are in ``experiments``.
 """
 
-from cnn_jax.backend import choose_library
+from cnn_jax.runtime.backend import choose_library
 
 choose_library()

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cnn_jax.plots import FIGURE_STYLE, save
+from cnn_jax.plots.style import FIGURE_STYLE, save
 
 STRING, DIGIT = "#0072B2", "#D55E00"
 

@@ -1,9 +1,9 @@
 """Commands: train, degradation and their companions.
 
-Memory that a step frees is kept for the next one (see `cnn_jax.heap`); this must be
-said before any thread starts, so it is said here, before a command imports jax.
+Memory that a step frees is kept for the next one (see `cnn_jax.runtime.heap`); this
+must be said before any thread starts, so it is said here, before a command imports jax.
 """
 
-from cnn_jax import heap
+from cnn_jax.runtime import heap
 
 heap.keep()

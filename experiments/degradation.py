@@ -15,8 +15,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cnn_jax import execution, jobs, plots, selfcheck, study
+from cnn_jax import plots, study
 from cnn_jax.names import ConfigError
+from cnn_jax.runtime import selfcheck
+from cnn_jax.study import execution, jobs
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
 from experiments.progress import StudyProgress

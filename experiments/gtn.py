@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from cnn_jax import names, plots_gtn, selfcheck
+from cnn_jax import names, plots_gtn
+from cnn_jax.runtime import selfcheck
 from cnn_jax.train import checkpoint
 from cnn_jax.train import config as run_config
 from cnn_jax.train.loop import fit

@@ -4,8 +4,8 @@ A user's mistake or a disk that fails ends with one line on stderr and status 2,
 run that diverged or has no usable checkpoint, or a backend that computes wrongly,
 with status 1, a signal with 128 + its number.
 Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/xla
-(see `cnn_jax.compilation_cache`); memory that a step frees, for the next step (see
-`cnn_jax.heap`).
+(see `cnn_jax.runtime.compilation_cache`); memory that a step frees, for the next step
+(see `cnn_jax.runtime.heap`).
 """
 
 import os
@@ -20,9 +20,9 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from cnn_jax import compilation_cache
 from cnn_jax.names import ConfigError
-from cnn_jax.selfcheck import WrongBackend
+from cnn_jax.runtime import compilation_cache
+from cnn_jax.runtime.selfcheck import WrongBackend
 from cnn_jax.train import hosts
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import Interrupted

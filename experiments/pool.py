@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import jax
 
-from cnn_jax import backend, compilation_cache, execution
+from cnn_jax.runtime import backend, compilation_cache
+from cnn_jax.study import execution
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 
 # Seconds between looks at signals and at the parent process.

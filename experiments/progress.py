@@ -17,8 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cnn_jax.execution import Event
 from cnn_jax.study import Run, held_out
+from cnn_jax.study.execution import Event
 from cnn_jax.train.loop import Report
 
 COLUMNS = (

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from cnn_jax import selfcheck
 from cnn_jax.names import ConfigError
+from cnn_jax.runtime import selfcheck
 from cnn_jax.train import config as run_config
 from cnn_jax.train import hosts
 from cnn_jax.train.loop import fit

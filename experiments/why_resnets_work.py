@@ -20,9 +20,11 @@ from typing import Any
 
 from absl import flags
 
-from cnn_jax import execution, plots, report, selfcheck, study
+from cnn_jax import plots, report, study
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
+from cnn_jax.runtime import selfcheck
+from cnn_jax.study import execution
 from cnn_jax.train import config as run_config
 from cnn_jax.train.run_directory import RunDirectory
 from experiments import analyses, launch, summaries

@@ -47,7 +47,7 @@ INTEGERS = (-1, 0, 1, 2, 3, 4, 8, 9, 14, 16, 20)
 FLOATS = (-1.0, 0.0, 1e-3, 0.1, 0.5, 0.9, 1.0, 2.0, float("inf"), float("nan"))
 WORDS = (
     *("basic", "bottleneck", "lenet5", "lenet5_modern", "nonsense"),
-    *("tests.test_study:Scaled", "json:dumps", "nowhere:nothing", ""),
+    *("tests.study.test_study:Scaled", "json:dumps", "nowhere:nothing", ""),
 )
 WRONG = ("x", None, (), {}, [1.5], True, -7.5)
 SEEDS = (0, 1, -1, 2**31, 2**32 + 1, 2**63, 2**70)

@@ -9,27 +9,15 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What each part may import of the package, besides itself and names.py.
 ALLOWED = {
     "names": set(),
-    "backend": set(),
-    "selfcheck": {"models"},
-    "compilation_cache": {"backend"},
-    "heap": set(),
     "graphs": set(),
-    "acceptors": {"graphs"},
-    "models": {"graphs", "acceptors"},
+    "kernels": set(),
+    "models": {"graphs", "kernels"},
     "data": set(),
-    "train": {"models", "data", "graphs", "acceptors", "backend"},
-    "study": {"train", "models", "data"},
-    "execution": {"study", "train", "data", "compilation_cache", "heap", "backend"},
-    "jobs": {
-        "execution",
-        "study",
-        "train",
-        "compilation_cache",
-        "selfcheck",
-        "backend",
-    },
+    "runtime": {"kernels"},
+    "train": {"models", "data", "graphs", "runtime"},
+    "study": {"train", "models", "data", "runtime"},
     "analysis": {"train", "models", "data"},
-    "plots": {"study", "analysis"},
+    "plots": {"study"},
     "plots_analysis": {"plots"},
     "plots_gtn": {"plots", "graphs", "data", "models"},
     "report": set(),
@@ -41,7 +29,7 @@ OUTSIDE_ONLY_IN = {
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
     "jinja2": {"report"},
-    "submitit": {"jobs"},
+    "submitit": {"study"},
 }
 
 

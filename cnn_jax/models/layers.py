@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
-from cnn_jax.models import convolution
+from cnn_jax.kernels import convolution
 from cnn_jax.models.initializers import he_normal
 from cnn_jax.models.normalization import Sharing, normalize
 

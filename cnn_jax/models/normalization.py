@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn_jax.models import plain
+from cnn_jax.kernels import plain
 
 Table = Float[Array, "groups channels"]
 Vector = Float[Array, " channels"]

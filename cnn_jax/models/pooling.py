@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from cnn_jax.models import plain
+from cnn_jax.kernels import plain
 
 Images = Float[Array, "batch height width channels"]
 Maps = Float[Array, "batch rows columns channels"]

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from cnn_jax.models import layout, plain
+from cnn_jax.kernels import plain
+from cnn_jax.models import layout
 
 # Scopes of this prefix mark, in the trace, which layer an operation belongs to.
 _MARK = "layer:"

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from cnn_jax.plots import LINES
+from cnn_jax.plots.style import LINES
 
 Row = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cnn_jax.plots import FIGURE_STYLE, OTHER_STYLES, STYLES, save
+from cnn_jax.plots.style import FIGURE_STYLE, OTHER_STYLES, STYLES, save
 from cnn_jax.plots_analysis.drawing import (
     POINTS,
     Row,

@@ -12,7 +12,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cnn_jax.plots import FIGURE_STYLE, save, style_of
+from cnn_jax.plots.style import FIGURE_STYLE, save, style_of
 from cnn_jax.plots_analysis.drawing import Row, grouped, seeds_of
 
 # Losses below this are drawn as this (nats).

@@ -8,7 +8,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cnn_jax.plots import FIGURE_STYLE, LINES, save, style_of
+from cnn_jax.plots.style import FIGURE_STYLE, LINES, save, style_of
 from cnn_jax.plots_analysis.drawing import (
     POINTS,
     Row,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 
-from cnn_jax.plots import FIGURE_STYLE, STYLES, save
+from cnn_jax.plots.style import FIGURE_STYLE, STYLES, save
 from cnn_jax.plots_analysis.drawing import Row, draw_line, seeds_of
 
 INSERTIONS = {

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from cnn_jax import graphs
-from cnn_jax.acceptors import alignment_acceptor, string_acceptor
 from cnn_jax.graphs import Graph
+from cnn_jax.graphs.acceptors import alignment_acceptor, string_acceptor
 
 Criterion = Literal[
     "viterbi", "discriminative_viterbi", "forward", "discriminative_forward"

@@ -22,7 +22,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cnn_jax import backend, names
+from cnn_jax import names
+from cnn_jax.runtime import backend
 from experiments.benchmark.case import Case
 from experiments.peers import PEERS, NoPeer
 

@@ -112,7 +112,7 @@ def test_a_backend_that_is_not_installed_is_one_line(tmp_path, capsys, monkeypat
         raise AssertionError
 
     monkeypatch.setattr("jax.devices", devices)
-    monkeypatch.setattr("cnn_jax.selfcheck.check_backend", devices)
+    monkeypatch.setattr("cnn_jax.runtime.selfcheck.check_backend", devices)
     assert degradation.main([f"--workdir={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert "pip install -e '.[cuda]'" in error
@@ -166,7 +166,7 @@ def test_a_study_that_is_stopped_before_its_first_run(
     def execute(*arguments):
         raise stop
 
-    monkeypatch.setattr("cnn_jax.execution.execute", execute)
+    monkeypatch.setattr("cnn_jax.study.execution.execute", execute)
     arguments = [*STUDY, f"--workdir={tmp_path / 'study'}"]
     assert degradation.main(arguments) == status
     assert not (tmp_path / "study").exists()
@@ -181,7 +181,7 @@ def test_a_figure_that_fails_does_not_hide_that_the_study_was_stopped(
     def write(*arguments):
         raise ValueError("cannot draw")
 
-    monkeypatch.setattr("cnn_jax.execution.execute", execute)
+    monkeypatch.setattr("cnn_jax.study.execution.execute", execute)
     monkeypatch.setattr(degradation, "write", write)
     assert degradation.main([*STUDY, f"--workdir={tmp_path}"]) == 143
     lines = capsys.readouterr().err.splitlines()
@@ -198,7 +198,7 @@ def test_a_failing_run_is_reported_with_a_status(tmp_path, capsys):
     arguments = [
         *(flag for flag in STUDY if "widths" not in flag),
         f"--workdir={tmp_path / 'study'}",
-        "--config.families.plain.model.block=tests.test_study:Broken",
+        "--config.families.plain.model.block=tests.study.test_study:Broken",
         "--config.run.model.widths=(2,3,4)",
     ]
     assert degradation.main(arguments) == 1

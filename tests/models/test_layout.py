@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from cnn_jax import models
-from cnn_jax.models import layout, plain, torchvision
+from cnn_jax.kernels import plain
+from cnn_jax.models import layout, torchvision
 from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.summary import multiply_accumulates, summarize
 from cnn_jax.train import optimizer

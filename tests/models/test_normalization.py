@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.models import plain
+from cnn_jax.kernels import plain
 from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.normalization import Sharing, normalize
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax.models import plain
+from cnn_jax.kernels import plain
 from cnn_jax.models.pooling import max_pool
 
 NONE = ((0, 0), (0, 0))

@@ -14,9 +14,14 @@ import time
 
 import pytest
 
-from cnn_jax import jobs
+from cnn_jax.study import jobs
 from cnn_jax.train.run_directory import RunDirectory
-from tests.test_jobs import Killer, assert_each_ran_once, in_the_project, small_study
+from tests.study.test_jobs import (
+    Killer,
+    assert_each_ran_once,
+    in_the_project,
+    small_study,
+)
 
 __all__ = ["in_the_project"]  # the fixture, for these tests too
 ROOT = pathlib.Path(__file__).resolve().parents[2]

@@ -5,14 +5,14 @@ import signal
 
 import pytest
 
-from cnn_jax import execution
+from cnn_jax.study import execution
 from cnn_jax.train import checkpoint, losses
 from cnn_jax.train.interrupt import Interrupted, StopRequest
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
-from tests.test_execution import small_study
+from tests.study.test_execution import small_study
 
 SIGNALS = {"SIGTERM": (signal.SIGTERM, 143), "Ctrl-C": (signal.SIGINT, 130)}
 

@@ -9,15 +9,17 @@ import sys
 
 import pytest
 
-from cnn_jax import compilation_cache, execution, jobs, study
+from cnn_jax import study
 from cnn_jax.names import ConfigError
+from cnn_jax.runtime import compilation_cache
+from cnn_jax.study import execution, jobs
 from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONG = {"steps": 600, "log_every": 100, "eval_every": 0, "checkpoint_every": 20}
 HOUR = {"timeout_min": 60}
 JAX_CACHE = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
@@ -116,7 +118,7 @@ def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):
 def test_what_failed_is_told_and_not_tried_again(tmp_path):
     runs = small_study(
         seeds=(0,),
-        families={"plain": {"model": {"name": "tests.test_jobs:Broken"}}},
+        families={"plain": {"model": {"name": "tests.study.test_jobs:Broken"}}},
         run={"steps": 100},
     )
     events = []

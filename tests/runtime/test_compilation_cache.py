@@ -9,10 +9,10 @@ import zlib
 import jax
 import pytest
 
-from cnn_jax import compilation_cache
+from cnn_jax.runtime import compilation_cache
 from tests.experiments.test_commands import SHORT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A command, and then how many programs were found and how many were not.
 COMMAND = """
 import sys, jax

@@ -7,7 +7,7 @@ what a recogniser saw (LeCun et al. 1998, sections VI to VIII).
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from cnn_jax.graphs import Graph
+from cnn_jax.graphs.graph import Graph
 
 
 def string_acceptor(labels: Int[Array, " most"], length: Int[Array, ""]) -> Graph:

@@ -1,8 +1,8 @@
 """Whether this machine's backend computes what it is told, before anything trains.
 
-Compilers for accelerators have had releases that give wrong numbers without a
-word. Small programs with known answers are run first: the one that is known to
-have been miscompiled (jax issue 39103; see `cnn_jax.backend`), and the gradients of
+Compilers for accelerators have had releases that give wrong numbers without a word.
+Small programs with known answers are run first: the one that is known to have been
+miscompiled (jax issue 39103; see `cnn_jax.runtime.backend`), and the gradients of
 two convolutions by this package's own code. What they multiply is small integers
 and a power of two, which no backend's default precision rounds; yet a convolution
 may be off by a hundredth, since fast algorithms transform its operands.
@@ -16,7 +16,7 @@ import jaxlib
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnn_jax.models.convolution import conv_general_dilated
+from cnn_jax.kernels.convolution import conv_general_dilated
 
 # Input channels, output channels and stride: the direct form, in tiles and without.
 CONVOLUTIONS = ((4, 8, 1), (20, 24, 2))

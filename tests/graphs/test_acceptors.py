@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnn_jax import acceptors
+from cnn_jax.graphs import acceptors
 
 
 def accepts(acceptor, string):

@@ -16,10 +16,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from cnn_jax import backend, compilation_cache, execution, selfcheck
-from cnn_jax.execution import Event, Report
 from cnn_jax.names import ConfigError
-from cnn_jax.study import Run
+from cnn_jax.runtime import backend, compilation_cache, selfcheck
+from cnn_jax.study import execution
+from cnn_jax.study.execution import Event, Report
+from cnn_jax.study.plan import Run
 from cnn_jax.train import checkpoint
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import Interrupted, StopRequest

@@ -9,9 +9,10 @@ import matplotlib.pyplot as plt
 import pytest
 from PIL import Image
 
-from cnn_jax import execution, plots, study
+from cnn_jax import plots, study
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.names import ConfigError
+from cnn_jax.study import execution
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
 
@@ -98,9 +99,9 @@ def finished(tmp_path_factory):
     chosen = config(
         families={
             "plain": {"model": {"shortcut": "none"}},
-            "scaled": {"model": {"block": "tests.test_study:Scaled"}},
+            "scaled": {"model": {"block": "tests.study.test_study:Scaled"}},
             "broken": {
-                "model": {"block": "tests.test_study:Broken", "widths": (2, 3, 4)}
+                "model": {"block": "tests.study.test_study:Broken", "widths": (2, 3, 4)}
             },
         },
         depths=(8,),
@@ -135,7 +136,7 @@ def test_one_failing_run_does_not_take_the_others_down(finished):
 def test_a_plugin_block_trains_through_one_config_line(finished):
     directory, _, _, _ = finished
     place = RunDirectory(directory / "runs" / "scaled-8-seed0")
-    assert place.config()["model"]["block"] == "tests.test_study:Scaled"
+    assert place.config()["model"]["block"] == "tests.study.test_study:Scaled"
     plain = RunDirectory(directory / "runs" / "plain-8-seed0").result()
     # three blocks, a gain each
     assert place.result()["parameters"] == plain["parameters"] + 3

@@ -10,8 +10,8 @@ import jaxlib
 import pytest
 
 import cnn_jax
-from cnn_jax import backend
-from cnn_jax.backend import AFFECTED, FLAG, choose_library
+from cnn_jax.runtime import backend
+from cnn_jax.runtime.backend import AFFECTED, FLAG, choose_library
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def cores(monkeypatch):
     """Sets how many cores this process seems to have; one at first."""
 
     def have(count):
-        monkeypatch.setattr("cnn_jax.backend.cores", lambda: list(range(count)))
+        monkeypatch.setattr("cnn_jax.runtime.backend.cores", lambda: list(range(count)))
 
     have(1)
     return have

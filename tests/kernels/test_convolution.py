@@ -9,8 +9,8 @@ import pytest
 from jax import lax
 
 from cnn_jax import models
-from cnn_jax.models import plain
-from cnn_jax.models.convolution import (
+from cnn_jax.kernels import plain
+from cnn_jax.kernels.convolution import (
     Geometry,
     conv_general_dilated,
     form,

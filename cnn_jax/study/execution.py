@@ -24,10 +24,11 @@ from typing import Any
 
 import jax
 
-from cnn_jax import backend, compilation_cache, heap
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
-from cnn_jax.study import Row, Run, merge
+from cnn_jax.runtime import backend, compilation_cache, heap
+from cnn_jax.study.plan import Run, merge
+from cnn_jax.study.results import Row
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import SIGNALS, Interrupted, StopRequest
 from cnn_jax.train.lock import InUse

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from cnn_jax import execution, study
+from cnn_jax import study
 from cnn_jax.names import ConfigError
+from cnn_jax.study import execution
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
 from tests.train.host import Normalised
@@ -67,7 +68,7 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
 
 def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
     """What they say is longer than a pipe holds, and the parent does not listen."""
-    model = {"name": "tests.test_execution:Wordy", "words": (1,) * 100_000}
+    model = {"name": "tests.study.test_execution:Wordy", "words": (1,) * 100_000}
     runs = small_study(run={"model": model, "log_every": 1}, seeds=(0,))
     killed = []
 
@@ -177,9 +178,9 @@ def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
 # A process of its own, whose first worker is the first child of all.
 STARTS = """
 import multiprocessing, pathlib, re, sys
-from cnn_jax import execution
+from cnn_jax.study import execution
 from cnn_jax.names import ConfigError
-from tests.test_execution import small_study
+from tests.study.test_execution import small_study
 
 def started(process):
     start(process)
@@ -202,7 +203,7 @@ def test_workers_start_with_signals_blocked(tmp_path):
     """Else Ctrl-C while they import is a traceback of each."""
     done = subprocess.run(
         [sys.executable, "-c", STARTS, str(tmp_path)],
-        cwd=pathlib.Path(__file__).resolve().parents[1],
+        cwd=pathlib.Path(__file__).resolve().parents[2],
         capture_output=True,
         text=True,
         check=True,
@@ -214,7 +215,7 @@ def test_workers_start_with_signals_blocked(tmp_path):
 def test_a_worker_that_is_done_is_not_interrupted_in_its_end():
     code = """
 import atexit, multiprocessing, os, pathlib, signal, time
-from cnn_jax import execution
+from cnn_jax.study import execution
 
 def at_the_end():
     os.kill(os.getpid(), signal.SIGINT)

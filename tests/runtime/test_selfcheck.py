@@ -10,12 +10,12 @@ import jaxlib
 import numpy as np
 import pytest
 
-from cnn_jax import selfcheck
-from cnn_jax.backend import AFFECTED, FLAG
-from cnn_jax.selfcheck import WrongBackend
+from cnn_jax.runtime import selfcheck
+from cnn_jax.runtime.backend import AFFECTED, FLAG
+from cnn_jax.runtime.selfcheck import WrongBackend
 from experiments import train
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_this_backend_is_right():
@@ -77,7 +77,7 @@ def test_a_command_stops_with_the_advice(monkeypatch, tmp_path, capsys):
 )
 def test_the_known_fault_is_noticed_where_the_user_asks_for_it():
     """With reductions let into the fusions, this jaxlib does compute wrongly."""
-    code = "import cnn_jax.selfcheck; cnn_jax.selfcheck.check_backend()"
+    code = "import cnn_jax.runtime.selfcheck; cnn_jax.runtime.selfcheck.check_backend()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -1,7 +1,7 @@
 """Convolution on CPU: the same numbers as `lax.conv_general_dilated`, sooner.
 
 On one core XLA's CPU backend has one fast convolution kernel (YNNPACK's; for
-several cores see `cnn_jax.backend`) and takes it only when a convolution is
+several cores see `cnn_jax.runtime.backend`) and takes it only when a convolution is
 float32, undilated, in NHWC/HWIO order, has more than 16 channels on one side, and
 no side of its kernel or output exceeds the input's. Whatever misses that falls to
 a generic path 1.5 to 25 times slower: every layer of 16 channels, every map
@@ -41,7 +41,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnn_jax.models import plain
+from cnn_jax.kernels import plain
 
 Form = Literal["pointwise", "dense", "direct"]
 Padding = tuple[tuple[int, int], tuple[int, int]]

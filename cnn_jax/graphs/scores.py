@@ -1,124 +1,19 @@
-"""Weighted acyclic graphs: scores of all paths and of the best, differentiable.
+"""Scores of all paths of a graph and of the best one, differentiable.
 
-The graphs of a graph transformer network (LeCun, Bottou, Bengio and Haffner
-1998, sections IV to VI) as padded arrays of static shape, for one graph; `jax.vmap`
-makes batches. A node lists the arcs that *enter* it, so that a pass over the
-nodes in their order touches each arc once, and the cost is linear in arcs.
-
-Scores add along a path and high is good: a score is the negative of the paper's
-penalty, and -inf means that there is no such arc. All arithmetic is float32.
+The forward and Viterbi algorithms (LeCun et al. 1998, sections IV to VI). The cost
+of a pass is linear in arcs, and each has a derivative of its own, one more pass.
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import struct
 from jaxtyping import Array, Float
 
+from cnn_jax.graphs.graph import Graph, Path
+
 Scalar = Float[Array, ""]
-# An array; in trees of JAX's own making (axes, gradients of integers) other things.
-Leaf = Any
-
-
-class Graph(struct.PyTreeNode):
-    """Nodes in topological order, each with the arcs that enter it.
-
-    Attributes:
-      source: node where an arc begins, (nodes, arcs) integers; anything in range
-        where there is no arc.
-      label: what an arc reads, (nodes, arcs) integers.
-      score: score of an arc, (nodes, arcs); -inf where there is no arc.
-      initial: score of beginning a path at a node, (nodes,); -inf for never.
-      final: score of ending a path at a node, (nodes,); -inf for never.
-      width: nodes come in runs of this many which no arc joins; a run is
-        computed at once.
-      labels: the arcs of a node come in runs with the labels 0, 1, ...,
-        ``labels`` - 1 in this order (0: in any order). `compose` then picks the
-        arcs of a label without a search.
-      blank: label that stands between the symbols of what is read, when symbols
-        may also be repeated; -1 where each arc reads one symbol.
-    """
-
-    source: Leaf
-    label: Leaf
-    score: Leaf
-    initial: Leaf
-    final: Leaf
-    width: int = struct.field(pytree_node=False, default=1)
-    labels: int = struct.field(pytree_node=False, default=0)
-    blank: int = struct.field(pytree_node=False, default=-1)
-
-
-class Path(struct.PyTreeNode):
-    """The best path of a graph; entries past ``length`` are -1.
-
-    Attributes:
-      score: sum of the path, () float32; -inf where the graph has no path.
-      length: number of its arcs.
-      source: nodes that its arcs leave, (steps,).
-      target: nodes that its arcs enter, (steps,).
-      label: labels of its arcs, (steps,).
-    """
-
-    score: Leaf
-    length: Leaf
-    source: Leaf
-    target: Leaf
-    label: Leaf
-
-
-def from_arcs(
-    arcs: Sequence[tuple[int, int, int, float]],
-    nodes: int,
-    initial: Sequence[int] = (0,),
-    final: Sequence[int] = (-1,),
-    cyclic: bool = False,
-) -> Graph:
-    """A graph from a list of arcs, built on the host.
-
-    Args:
-      arcs: (source, target, label, score) of each arc; parallel arcs may be.
-      nodes: number of nodes, in topological order.
-      initial: nodes where a path may begin.
-      final: nodes where a path may end; -1 is the last one.
-      cyclic: allow arcs backwards and loops, for a graph which only `compose`
-        sees, as its second argument.
-
-    Returns:
-      The graph, with as many arcs a node as its busiest node has.
-
-    Raises:
-      ValueError: no nodes, a node out of range, or an arc that does not go up.
-    """
-    if nodes < 1:
-        raise ValueError(f"a graph needs at least 1 node, got {nodes}")
-    entering: list[list[tuple[int, int, float]]] = [[] for _ in range(nodes)]
-    for source, target, label, score in arcs:
-        if not (0 <= source < nodes and 0 <= target < nodes):
-            raise ValueError(f"arc {source} -> {target}: nodes are 0 to {nodes - 1}")
-        if source >= target and not cyclic:
-            raise ValueError(
-                f"arc {source} -> {target} does not go up; number the nodes so that "
-                "every arc enters a higher node"
-            )
-        entering[target].append((source, label, score))
-    for node in (*initial, *final):
-        if not -nodes <= node < nodes:
-            raise ValueError(f"node {node} is not among 0 to {nodes - 1}")
-    shape = (nodes, max(1, *map(len, entering)))
-    source, label = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    score = np.full(shape, -np.inf, np.float32)
-    for target, rows in enumerate(entering):
-        for slot, row in enumerate(rows):
-            source[target, slot], label[target, slot], score[target, slot] = row
-    ends = np.full((2, nodes), -np.inf, np.float32)
-    ends[0, list(initial)] = 0.0
-    ends[1, list(final)] = 0.0
-    return Graph(*map(jnp.asarray, (source, label, score, ends[0], ends[1])))
 
 
 def forward(graph: Graph) -> Scalar:
@@ -208,52 +103,6 @@ def log_path_count(graph: Graph) -> Scalar:
             initial=present(graph.initial),
             final=present(graph.final),
         )
-    )
-
-
-def compose(graph: Graph, acceptor: Graph) -> Graph:
-    """The paths of ``graph`` whose labels ``acceptor`` accepts.
-
-    A node of the result is a pair (node, state), and an arc is a pair of arcs of
-    equal label, with the sum of their scores (section VIII-B).
-
-    Args:
-      graph: an acyclic graph.
-      acceptor: the constraint; it may have loops, since each of its arcs
-        consumes an arc of ``graph``.
-
-    Returns:
-      An acyclic graph of nodes x states nodes; node ``n`` in state ``s`` is
-      number ``n * states + s``.
-    """
-    (nodes, arcs), (states, rules) = graph.source.shape, acceptor.source.shape
-    # Slot (i, r) of node (n, s): arc slots[s, i, r] of n with arc r of s.
-    if graph.labels:
-        runs = jnp.arange(0, arcs, graph.labels)
-        wanted = acceptor.label[:, None, :]
-        known = (wanted >= 0) & (wanted < graph.labels)
-        slots = jnp.where(known, wanted, 0) + runs[None, :, None]
-        agree = jnp.broadcast_to(known, slots.shape)[None]
-    else:
-        slots = jnp.broadcast_to(jnp.arange(arcs)[None, :, None], (states, arcs, rules))
-        agree = graph.label[:, None, :, None] == acceptor.label[None, :, None, :]
-    score = graph.score[:, slots] + acceptor.score[None, :, None, :]
-    source = graph.source[:, slots] * states + acceptor.source[None, :, None, :]
-
-    def flat(pairs):
-        return pairs.reshape(nodes * states, -1)
-
-    def ends(of_node, of_state):
-        return (of_node[:, None] + of_state[None, :]).reshape(-1)
-
-    return Graph(
-        source=flat(source),
-        label=flat(graph.label[:, slots]),
-        score=flat(jnp.where(agree, score, -jnp.inf)),
-        initial=ends(graph.initial, acceptor.initial),
-        final=ends(graph.final, acceptor.final),
-        width=graph.width * states,
-        blank=graph.blank,
     )
 
 

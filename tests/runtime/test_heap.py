@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cnn_jax import heap
+from cnn_jax.runtime import heap
 
 FAULTS = """
 import ctypes, resource, sys

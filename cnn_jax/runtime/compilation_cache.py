@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import jax
 
-from cnn_jax import backend
+from cnn_jax.runtime import backend
 
 # Bytes that are kept: the newest programs of one kind of machine.
 LIMIT = 2**30

@@ -1,0 +1,18 @@
+"""Many runs: the degradation study.
+
+A study is a directory of runs; everything else in it (``results.csv``, figures) is
+rebuilt from them. `plan` lists the runs, `execution` trains them in processes of
+this machine, `jobs` in jobs of a cluster, and `results` reads what they came to.
+"""
+
+from cnn_jax.study.plan import Run as Run
+from cnn_jax.study.plan import expand as expand
+from cnn_jax.study.plan import merge as merge
+from cnn_jax.study.results import COLUMNS as COLUMNS
+from cnn_jax.study.results import Cell as Cell
+from cnn_jax.study.results import Row as Row
+from cnn_jax.study.results import collect as collect
+from cnn_jax.study.results import held_out as held_out
+from cnn_jax.study.results import held_out_of as held_out_of
+from cnn_jax.study.results import summarize as summarize
+from cnn_jax.study.results import write_results as write_results
