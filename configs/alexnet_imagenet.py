@@ -64,11 +64,11 @@ def get_config() -> ConfigDict:
         "rates": (1e-2, 1e-3, 1e-4, 1e-5),
         "boundaries": (300_000, 600_000, 800_000),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 128
     config.eval_batch_size = 128
     config.steps = 900_000
-    config.steps_per_dispatch = 1
+    config.steps_per_execution = 1
     config.log_every = 500
     config.eval_every = 10_000
     config.checkpoint_every = 10_000

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     }
     config.depths = (20, 32, 44, 56, 110)
     config.seeds = (0, 1, 2, 3, 4)
-    warmup = {"warmup": {"rate": 0.01, "until_error": 0.8}}
+    warmup = {"warmup": {"rate": 0.01, "until_train_error": 0.8}}
     config.overrides = {"depth110": warmup, "depth1202": warmup}
 
     run = config.run = ConfigDict()
@@ -58,11 +58,11 @@ def get_config() -> ConfigDict:
         "rates": (0.1, 0.01, 0.001),
         "boundaries": (32_000, 48_000),
     }
-    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.warmup = {"rate": 0.0, "until_train_error": 0.0}
     run.batch_size = 128
     run.eval_batch_size = 1000
     run.steps = 64_000
-    run.steps_per_dispatch = 50
+    run.steps_per_execution = 50
     run.log_every = 391  # about an epoch
     run.eval_every = 1955
     run.checkpoint_every = 4000

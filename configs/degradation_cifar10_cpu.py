@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.run.model.widths = (4, 8, 16)
     config.run.steps = 1_955
     config.run.schedule.boundaries = (1_173, 1_564)
-    config.run.steps_per_dispatch = 17
+    config.run.steps_per_execution = 17
     config.run.eval_every = 0  # the clean training error takes as long as 100 steps
     config.run.checkpoint_every = 391
     config.run.parallel.bn_group_size = 0

@@ -46,11 +46,11 @@ def get_config() -> ConfigDict:
         "decay": "all",
     }
     run.schedule = {"name": "piecewise", "rates": (0.1, 0.01), "boundaries": (105,)}
-    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.warmup = {"rate": 0.0, "until_train_error": 0.0}
     run.batch_size = 128
     run.eval_batch_size = 512
     run.steps = 140
-    run.steps_per_dispatch = 12
+    run.steps_per_execution = 12
     run.log_every = 12
     run.eval_every = 24
     run.checkpoint_every = 70

@@ -74,11 +74,11 @@ def get_config() -> ConfigDict:
         "rates": (0.1, 0.01, 0.001, 0.0001),
         "boundaries": (150_000, 300_000, 450_000),
     }
-    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.warmup = {"rate": 0.0, "until_train_error": 0.0}
     run.batch_size = 256
     run.eval_batch_size = 256
     run.steps = 600_000
-    run.steps_per_dispatch = 1
+    run.steps_per_execution = 1
     run.log_every = 500
     run.eval_every = 5_000
     run.checkpoint_every = 5_000

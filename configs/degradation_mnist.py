@@ -50,11 +50,11 @@ def get_config() -> ConfigDict:
         "rates": (0.1, 0.01, 0.001),
         "boundaries": (2_350, 3_520),
     }
-    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.warmup = {"rate": 0.0, "until_train_error": 0.0}
     run.batch_size = 128
     run.eval_batch_size = 1000
     run.steps = 4_690
-    run.steps_per_dispatch = 10
+    run.steps_per_execution = 10
     run.log_every = 67
     run.eval_every = 469
     run.checkpoint_every = 938

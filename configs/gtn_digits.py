@@ -106,9 +106,9 @@ def run() -> ConfigDict:
         "weight_decay": 0.0,
         "decay": "kernels",
     }
-    run.warmup = {"rate": 0.0, "until_error": 0.0}
+    run.warmup = {"rate": 0.0, "until_train_error": 0.0}
     run.eval_batch_size = 64
-    run.steps_per_dispatch = 10
+    run.steps_per_execution = 10
     run.log_every = 50
     run.eval_every = 0
     run.checkpoint_every = 0

@@ -33,11 +33,11 @@ def get_config() -> ConfigDict:
         "rates": (5e-3, 1e-3),
         "boundaries": (2_250,),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 16
     config.eval_batch_size = 500
     config.steps = 2820
-    config.steps_per_dispatch = 94
+    config.steps_per_execution = 94
     config.log_every = 94
     config.eval_every = 940
     config.checkpoint_every = 2820

@@ -60,11 +60,11 @@ def get_config() -> ConfigDict:
         "rates": (5e-3, 1.5e-3, 5e-4, 1.5e-4),
         "boundaries": (22_500, 45_000, 60_000),  # after 6, 12 and 16 epochs
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 16
     config.eval_batch_size = 1000
     config.steps = 75_000  # 20 epochs
-    config.steps_per_dispatch = 250
+    config.steps_per_execution = 250
     config.log_every = 750
     config.eval_every = 7_500
     config.checkpoint_every = 7_500

@@ -47,11 +47,11 @@ def get_config() -> ConfigDict:
         "rates": (1e-2, 1e-3, 1e-4),
         "boundaries": (5_628, 8_442),  # after 12 and 18 epochs
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 128
     config.eval_batch_size = 1000
     config.steps = 9_380  # 20 epochs
-    config.steps_per_dispatch = 67
+    config.steps_per_execution = 67
     config.log_every = 469
     config.eval_every = 2_345
     config.checkpoint_every = 2_345

@@ -43,11 +43,11 @@ def get_config() -> ConfigDict:
         "rates": (0.02, 0.002, 0.0002),
         "boundaries": (62_400, 78_000),  # after 160 and 200 epochs
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 128
     config.eval_batch_size = 1000
     config.steps = 89_700  # 230 epochs
-    config.steps_per_dispatch = 30
+    config.steps_per_execution = 30
     config.log_every = 390
     config.eval_every = 3_900
     config.checkpoint_every = 3_900

@@ -42,11 +42,11 @@ def get_config() -> ConfigDict:
         "rates": (0.05, 0.005),
         "boundaries": (940,),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 1410
-    config.steps_per_dispatch = 47
+    config.steps_per_execution = 47
     config.log_every = 94
     config.eval_every = 470
     config.checkpoint_every = 1410

@@ -43,11 +43,11 @@ def get_config() -> ConfigDict:
         "rates": (0.1, 0.01),
         "boundaries": (1500,),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 2000
-    config.steps_per_dispatch = 25
+    config.steps_per_execution = 25
     config.log_every = 50
     config.eval_every = 250
     config.checkpoint_every = 1000

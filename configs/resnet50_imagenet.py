@@ -59,11 +59,11 @@ def get_config() -> ConfigDict:
         "rates": (0.1, 0.01, 0.001, 0.0001),
         "boundaries": (150_000, 300_000, 450_000),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 256
     config.eval_batch_size = 256
     config.steps = 600_000
-    config.steps_per_dispatch = 1
+    config.steps_per_execution = 1
     config.log_every = 500
     config.eval_every = 5_000
     config.checkpoint_every = 5_000

@@ -38,11 +38,11 @@ def get_config() -> ConfigDict:
         "rates": (0.1, 0.01),
         "boundaries": (150,),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 128
     config.eval_batch_size = 512
     config.steps = 200
-    config.steps_per_dispatch = 10
+    config.steps_per_execution = 10
     config.log_every = 10
     config.eval_every = 50
     config.checkpoint_every = 50

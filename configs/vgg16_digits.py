@@ -46,11 +46,11 @@ def get_config() -> ConfigDict:
         "rates": (0.05, 0.005),
         "boundaries": (470,),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 32
     config.eval_batch_size = 500
     config.steps = 705
-    config.steps_per_dispatch = 24
+    config.steps_per_execution = 24
     config.log_every = 47
     config.eval_every = 235
     config.checkpoint_every = 705

@@ -63,11 +63,11 @@ def get_config() -> ConfigDict:
         "rates": (1e-2, 1e-3, 1e-4, 1e-5),
         "boundaries": (150_000, 250_000, 330_000),
     }
-    config.warmup = {"rate": 0.0, "until_error": 0.0}
+    config.warmup = {"rate": 0.0, "until_train_error": 0.0}
     config.batch_size = 256
     config.eval_batch_size = 256
     config.steps = 370_000
-    config.steps_per_dispatch = 1
+    config.steps_per_execution = 1
     config.log_every = 500
     config.eval_every = 5_000
     config.checkpoint_every = 5_000

@@ -129,7 +129,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         if kind == "preprocess" and side:
             chosen["size"] = side
         config[kind] = chosen
-    config["steps_per_dispatch"] = draw(st.sampled_from((1, 1, 2)))
+    config["steps_per_execution"] = draw(st.sampled_from((1, 1, 2)))
     config["parallel"] |= {
         "mode": draw(st.sampled_from(("pmap", "shard_map"))),
         "devices": draw(st.sampled_from((1, 1, 1, 2, 0))),
@@ -153,7 +153,7 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
     if not isinstance(config[place], dict) or config[place].get("name", "") is None:
         return
     if place == "warmup":
-        fields = {"rate": float, "until_error": float}
+        fields = {"rate": float, "until_train_error": float}
     elif place == "parallel":
         # not the hosts: a config that names others waits for them
         fields = {"mode": str, "devices": int, "bn_group_size": int}

@@ -32,7 +32,7 @@ KEYS: dict[str, type] = {
     "batch_size": int,  # images of a step, over all devices
     "eval_batch_size": int,  # images of an evaluation batch, over all devices
     "steps": int,  # optimizer steps of the run
-    "steps_per_dispatch": int,  # most of them that the devices take in one call
+    "steps_per_execution": int,  # most of them that the devices take in one call
     "log_every": int,  # steps between rows of the running training error
     "eval_every": int,  # steps between evaluations; 0 for the last step only
     "checkpoint_every": int,  # steps between checkpoints; 0 for the last only
@@ -49,7 +49,7 @@ POSITIVE = (
     "batch_size",
     "eval_batch_size",
     "steps",
-    "steps_per_dispatch",
+    "steps_per_execution",
     "log_every",
 )
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
@@ -118,10 +118,10 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"config.warmup.rate {config['warmup']['rate']} is not a number from 0 up"
         )
-    if not 0 <= config["warmup"]["until_error"] <= 1:
+    if not 0 <= config["warmup"]["until_train_error"] <= 1:
         raise ConfigError(
-            "config.warmup.until_error is a fraction of the examples, got "
-            f"{config['warmup']['until_error']}"
+            "config.warmup.until_train_error is a fraction of the examples, got "
+            f"{config['warmup']['until_train_error']}"
         )
 
 

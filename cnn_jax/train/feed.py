@@ -89,13 +89,13 @@ def _dispatches(
 def longest(config: Mapping[str, Any]) -> int:
     """The most steps that a dispatch of this run can have."""
     due = [config[key] for key in EVERY if config[key]]
-    return min(config["steps_per_dispatch"], config["steps"], *due)
+    return min(config["steps_per_execution"], config["steps"], *due)
 
 
 def end_of_dispatch(step: int, config: Mapping[str, Any]) -> int:
     """The last step of the dispatch that begins after ``step``."""
     due = [(step // config[key] + 1) * config[key] for key in EVERY if config[key]]
-    return min(step + config["steps_per_dispatch"], config["steps"], *due)
+    return min(step + config["steps_per_execution"], config["steps"], *due)
 
 
 def stack(items: tuple[Item, ...], most: int) -> Item:

@@ -186,11 +186,11 @@ class Warmup(NamedTuple):
 
     Attributes:
       rate: learning rate of the warm-up.
-      until_error: training error (a fraction) that ends it; 0 for no warm-up.
+      until_train_error: training error (a fraction) that ends it; 0 for no warm-up.
     """
 
     rate: float = 0.0
-    until_error: float = 0.0
+    until_train_error: float = 0.0
 
 
 def current_rate(

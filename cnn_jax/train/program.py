@@ -106,7 +106,7 @@ class Program:
                 self.optimizer,
                 self.image_shape,
                 seed,
-                warming=self.warmup.until_error > 0,
+                warming=self.warmup.until_train_error > 0,
             )
         )
 

@@ -34,8 +34,13 @@ FREE_KEYS = (
     "parallel.devices",
     "parallel.hosts",
     "parallel.host_timeout",
-    "steps_per_dispatch",
+    "steps_per_execution",
 )
+# What keys of the config were called in the version before.
+RENAMED = {
+    "steps_per_dispatch": "steps_per_execution",
+    "warmup.until_error": "warmup.until_train_error",
+}
 # Recorded beside the config, from the data and the devices of the first start.
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
 
@@ -78,6 +83,11 @@ class RunDirectory:
                 f"{path}: a run directory of format {version}, this version reads "
                 f"{READABLE[0]} to {FORMAT}; use the version that wrote it"
             )
+        for old, new in RENAMED.items():
+            section, _, key = old.rpartition(".")
+            fields = config.get(section) if section else config
+            if isinstance(fields, dict) and key in fields:
+                fields[new.rpartition(".")[2]] = fields.pop(key)
         return config
 
     def check_config(self, config: Mapping[str, Any]) -> None:

@@ -123,7 +123,7 @@ def make_train_step(
             # Running averages of the groups on all devices together.
             batch_stats=parallel.pmean(changed.get("batch_stats", {})),
             opt_state=opt_state,
-            warming=state.warming & (recent >= warmup.until_error),
+            warming=state.warming & (recent >= warmup.until_train_error),
             recent_error=recent,
         )
         return state, {**sums, "rate": rate}

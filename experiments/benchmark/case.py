@@ -81,13 +81,13 @@ class Case:
                 "decay": "all",
             },
             "schedule": {"name": "piecewise", "rates": (RATE,), "boundaries": ()},
-            "warmup": {"rate": 0.0, "until_error": 0.0},
+            "warmup": {"rate": 0.0, "until_train_error": 0.0},
             "batch_size": self.batch,
             "eval_batch_size": self.devices,
             # longer than anybody waits
             "steps": 10**9,
             "log_every": 10**9,
-            "steps_per_dispatch": self.dispatch,
+            "steps_per_execution": self.dispatch,
             "eval_every": 0,
             "checkpoint_every": 0,
             "parallel": {
@@ -184,7 +184,7 @@ def parse(
             f"batch {batch} does not divide over {devices} device(s)"
         )
     if dispatch < 1:
-        raise names.ConfigError(f"steps_per_dispatch must be positive, got {dispatch}")
+        raise names.ConfigError(f"steps_per_execution must be positive, got {dispatch}")
     accepted = names.parameters(entry.module)
     if "image_size" in accepted:
         model["image_size"] = image[0]

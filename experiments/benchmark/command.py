@@ -57,7 +57,7 @@ NETS = (
 # A step is a forward pass and a backward pass of twice its work; a
 # multiply-accumulate is two operations.
 OPERATIONS_PER_MAC = 2 * 3
-WHICH = ("net", "batch", "dtype", "devices", "steps_per_dispatch")
+WHICH = ("net", "batch", "dtype", "devices", "steps_per_execution")
 FIGURES = (
     *("step", "step_range", "images_per_second", "compile", "memory"),
     *("flops", "peak_flops", "share_of_peak", "ratio", "ratio_range"),
@@ -81,7 +81,7 @@ def define(values: flags.FlagValues) -> None:
     words("batches", ["128"], "Images of a step, over all devices.")
     words("dtypes", ["float32"], "Types of the computation: float32, bfloat16.")
     words("devices", ["1"], "Numbers of devices; peers run on one.")
-    words("steps_per_dispatch", ["1"], "Steps that the devices take in one call.")
+    words("steps_per_execution", ["1"], "Steps that the devices take in one call.")
     words("peer", [], "Peers to run in turns with ours: torch, torch.compile, flax.")
     flags.DEFINE_multi_string(
         "field",
@@ -185,7 +185,7 @@ def step_rows(
             "batch": one.batch,
             "dtype": one.dtype,
             "devices": one.devices,
-            "steps_per_dispatch": one.dispatch,
+            "steps_per_execution": one.dispatch,
             "model": one.model,
             "contender": measured.contender,
             "reason": measured.reason,
@@ -340,7 +340,7 @@ def _cases(values: flags.FlagValues, nets: Sequence[str]) -> list[Case]:
     batches = [_integer("batches", word) for word in values.batches]
     devices = [_integer("devices", word) for word in values.devices]
     dispatches = [
-        _integer("steps_per_dispatch", word) for word in values.steps_per_dispatch
+        _integer("steps_per_execution", word) for word in values.steps_per_execution
     ]
     every = itertools.product(nets, batches, values.dtypes, devices, dispatches)
     return [case.parse(*words, _fields(values)) for words in every]

@@ -53,12 +53,12 @@ class CnnJax:
         self.parameters = program.num_parameters
         self.state = program.place(program.initial_state(0))
         self.dispatches = feed(program.source, program.devices, program.config, 0, b"")
-        self.steps_per_dispatch = case.dispatch
+        self.steps_per_execution = case.dispatch
 
     def run(self, steps: int) -> float:
         """See `Contender.run`."""
         pending: collections.deque[Any] = collections.deque()
-        for _ in range(steps // self.steps_per_dispatch):
+        for _ in range(steps // self.steps_per_execution):
             self.state, sums = self.program.train(self.state, next(self.dispatches))
             pending.append(sums)
             if len(pending) > IN_FLIGHT:

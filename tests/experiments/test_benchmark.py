@@ -65,7 +65,7 @@ def test_names_of_nets():
         ("--peer=keras", "choices: torch, torch.compile, flax"),
         ("--batches=many", "'many' is not a whole number"),
         ("--batches=0", "batch 0 does not divide"),
-        ("--steps_per_dispatch=0", "steps_per_dispatch must be positive, got 0"),
+        ("--steps_per_execution=0", "steps_per_execution must be positive, got 0"),
         ("--devices=3", "batch 128 does not divide over 3"),
         ("--devices=64", "devices 64: this machine has 8 cpu device(s)"),
         ("--compile_depths=21", "depth 21 is not 6n+2"),
@@ -387,7 +387,7 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
         [
             "--nets=lenet5_modern",
             "--batches=2",
-            "--steps_per_dispatch=2",
+            "--steps_per_execution=2",
             "--peer=torch,flax",
             "--rounds=2",
             "--seconds=0",

@@ -157,7 +157,7 @@ def test_killed_in_an_epoch_and_started_again(
 def test_several_steps_a_dispatch_equal_one(pictures, reference, tmp_path):
     """A stream's pixels, a dispatch's batches side by side on the device."""
     place = RunDirectory(tmp_path / "run")
-    program = Program({**config(pictures, 0), "steps_per_dispatch": 3})
+    program = Program({**config(pictures, 0), "steps_per_execution": 3})
     fit(program, 0, place)
     found, log = ending(program, place)
     assert log == reference[1]

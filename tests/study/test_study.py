@@ -26,7 +26,7 @@ def config(**changes):
         },
         "depths": (8, 14),
         "seeds": (0, 1),
-        "overrides": {"depth14": {"warmup": {"rate": 0.01, "until_error": 0.5}}},
+        "overrides": {"depth14": {"warmup": {"rate": 0.01, "until_train_error": 0.5}}},
         "run": tiny.config(steps=4, eval_every=2, log_every=2),
     }
     return study.merge(base, changes)
@@ -48,8 +48,8 @@ def test_expand_gives_every_family_depth_and_seed():
     assert deep["model"]["depth"] == 14
     assert deep["model"]["shortcut"] == "A"
     assert deep["seed"] == 1
-    assert deep["warmup"]["until_error"] == 0.5
-    assert runs[0].config["warmup"]["until_error"] == 0
+    assert deep["warmup"]["until_train_error"] == 0.5
+    assert runs[0].config["warmup"]["until_train_error"] == 0
     # the two arms differ by the shortcut alone
     assert study.merge(runs[0].config, {"model": {"shortcut": "A"}}) == runs[2].config
 

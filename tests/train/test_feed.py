@@ -15,7 +15,7 @@ CONFIG = {
     "seed": 3,
     "batch_size": 4,
     "steps": 20,
-    "steps_per_dispatch": 5,
+    "steps_per_execution": 5,
     "log_every": 6,
     "eval_every": 0,
     "checkpoint_every": 9,
@@ -40,7 +40,7 @@ class Numbered(InMemory):
 
 @pytest.mark.parametrize("most", [1, 2, 5, 100])
 def test_dispatches_end_where_something_is_due(most):
-    config = {**CONFIG, "steps_per_dispatch": most}
+    config = {**CONFIG, "steps_per_execution": most}
     ends, step = [], 0
     while step < config["steps"]:
         before, step = step, end_of_dispatch(step, config)
@@ -56,7 +56,7 @@ def test_dispatches_end_where_something_is_due(most):
 @pytest.mark.parametrize(("start", "most"), [(0, 1), (0, 5), (7, 5)])
 def test_every_batch_goes_to_its_step_and_devices(mode, start, most):
     devices = Devices(mode, 2)
-    config = {**CONFIG, "steps_per_dispatch": most}
+    config = {**CONFIG, "steps_per_execution": most}
     state = b"after %d" % start if start else b""
     step = start
     for dispatch in feed(Numbered(), devices, config, step, state):
@@ -76,7 +76,7 @@ def test_every_batch_goes_to_its_step_and_devices(mode, start, most):
 def test_batches_are_sent_before_they_are_asked_for():
     """And no more of them than the run has steps."""
     source = Numbered()
-    config = {**CONFIG, "steps_per_dispatch": 1}
+    config = {**CONFIG, "steps_per_execution": 1}
     for dispatch in feed(source, Devices("pmap", 1), config, 0, b""):
         # while this step runs, the next is there already, and one more is sent
         # as soon as it has been started

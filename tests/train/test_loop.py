@@ -111,7 +111,7 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
 def several(request, tmp_path_factory):
     """The run that takes up to five steps a dispatch."""
     program = Program(
-        tiny.config(steps_per_dispatch=5, parallel={"mode": request.param})
+        tiny.config(steps_per_execution=5, parallel={"mode": request.param})
     )
     path = tmp_path_factory.mktemp("several") / "run"
     return Uninterrupted.train(program, path)
@@ -124,7 +124,7 @@ def test_several_steps_a_dispatch_equal_one(several, reference):
 def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
     one, five = (
         Uninterrupted.train(
-            Program(tiny.config(steps_per_dispatch=most, parallel={"devices": 2})),
+            Program(tiny.config(steps_per_execution=most, parallel={"devices": 2})),
             tmp_path / f"run{most}",
         )
         for most in (1, 5)
@@ -198,7 +198,7 @@ def test_a_dispatch_names_the_step_whose_loss_is_not_finite(tmp_path):
     for most in (1, 12):
         place = RunDirectory(tmp_path / f"run{most}")
         every = {"log_every": 12, "eval_every": 0, "checkpoint_every": 0}
-        program = Program(diverging(steps_per_dispatch=most, **every))
+        program = Program(diverging(steps_per_execution=most, **every))
         with pytest.raises(Diverged) as error:
             fit(program, 0, place)
         assert checkpoint.steps(place.checkpoints) == []

@@ -48,7 +48,7 @@ def test_the_papers_warmup_at_depth_110(step, warming, rate):
     section = config.run.schedule.to_dict()
     section.pop("name")
     warmup = optimizer.Warmup(**config.overrides["depth110"].warmup.to_dict())
-    assert warmup.until_error == 0.8
+    assert warmup.until_train_error == 0.8
     schedule = optimizer.piecewise(**section)
     found = optimizer.current_rate(schedule, warmup, jnp.int32(step), warming)
     assert float(found) == np.float32(rate)

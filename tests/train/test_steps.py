@@ -32,7 +32,9 @@ def make_step(residual, devices, warmup=Warmup(), rates=(RATE,), boundaries=()):
         optimizer.piecewise(rates, boundaries),
         warmup,
     )
-    state = create_state(model, rule, (8, 8, 2), 3, warming=warmup.until_error > 0)
+    state = create_state(
+        model, rule, (8, 8, 2), 3, warming=warmup.until_train_error > 0
+    )
     return devices.compile(step, donate_state=False), devices.replicate(state), state
 
 
@@ -107,7 +109,7 @@ def test_warmup_ends_with_the_training_error_and_never_returns(batch):
     """He et al. 2015, section 4.2: 0.01 until the error is below 80 %, then 0.1."""
     devices = Devices("pmap", 1)
     step, state, _ = make_step(
-        True, devices, Warmup(rate=0.01, until_error=0.8), (0.1, 0.001), (60,)
+        True, devices, Warmup(rate=0.01, until_train_error=0.8), (0.1, 0.001), (60,)
     )
     seen = []
     for _ in range(62):
