@@ -4,7 +4,7 @@
         [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only] \\
         [--launcher=slurm --workers=N --job=slurm_partition=gpu,gpus_per_node=1]
 
-Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG and SVG)
+Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG, SVG, PDF)
 into the study's directory, ``runs/NAME`` by default. The same command goes on
 with a study that was stopped. Exit status 1 when a run failed or diverged.
 """
@@ -12,6 +12,7 @@ with a study that was stopped. Exit status 1 when a run failed or diverged.
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -22,6 +23,9 @@ from cnn_jax.study import execution, jobs
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
 from experiments.progress import StudyProgress
+
+if TYPE_CHECKING:
+    import pandas
 
 
 def define(values: flags.FlagValues) -> None:
@@ -113,33 +117,53 @@ def train(
 
 def write(directory: pathlib.Path, title: str) -> None:
     """Results and figures of a study, from its run directories alone."""
-    rows, logs = study.collect(directory)
-    study.write_results(rows, directory / "results.csv")
-    finished = [row for row in rows if row["status"] == "finished"]
-    if not finished:
+    table = study.load(directory)
+    study.write_results(table, directory / "results.csv")
+    finished = table[table["status"] == "finished"]
+    if finished.empty:
         return
     held_out = study.held_out_of(directory)
-    plots.depth_vs_error(rows, directory, title, held_out)
-    plots.training_curves(rows, logs, directory, title, held_out)
-    test = study.summarize(rows, "test_error")
-    alone = all(len(cell.values) == 1 for cell in test)
-    heading = "1 seed" if alone else "mean ± std over seeds"
-    print(f"\n{title}: {heading}, error in percent")
-    print(f"family     depth seeds  training, clean  {held_out}")
-    for train, final in zip(
-        study.summarize(rows, "clean_train_error"), test, strict=True
-    ):
-        print(
-            f"{train.family:<10} {train.depth:>5} {len(train.values):>5}  "
-            f"{_spread(train)}   {_spread(final)}".rstrip()
-        )
+    logs = study.logs(directory)
+    plots.depth_vs_error(table, directory, title, held_out)
+    plots.training_curves(
+        logs[logs["run"].isin(finished.index)], directory, title, held_out
+    )
+    print(f"\n{title}: {plots.seeds_of(table)}, error in percent")
+    print(summary(table, held_out))
     print(f"\n{directory / 'results.csv'}\n{directory / 'depth_vs_error.png'}")
 
 
-def _spread(cell: study.Cell) -> str:
+def summary(table: "pandas.DataFrame", held_out: str) -> str:
+    """Errors by family and depth, as lines of text.
+
+    Args:
+      table: from `cnn_jax.study.load`.
+      held_out: what the test error is of.
+    """
+    train = study.over_seeds(table, "clean_train_error")
+    test = study.over_seeds(table, "test_error")
+    shown = train[["family", "depth"]].assign(
+        seeds=train["count"],
+        **{"training, clean": _spread(train), held_out: _spread(test)},
+    )
+    # as long as it takes, names to the left
+    width = max(map(len, ["family", *shown["family"]]))
+    return shown.to_string(
+        index=False,
+        formatters={"family": f"{{:<{width}}}".format},
+        justify="left",
+    )
+
+
+def _spread(cells: "pandas.DataFrame") -> "pandas.Series":
     """Mean and sample standard deviation in percent; one seed has no deviation."""
-    mean = f"{100 * cell.mean:6.2f}"
-    return f"{mean} ± {100 * cell.std:5.2f}" if len(cell.values) > 1 else f"{mean:<14}"
+    return cells.apply(
+        lambda cell: (
+            f"{100 * cell['mean']:6.2f}"
+            + (f" ± {100 * cell['std']:5.2f}" if cell["count"] > 1 else " " * 8)
+        ),
+        axis=1,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

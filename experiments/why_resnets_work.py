@@ -132,9 +132,8 @@ def shapes_of(directory: pathlib.Path) -> list[Shape]:
       ConfigError: there are none.
     """
     found: dict[tuple[str, int], list[str]] = {}
-    for row in study.collect(directory)[0]:
+    for name, row in study.load(directory).iterrows():
         if row["status"] == "finished":
-            name = f"{row['family']}-{row['depth']}-seed{row['seed']}"
             key = row["family"], row["depth"]
             found.setdefault(key, []).append(str(directory / "runs" / name))
     if not found:
@@ -147,18 +146,13 @@ def left_out(directory: pathlib.Path) -> list[str]:
 
     Any family, depth and seed that the study has are expected together.
     """
-    status = {
-        f"{row['family']}-{row['depth']}-seed{row['seed']}": row["status"]
-        for row in study.collect(directory)[0]
-    }
-    there = [path.name for path in (directory / "runs").glob("*-*-seed*")]
-    families, depths, seeds = zip(*(n.rsplit("-", 2) for n in there), strict=True)
-    expected = itertools.product(
-        sorted(set(families)), sorted(set(depths), key=int), sorted(set(seeds))
-    )
+    table = study.load(directory)
+    status = dict(table["status"])
+    shapes = [sorted(set(table[key])) for key in ("family", "depth", "seed")]
+    expected = [f"{f}-{d}-seed{s}" for f, d, s in itertools.product(*shapes)]
     return [
         f"{name} ({status.get(name, 'not finished')})"
-        for name in map("-".join, expected)
+        for name in expected
         if status.get(name) != "finished"
     ]
 
@@ -196,10 +190,10 @@ def study_rows(
     study_directory: pathlib.Path, directory: pathlib.Path, title: str
 ) -> list[Row]:
     """What the study's runs came to; the plot of it is drawn in ``directory``."""
-    rows, _ = study.collect(study_directory)
+    table = study.load(study_directory)
     held_out = study.held_out_of(study_directory)
-    plots.depth_vs_error(rows, directory, title, held_out)
-    return rows
+    plots.depth_vs_error(table, directory, title, held_out)
+    return table.to_dict("records")
 
 
 def write_report(

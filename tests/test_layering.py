@@ -24,6 +24,7 @@ ALLOWED = {
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
+    "pandas": {"study", "plots", "plots_analysis", "analysis"},
     "matplotlib": {"plots", "plots_analysis", "plots_gtn"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format

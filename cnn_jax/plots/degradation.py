@@ -1,80 +1,102 @@
-"""Figures of a study from its collected rows; nothing here trains."""
+"""Figures of a study from its tables; nothing here trains."""
 
+import math
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cnn_jax.plots.style import FIGURE_STYLE, LINES, save, style_of
-from cnn_jax.study.results import Row, summarize
+from cnn_jax.plots.style import FIGURE_STYLE, LINES, name_lines, save, style_of
+from cnn_jax.study.results import over_seeds
+
+if TYPE_CHECKING:
+    import pandas
+
+ACROSS = 3  # panels of training curves in a row
 
 
 def depth_vs_error(
-    rows: Sequence[Row], directory: pathlib.Path, title: str, held_out: str = "test"
+    table: "pandas.DataFrame",
+    directory: pathlib.Path,
+    title: str,
+    held_out: str = "test",
 ) -> None:
     """The degradation plot: final training and test error over depth.
 
     The training error is the clean one (evaluation mode, every training example
     once, no augmentation). Lines join means over seeds; bars are +- one sample
-    standard deviation; every seed is a faint point.
+    standard deviation, where there are several seeds; every seed is a faint point.
 
     Args:
-      rows: from `cnn_jax.study.collect`.
-      directory: receives ``depth_vs_error.png`` and ``.svg``.
+      table: from `cnn_jax.study.load`, with a finished run.
+      directory: receives ``depth_vs_error.png``, ``.svg`` and ``.pdf``.
       title: what was trained on.
       held_out: what the test error is of, see `cnn_jax.study.held_out`.
     """
-    finished = [row for row in rows if row["status"] == "finished"]
-    families = sorted({row["family"] for row in finished})
-    seeds = len({row["seed"] for row in finished})
+    finished = table[table["status"] == "finished"]
+    families = sorted(set(finished["family"]))
+    columns = {
+        "clean_train_error": "training error, clean (%)",
+        "test_error": f"{held_out} error (%)",
+    }
     with plt.rc_context(FIGURE_STYLE):
         figure, panels = plt.subplots(
-            1, 2, figsize=(8.2, 3.6), sharex=True, sharey=True
+            1, 2, figsize=(8.2, 3.9), sharex=True, sharey=True
         )
-        names = ("clean_train_error", "test_error")
-        labels = ("training error, clean (%)", f"{held_out} error (%)")
-        for panel, column, label in zip(panels, names, labels, strict=True):
-            cells = summarize(finished, column)
+        for panel, (column, label) in zip(panels, columns.items(), strict=True):
+            means = over_seeds(finished, column)
+            lines = []
             for family in families:
                 style = style_of(family, families)
-                own = [cell for cell in cells if cell.family == family]
-                depths = [cell.depth for cell in own]
-                panel.errorbar(
-                    depths,
-                    [100 * cell.mean for cell in own],
-                    [100 * cell.std for cell in own],
-                    capsize=3,
-                    markersize=5,
-                    label=family,
-                    **style,
+                own = means[means["family"] == family]
+                lines += panel.plot(
+                    own["depth"], 100 * own["mean"], markersize=5, **style
                 )
-                for cell in own:
-                    panel.plot(
-                        [cell.depth] * len(cell.values),
-                        [100 * value for value in cell.values],
-                        linestyle="none",
-                        marker=style["marker"],
-                        color=style["color"],
-                        markersize=3,
-                        alpha=0.45,
-                        markeredgewidth=0,
-                    )
+                panel.errorbar(
+                    own["depth"],
+                    100 * own["mean"],
+                    100 * own["std"].fillna(0),
+                    fmt="none",
+                    capsize=3,
+                    ecolor=style["color"],
+                )
+                seeds = finished[finished["family"] == family]
+                panel.plot(
+                    seeds["depth"],
+                    100 * seeds[column],
+                    **{**style, "linestyle": "none"},
+                    markersize=3,
+                    alpha=0.45,
+                    markeredgewidth=0,
+                )
             panel.set_xlabel("depth (weight layers)")
             panel.set_ylabel(label)
-            panel.set_xticks(sorted({cell.depth for cell in cells}))
-            panel.set_ylim(bottom=min(0, panel.get_ylim()[0]))
-        panels[0].legend(loc="upper left")
-        over = f"mean ± std of {seeds} seeds" if seeds > 1 else "1 seed"
-        figure.suptitle(f"{title}: final error over depth, {over}", fontsize=11)
+        panels[0].set_xticks(sorted(set(finished["depth"])))
+        # Limits last: to set them ends the scaling of all panels that share them.
+        panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
+        name_lines(figure, lines, families)
+        figure.suptitle(f"{title}: final error over depth, {seeds_of(table)}")
         save(figure, directory, "depth_vs_error")
 
 
+def seeds_of(table: "pandas.DataFrame") -> str:
+    """How many seeds the finished runs of each family and depth have, in words.
+
+    Args:
+      table: from `cnn_jax.study.load`.
+    """
+    counts = over_seeds(table, "seed")["count"]
+    fewest, most = counts.min(), counts.max()
+    if most == 1:
+        return "1 seed"
+    over = f"{most}" if fewest == most else f"{fewest} to {most}"
+    return f"mean ± std of {over} seeds"
+
+
 def training_curves(
-    rows: Sequence[Row],
-    logs: Mapping[str, Sequence[Mapping[str, Any]]],
+    logs: "pandas.DataFrame",
     directory: pathlib.Path,
     title: str,
     held_out: str = "test",
@@ -87,75 +109,75 @@ def training_curves(
     error.
 
     Args:
-      rows: from `cnn_jax.study.collect`.
-      logs: log rows by run name, from the same.
-      directory: receives ``training_curves.png`` and ``.svg``.
+      logs: of finished runs, from `cnn_jax.study.logs`.
+      directory: receives ``training_curves.png``, ``.svg`` and ``.pdf``.
       title: what was trained on.
       held_out: what the test error is of, see `cnn_jax.study.held_out`.
     """
-    finished = [row for row in rows if row["status"] == "finished"]
-    families = sorted({row["family"] for row in finished})
-    depths = sorted({row["depth"] for row in finished})
+    families, depths = sorted(set(logs["family"])), sorted(set(logs["depth"]))
     colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.75, len(depths)))
+    across = min(ACROSS, len(families))
+    down = math.ceil(len(families) / across)
     with plt.rc_context(FIGURE_STYLE):
-        figure, panels = plt.subplots(
-            1,
-            len(families),
-            figsize=(4.2 * len(families), 3.8),
+        figure, grid = plt.subplots(
+            down,
+            across,
+            figsize=(4.2 * across, 3.4 * down + 0.6),
+            sharex=True,
             sharey=True,
             squeeze=False,
         )
-        for panel, family in zip(panels[0], families, strict=True):
+        lines = {}
+        for panel, family in zip(grid.flat, families, strict=False):
             for index, (depth, color) in enumerate(zip(depths, colors, strict=True)):
                 look = {"color": color, "linestyle": LINES[index % len(LINES)]}
-                runs = [
-                    logs[f"{family}-{depth}-seed{row['seed']}"]
-                    for row in finished
-                    if row["family"] == family and row["depth"] == depth
-                ]
-                if not runs:  # of a study that was stopped
+                runs = logs[(logs["family"] == family) & (logs["depth"] == depth)]
+                if runs.empty:  # of a study that was stopped
                     continue
-                steps, mean, _ = curve(runs, "running_train_error")
-                panel.plot(steps, 100 * mean, linewidth=0.8, **look)
-                steps, mean, std = curve(runs, "test_error")
+                training = curve(runs, "running_train_error")
+                panel.plot(training.index, 100 * training["mean"], lw=0.8, **look)
+                test = curve(runs, "test_error")
                 # A run that is evaluated at its end alone gives a point.
-                look["marker"] = "o" if len(steps) == 1 else ""
-                panel.plot(steps, 100 * mean, linewidth=2.2, label=f"{depth}", **look)
+                look["marker"] = "o" if len(test) == 1 else ""
+                [lines[depth]] = panel.plot(
+                    test.index, 100 * test["mean"], lw=2.2, **look
+                )
                 panel.fill_between(
-                    steps,
-                    100 * (mean - std),
-                    100 * (mean + std),
+                    test.index,
+                    100 * (test["mean"] - test["std"]),
+                    100 * (test["mean"] + test["std"]),
                     color=color,
                     alpha=0.15,
                     linewidth=0,
                 )
             panel.set_title(family)
             panel.set_xlabel("optimizer step")
-            panel.set_ylim(bottom=0)
-        panels[0][0].set_ylabel("error (%)")
-        # on the last panel of those that show the most depths
-        fullest = max(panels[0][::-1], key=lambda panel: len(panel.lines))
-        fullest.legend(title="layers", loc="upper right")
-        lines = f"thin training (running), bold {held_out}"
-        figure.suptitle(f"{title}: {lines}", fontsize=11)
+            panel.tick_params(labelbottom=True)
+        for panel in grid.flat[len(families) :]:
+            panel.set_axis_off()
+        for panel in grid[:, 0]:
+            panel.set_ylabel("error (%)")
+        grid[0, 0].set_ylim(bottom=0)
+        name_lines(
+            figure,
+            [lines[depth] for depth in sorted(lines)],
+            [f"{depth} layers" for depth in sorted(lines)],
+        )
+        words = f"thin training (running), bold {held_out}"
+        figure.suptitle(f"{title}: {words}")
         save(figure, directory, "training_curves")
 
 
-def curve(
-    runs: Sequence[Sequence[Mapping[str, Any]]], key: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A logged value over steps, over the seeds of a shape.
+def curve(logs: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
+    """A logged value over steps, over the seeds of a family and depth.
 
     Args:
-      runs: the log rows of each seed.
-      key: the value.
+      logs: their rows, from `cnn_jax.study.logs`.
+      column: the value.
 
     Returns:
-      Steps at which every seed has it, mean and sample std there.
+      The columns ``mean`` and ``std`` (of the sample; 0 for a single seed), by the
+      steps at which every seed has the value.
     """
-    series = [{row["step"]: row[key] for row in run if key in row} for run in runs]
-    steps = sorted(set.intersection(*map(set, series))) if series else []
-    values = np.array([[one[step] for step in steps] for one in series])
-    values = values.reshape(len(series), len(steps))
-    std = values.std(0, ddof=1) if len(series) > 1 else np.zeros(len(steps))
-    return np.array(steps), values.mean(0) if series else values, std
+    seeds = logs.pivot(index="step", columns="seed", values=column).dropna()
+    return seeds.agg(["mean", "std"], axis=1).fillna(0)

@@ -6,7 +6,7 @@ Okabe and Ito 2008, and matplotlib's 'cividis').
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,11 +16,18 @@ STYLES = {
     "plain": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
     "residual": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
 }
-OTHER_STYLES = (
-    {"color": "#009E73", "marker": "^", "linestyle": "-."},
-    {"color": "#000000", "marker": "D", "linestyle": ":"},
-)
 LINES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+COLORS = ("#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("^", "D", "v", "P", "X", "*", "p")
+# Of other families: no two look the same, the first seven differ by marker alone.
+OTHER_STYLES = tuple(
+    {
+        "color": COLORS[index % len(COLORS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[1:][index % len(LINES[1:])],
+    }
+    for index in range(len(COLORS) * len(MARKERS))
+)
 FIGURE_STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -28,6 +35,7 @@ FIGURE_STYLE = {
     "axes.grid": True,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
+    "figure.titlesize": 11,
     "legend.frameon": False,
     "svg.hashsalt": "cnn_jax",  # the same figure gives the same file
     "figure.constrained_layout.use": True,
@@ -42,9 +50,51 @@ def style_of(family: str, families: Sequence[str]) -> dict[str, Any]:
     return OTHER_STYLES[others.index(family) % len(OTHER_STYLES)]
 
 
+def name_lines(
+    figure: matplotlib.figure.Figure,
+    lines: Sequence[matplotlib.lines.Line2D],
+    names: Sequence[str],
+) -> None:
+    """A legend below the panels, where it covers nothing.
+
+    Args:
+      figure: with a constrained layout.
+      lines: of one panel.
+      names: of the lines, any text: a legend leaves labels with a leading
+        underscore out.
+    """
+    longest = max(map(len, names))
+    legend = figure.legend(
+        lines,
+        [f"{number}" for number in range(len(names))],
+        loc="outside lower center",
+        ncols=max(1, min(len(names), int(12 * figure.get_figwidth()) // (longest + 8))),
+        handlelength=3.5,
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
+
+
 def save(figure: matplotlib.figure.Figure, directory: pathlib.Path, name: str) -> None:
-    """Write a figure as PNG (200 dots an inch) and SVG, and close it."""
-    for suffix in ("png", "svg"):
-        metadata = {"Date": None} if suffix == "svg" else None
-        figure.savefig(directory / f"{name}.{suffix}", dpi=200, metadata=metadata)
+    """Write a figure as PNG (200 dots an inch), SVG and PDF, and close it.
+
+    A dollar sign in its titles and labels is one, and starts no formula.
+    """
+    for text in _words(figure):
+        text.set_parse_math(False)
+    for suffix, date in (("png", None), ("svg", "Date"), ("pdf", "CreationDate")):
+        figure.savefig(
+            directory / f"{name}.{suffix}",
+            dpi=200,
+            metadata={date: None} if date else None,
+        )
     plt.close(figure)
+
+
+def _words(figure: matplotlib.figure.Figure) -> Iterator[matplotlib.text.Text]:
+    """Titles, labels and legends; powers of ten at ticks and contours are formulas."""
+    yield from figure.texts
+    for panel in figure.axes:
+        yield from (panel.title, panel.xaxis.label, panel.yaxis.label)
+    for legend in figure.findobj(matplotlib.legend.Legend):
+        yield from (legend.get_title(), *legend.get_texts())

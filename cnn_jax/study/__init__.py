@@ -9,10 +9,9 @@ from cnn_jax.study.plan import Run as Run
 from cnn_jax.study.plan import expand as expand
 from cnn_jax.study.plan import merge as merge
 from cnn_jax.study.results import COLUMNS as COLUMNS
-from cnn_jax.study.results import Cell as Cell
-from cnn_jax.study.results import Row as Row
-from cnn_jax.study.results import collect as collect
 from cnn_jax.study.results import held_out as held_out
 from cnn_jax.study.results import held_out_of as held_out_of
-from cnn_jax.study.results import summarize as summarize
+from cnn_jax.study.results import load as load
+from cnn_jax.study.results import logs as logs
+from cnn_jax.study.results import over_seeds as over_seeds
 from cnn_jax.study.results import write_results as write_results

@@ -28,7 +28,6 @@ from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend, compilation_cache, heap
 from cnn_jax.study.plan import Run, merge
-from cnn_jax.study.results import Row
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import SIGNALS, Interrupted, StopRequest
 from cnn_jax.train.lock import InUse
@@ -55,7 +54,7 @@ class Event:
 
     run: Run
     step: int = 0
-    row: Row | None = None
+    row: dict[str, Any] | None = None
     status: str = "running"
     message: str = ""
 

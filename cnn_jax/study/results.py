@@ -1,15 +1,19 @@
-"""What the runs of a study came to, rebuilt from their directories."""
+"""What the runs of a study came to, as tables, rebuilt from their directories.
 
-import csv
-import dataclasses
-import io
+pandas is imported by what makes a table alone: a process that trains has no use
+for it.
+"""
+
 import pathlib
-import statistics
-from collections.abc import Iterable, Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from cnn_jax.train.checkpoint import write_atomically
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.train.run_directory import RunDirectory, flatten
+
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = (
     "family",
@@ -25,37 +29,95 @@ COLUMNS = (
     "test_loss",
     "seconds",
 )
+UNFINISHED = "not finished"
+NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)")
 
-Row = dict[str, Any]
 
-
-def collect(directory: pathlib.Path) -> tuple[list[Row], dict[str, list[Row]]]:
-    """What the finished runs of a study came to, from their directories.
+def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
+    """The runs of a study, one a row.
 
     Args:
       directory: the study's directory.
 
     Returns:
-      One row a run (the columns of ``results.csv``; errors are fractions), and
-      the log rows of each run by its name.
+      A table indexed by the runs' names, sorted by family, depth and seed. Its
+      columns are those of ``results.csv`` (errors are fractions; ``status`` is
+      'finished', 'diverged' or 'not finished'), then the keys of the config that
+      are not the same in all runs, as 'optimizer.momentum'. What a run does not
+      have is missing (NaN).
+
+    Raises:
+      ConfigError: a file of a run is damaged.
     """
-    rows, logs = [], {}
-    for path in sorted((directory / "runs").glob("*-*-seed*")):
-        place = RunDirectory(path)
-        result = place.result()
-        if result is None:
-            continue
-        family, depth, seed = path.name.rsplit("-", 2)
-        head = {
-            "family": family,
-            "depth": int(depth),
-            "seed": int(seed.removeprefix("seed")),
-            "steps": result.get("step", 0),
-        }
-        rows.append({key: {**result, **head}.get(key, "") for key in COLUMNS})
-        logs[path.name] = place.rows()
-    rows.sort(key=lambda row: (row["family"], row["depth"], row["seed"]))
-    return rows, logs
+    import pandas as pd
+
+    rows, configs = {}, {}
+    for place, head in _runs(directory):
+        result = place.result() or {"status": UNFINISHED}
+        rows[place.path.name] = {"steps": result.get("step"), **result, **head}
+        configs[place.path.name] = flatten(place.config() or {})
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
+    table = table.astype(dict.fromkeys(("depth", "seed"), "int64"))
+    table = table.astype(dict.fromkeys(("parameters", "steps"), "Int64"))
+    table.index.name = "run"
+    keys = dict.fromkeys(key for config in configs.values() for key in config)
+    for key in keys:
+        values = [config.get(key) for config in configs.values()]
+        if key not in ("seed", "model.depth") and values != values[:1] * len(values):
+            table[key] = values
+    return table.sort_values(["family", "depth", "seed"])
+
+
+def logs(directory: str | pathlib.Path) -> "pandas.DataFrame":
+    """The logs of a study's runs, one logged step a row.
+
+    Args:
+      directory: the study's directory.
+
+    Returns:
+      A table with the columns ``run``, ``family``, ``depth``, ``seed``, ``step``,
+      and what was logged (errors are fractions); what a row of the log does not
+      have is missing (NaN).
+
+    Raises:
+      ConfigError: a log is damaged.
+    """
+    import pandas as pd
+
+    rows = [
+        {"run": place.path.name, **head, **row}
+        for place, head in _runs(directory)
+        for row in place.rows()
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["run", *COLUMNS[:3], "step"])
+
+
+def over_seeds(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
+    """A column of the finished runs, over the seeds of each family and depth.
+
+    Args:
+      table: from `load`.
+      column: a numeric column.
+
+    Returns:
+      The columns ``family``, ``depth``, ``mean``, ``std`` (of the sample; missing
+      for a single seed) and ``count``, sorted by family and depth.
+    """
+    finished = table[table["status"] == "finished"]
+    groups = finished.groupby(["family", "depth"])[column]
+    return groups.agg(["mean", "std", "count"]).reset_index()
+
+
+def write_results(table: "pandas.DataFrame", path: pathlib.Path) -> None:
+    """Write ``results.csv``, the runs that have ended, replacing it in one go.
+
+    Args:
+      table: from `load`.
+      path: the file.
+    """
+    ended = table.loc[table["status"] != UNFINISHED, list(COLUMNS)]
+    text = ended.to_csv(index=False, lineterminator="\n")
+    write_atomically(path, text.encode())
 
 
 def held_out(config: Mapping[str, Any]) -> str:
@@ -71,61 +133,23 @@ def held_out(config: Mapping[str, Any]) -> str:
     return "validation" if config["dataset"].get("validation_size") else "test"
 
 
-def held_out_of(directory: pathlib.Path) -> str:
+def held_out_of(directory: str | pathlib.Path) -> str:
     """`held_out` of a study's runs, from their directories; 'test' of none."""
-    for path in sorted((directory / "runs").glob("*-*-seed*")):
-        config = RunDirectory(path).config()
-        if config is not None:
-            return held_out(config)
-    return "test"
+    configs = (place.config() for place, _ in _runs(directory))
+    return next((held_out(config) for config in configs if config), "test")
 
 
-def write_results(rows: Iterable[Row], path: pathlib.Path) -> None:
-    """Write ``results.csv``, replacing the old one in one go."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """Mean and spread over the seeds of one family and depth.
-
-    Attributes:
-      family: the arm.
-      depth: weight layers.
-      values: one a seed.
-    """
-
-    family: str
-    depth: int
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return statistics.fmean(self.values)
-
-    @property
-    def std(self) -> float:
-        """Sample standard deviation over seeds; 0 for a single one."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
-
-
-def summarize(rows: Iterable[Row], column: str) -> list[Cell]:
-    """A column of the finished runs by family and depth.
-
-    Args:
-      rows: from `collect`.
-      column: a numeric column.
-
-    Returns:
-      A cell for each family and depth, in that order.
-    """
-    values: dict[tuple[str, int], list[float]] = {}
-    for row in rows:
-        if row["status"] == "finished":
-            values.setdefault((row["family"], row["depth"]), []).append(row[column])
-    return [Cell(*key, tuple(found)) for key, found in sorted(values.items())]
+def _runs(
+    directory: str | pathlib.Path,
+) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
+    """Run directories of a study, with the family, depth and seed of each."""
+    for path in sorted((pathlib.Path(directory) / "runs").glob("*")):
+        if found := NAME.fullmatch(path.name):
+            yield (
+                RunDirectory(path),
+                {
+                    "family": found["family"],
+                    "depth": int(found["depth"]),
+                    "seed": int(found["seed"]),
+                },
+            )

@@ -137,8 +137,7 @@ def assert_same_study(directory, whole):
         )
         assert found.log() == expected.log()
         assert without_time(found.result()) == without_time(expected.result())
-    rows, _ = study.collect(directory)
-    assert len(rows) == 6
+    assert len(study.load(directory)) == 6
 
 
 @pytest.mark.soak

@@ -125,8 +125,8 @@ def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
         assert "at step" in unfinished[0].message
         ended = {e.run.family: e.status for e in events if e.status != "running"}
         assert ended["residual"] in ("finished", "skipped")
-    rows, _ = study.collect(tmp_path)
-    assert {row["family"]: row["status"] for row in rows} == {
+    table = study.load(tmp_path)
+    assert dict(zip(table["family"], table["status"], strict=True)) == {
         "plain": "diverged",
         "residual": "finished",
     }

@@ -1,15 +1,12 @@
-"""A study: expansion, isolation of failures, resume, results and figures."""
+"""A study: expansion, isolation of failures, resume and results."""
 
 import csv
-import xml.etree.ElementTree
 
 import flax.linen as nn
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import pytest
-from PIL import Image
 
-from cnn_jax import plots, study
+from cnn_jax import study
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.names import ConfigError
 from cnn_jax.study import execution
@@ -164,8 +161,7 @@ def test_a_changed_recipe_on_an_old_directory_is_refused(finished):
 
 def test_results_hold_a_row_a_run(finished, tmp_path):
     directory, _, _, _ = finished
-    rows, logs = study.collect(directory)
-    study.write_results(rows, tmp_path / "results.csv")
+    study.write_results(study.load(directory), tmp_path / "results.csv")
     with open(tmp_path / "results.csv") as file:
         read = list(csv.DictReader(file))
     assert [(r["family"], r["depth"], r["seed"]) for r in read] == [
@@ -178,103 +174,3 @@ def test_results_hold_a_row_a_run(finished, tmp_path):
     for key in ("clean_train_error", "running_train_error", "test_error", "seconds"):
         assert float(read[1][key]) == result[key]
     assert int(read[1]["steps"]) == 4
-    assert len(logs["plain-8-seed1"]) == 2
-
-
-def row(family, depth, seed, error, status="finished"):
-    return {
-        "family": family,
-        "depth": depth,
-        "seed": seed,
-        "status": status,
-        "clean_train_error": error,
-        "test_error": error,
-    }
-
-
-def test_summaries_are_mean_and_sample_std_of_finished_runs():
-    rows = [
-        row("plain", 8, 0, 0.1),
-        row("plain", 8, 1, 0.3),
-        row("plain", 8, 2, 9.0, status="diverged"),
-        row("residual", 8, 0, 0.2),
-    ]
-    plain, residual = study.summarize(rows, "test_error")
-    assert plain.values == (0.1, 0.3)
-    assert plain.mean == pytest.approx(0.2)
-    assert plain.std == pytest.approx(0.2 / 2**0.5)
-    assert (residual.mean, residual.std) == (0.2, 0.0)
-
-
-def test_figures_are_written_and_the_same_again(finished, tmp_path):
-    directory, _, _, _ = finished
-    rows, logs = study.collect(directory)
-    contents = []
-    for name in ("a", "b"):
-        place = tmp_path / name
-        place.mkdir()
-        plots.depth_vs_error(rows, place, "tiny")
-        plots.training_curves(rows, logs, place, "tiny")
-        files = sorted(path.name for path in place.iterdir())
-        assert files == [
-            "depth_vs_error.png",
-            "depth_vs_error.svg",
-            "training_curves.png",
-            "training_curves.svg",
-        ]
-        contents.append([(place / f).read_bytes() for f in files])
-        with Image.open(place / "depth_vs_error.png") as picture:
-            assert picture.width > 1000
-        xml.etree.ElementTree.parse(place / "depth_vs_error.svg")
-    assert contents[0] == contents[1]
-
-
-def test_a_study_that_is_partly_finished_is_drawn(tmp_path):
-    """A depth that only one of the families has."""
-    errors = dict.fromkeys(("clean_train_error", "test_error"), 0.5)
-    shapes = [("plain", 8), ("plain", 14), ("residual", 8)]
-    rows = [
-        {"family": family, "depth": depth, "seed": 0, "status": "finished", **errors}
-        for family, depth in shapes
-    ]
-    log = [{"step": 2, "running_train_error": 0.5, "test_error": 0.5}]
-    logs = {f"{family}-{depth}-seed0": log for family, depth in shapes}
-    plots.depth_vs_error(rows, tmp_path, "tiny")
-    plots.training_curves(rows, logs, tmp_path, "tiny")
-    assert (tmp_path / "training_curves.png").exists()
-
-
-@pytest.mark.parametrize(("size", "word"), [(0, "test"), (100, "validation")])
-def test_what_is_held_out_is_named_in_figures(size, word, tmp_path):
-    place = RunDirectory(tmp_path / "runs" / "plain-8-seed0")
-    with place.open_for_training({"dataset": {"validation_size": size}}):
-        pass
-    assert study.held_out_of(tmp_path) == word
-    errors = dict.fromkeys(("clean_train_error", "test_error"), 0.5)
-    row = {"family": "plain", "depth": 8, "seed": 0, "status": "finished", **errors}
-    log = [{"step": 2, "running_train_error": 0.5, "test_error": 0.5}]
-    with plt.rc_context({"svg.fonttype": "none"}):  # text stays text
-        plots.depth_vs_error([row], tmp_path, "tiny", word)
-        plots.training_curves([row], {"plain-8-seed0": log}, tmp_path, "tiny", word)
-    for name in ("depth_vs_error.svg", "training_curves.svg"):
-        texts = xml.etree.ElementTree.parse(tmp_path / name).getroot().itertext()
-        assert any(word in text for text in texts)
-
-
-def test_families_differ_without_colour():
-    plain, residual = (
-        plots.style_of(name, ["plain", "residual"]) for name in ("plain", "residual")
-    )
-    assert plain["marker"] != residual["marker"]
-    assert plain["linestyle"] != residual["linestyle"]
-
-
-def test_a_curve_is_the_mean_over_seeds_where_all_have_it():
-    logs = [
-        [{"step": 1, "e": 0.0}, {"step": 2, "e": 1.0}, {"step": 3}],
-        [{"step": 1, "e": 1.0}, {"step": 2, "e": 1.0}, {"step": 4, "e": 5.0}],
-    ]
-    steps, mean, std = plots.curve(logs, "e")
-    assert steps.tolist() == [1, 2]
-    assert mean.tolist() == [0.5, 1.0]
-    assert std.tolist() == pytest.approx([0.5**0.5, 0.0])

@@ -173,7 +173,7 @@ def test_a_damaged_log_of_a_finished_run_is_named(tmp_path):
     path = place.path / "metrics.jsonl"
     path.write_bytes(flipped(path.read_bytes(), 0))
     with pytest.raises(ConfigError, match=r"metrics\.jsonl: line 1 is damaged"):
-        study.collect(tmp_path)
+        study.logs(tmp_path)
 
 
 @pytest.mark.parametrize(

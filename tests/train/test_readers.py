@@ -4,6 +4,8 @@ import csv
 import json
 import multiprocessing
 
+import pandas
+
 from cnn_jax import study
 from cnn_jax.train.loop import fit
 from cnn_jax.train.run_directory import RunDirectory
@@ -40,11 +42,11 @@ def test_a_reader_never_sees_half_of_anything(program, reference, tmp_path):
     )
     reader.start()
     assert ready.wait(60)
-    row = dict.fromkeys(study.COLUMNS, "x")
+    table = pandas.DataFrame([dict.fromkeys(study.COLUMNS, "x")] * 500)
 
     def write(step, _):
         for _ in range(20):
-            study.write_results([row] * 500, results)
+            study.write_results(table, results)
 
     fit(program, 0, place, write)
     stop.set()
