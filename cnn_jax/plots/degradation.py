@@ -57,7 +57,7 @@ def depth_vs_error(
                 panel.errorbar(
                     own["depth"],
                     100 * own["mean"],
-                    100 * own["std"].fillna(0),
+                    100 * own["std"],  # missing for a single seed: no bar
                     fmt="none",
                     capsize=3,
                     ecolor=style["color"],

@@ -147,7 +147,7 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
     figures = {
         f"{name}.{suffix}"
         for name in ("depth_vs_error", "training_curves")
-        for suffix in ("png", "svg")
+        for suffix in ("pdf", "png", "svg")
     }
     assert made == {"runs", "results.csv", *figures}
 
