@@ -12,8 +12,6 @@ measures the weights on the test set of a config, preprocessed as that says.
 """
 
 import argparse
-import pathlib
-import runpy
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +22,7 @@ import numpy as np
 from cnn_jax import names
 from cnn_jax.models import torchvision, weights
 from cnn_jax.train.program import Program
+from experiments import config_file, launch, train
 
 
 def convert(name: str, source: str, target: str) -> dict[str, Any]:
@@ -69,15 +68,13 @@ def convert(name: str, source: str, target: str) -> dict[str, Any]:
     }
 
 
-def evaluate(
-    name: str, source: str, config_file: str, data_dir: str
-) -> dict[str, float]:
+def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, float]:
     """Test loss and error of converted weights.
 
     Args:
       name: torchvision's name of the network.
       source: variables that `convert` wrote, or a state_dict.
-      config_file: a run's config; its network is replaced by ``name``.
+      file: a run's config; its network is replaced by ``name``.
       data_dir: where the config's data set is; '' for what the config says.
 
     Returns:
@@ -87,9 +84,8 @@ def evaluate(
       ConfigError: the config cannot be run, or is for another number of classes.
       ValueError: the tensors are not those of the network.
     """
-    if not pathlib.Path(config_file).is_file():
-        raise names.ConfigError(f"no config file {config_file!r}")
-    config = runpy.run_path(config_file)["get_config"]().to_dict()
+    config = config_file.load(file).to_dict()
+    train.check(config)
     model, fields = torchvision.NETS[name]
     config["model"] = {"name": model, **fields}
     if data_dir:
@@ -111,38 +107,41 @@ def evaluate(
         if found.shape != expected.shape:
             raise names.ConfigError(
                 f"{source}: a tensor is {found.shape}, {name} for the "
-                f"{program.source.num_classes} classes of {config_file} has "
+                f"{program.source.num_classes} classes of {file} has "
                 f"{expected.shape}"
             )
     totals = program.evaluate(program.place(loaded), "test")
     return {f"test_{key}": value for key, value in totals.items()}
 
 
+def define(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("network", help=", ".join(torchvision.NETS))
+    parser.add_argument("source", help="file of weights")
+    parser.add_argument("target", help="file to write, .safetensors")
+    parser.add_argument(
+        "--evaluate", metavar="CONFIG", default="", help="test the weights on its data"
+    )
+    parser.add_argument("--data_dir", default="", help="where the data set is")
+
+
+def body(values: argparse.Namespace) -> int:
+    """Convert, evaluate if asked, and print what was done."""
+    try:
+        done = convert(values.network, values.source, values.target)
+        if values.evaluate:
+            done |= evaluate(
+                values.network, values.source, values.evaluate, values.data_dir
+            )
+    except ValueError as error:  # the tensors are of another network
+        raise names.ConfigError(str(error)) from error
+    launch.show(done)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("network", help=", ".join(torchvision.NETS))
-    parser.add_argument("source")
-    parser.add_argument("target")
-    parser.add_argument("--evaluate", metavar="CONFIG", default="")
-    parser.add_argument("--data_dir", default="")
-    words = parser.parse_args(argv)
-    try:
-        done = convert(words.network, words.source, words.target)
-        if words.evaluate:
-            done |= evaluate(
-                words.network, words.source, words.evaluate, words.data_dir
-            )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for key, value in done.items():
-        print(
-            f"{key:>12}: {value:,}" if isinstance(value, int) else f"{key:>12}: {value}"
-        )
-    return 0
+    return launch.run(body, define, __doc__, argv)
 
 
 if __name__ == "__main__":

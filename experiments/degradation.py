@@ -9,12 +9,11 @@ into the study's directory, ``runs/NAME`` by default. The same command goes on
 with a study that was stopped. Exit status 1 when a run failed or diverged.
 """
 
+import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from absl import flags
 
 from cnn_jax import plots, study
 from cnn_jax.names import ConfigError
@@ -28,47 +27,44 @@ if TYPE_CHECKING:
     import pandas
 
 
-def define(values: flags.FlagValues) -> None:
+def define(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    flags.DEFINE_string(
-        "workdir", "", "Directory of the study; runs/NAME if empty.", flag_values=values
+    parser.add_argument(
+        "--workdir", default="", help="directory of the study; by default runs/NAME"
     )
-    flags.DEFINE_integer(
-        "workers",
-        0,
-        "Processes that train; 0 for one a core on CPU, one on a GPU or TPU.",
-        lower_bound=0,
-        flag_values=values,
+    parser.add_argument(
+        "--workers",
+        type=launch.at_least(0),
+        default=0,
+        help="processes that train; 0 for one a core on CPU, one on a GPU or TPU",
     )
-    flags.DEFINE_enum(
-        "launcher",
-        "none",
-        ["none", "local", "slurm"],
-        "Train in N=--workers jobs of a SLURM cluster, or of this machine.",
-        flag_values=values,
+    parser.add_argument(
+        "--launcher",
+        default="none",
+        choices=("none", "local", "slurm"),
+        help="train in N=--workers jobs of a SLURM cluster, or of this machine",
     )
-    flags.DEFINE_integer(
-        "job_minutes",
-        1440,
-        "Time limit of a job; one that reaches it is queued again.",
-        lower_bound=1,
-        flag_values=values,
+    parser.add_argument(
+        "--job_minutes",
+        type=launch.at_least(1),
+        default=1440,
+        help="time limit of a job; one that reaches it is queued again",
     )
-    flags.DEFINE_list(
-        "job",
-        [],
-        "What else a job asks for, as submitit names it: mem_gb=16,cpus_per_task=4.",
-        flag_values=values,
+    parser.add_argument(
+        "--job",
+        type=launch.listed(),
+        default=[],
+        help="what else a job asks for, as submitit names it: "
+        "mem_gb=16,cpus_per_task=4",
     )
-    flags.DEFINE_bool(
-        "plot_only",
-        False,
-        "Rebuild results.csv and the figures from the run directories.",
-        flag_values=values,
+    parser.add_argument(
+        "--plot_only",
+        action="store_true",
+        help="rebuild results.csv and the figures from the run directories",
     )
 
 
-def body(values: flags.FlagValues) -> int:
+def body(values: argparse.Namespace) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = values.config
     directory = pathlib.Path(values.workdir or f"runs/{config.name}")
@@ -96,7 +92,7 @@ def body(values: flags.FlagValues) -> int:
 
 
 def train(
-    values: flags.FlagValues,
+    values: argparse.Namespace,
     runs: Sequence[study.Run],
     directory: pathlib.Path,
     report: execution.Report,

@@ -1,4 +1,4 @@
-"""How a command starts: flags, config file, and errors as one line.
+"""How a command starts: its command line, its config, and errors as one line.
 
 A user's mistake or a disk that fails ends with one line on stderr and status 2, a
 run that diverged or has no usable checkpoint, or a backend that computes wrongly,
@@ -8,18 +8,17 @@ Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/
 (see `cnn_jax.runtime.heap`).
 """
 
+import argparse
+import codecs
 import os
-import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
+from cnn_jax import names
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import compilation_cache
 from cnn_jax.runtime.selfcheck import WrongBackend
@@ -27,17 +26,38 @@ from cnn_jax.train import hosts
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.interrupt import Interrupted
 from cnn_jax.train.loop import Diverged
+from experiments import config_file
 
-CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
-CONFIG_HELP = """config:
-  --config=FILE: What to run; the examples are in configs/.
-  --config.KEY=VALUE: Replaces a value of the file, as --config.model.depth=32.
-"""
+
+class Parser(argparse.ArgumentParser):
+    """A command line: mistakes are a `ConfigError`, ``--help`` is the docstring."""
+
+    def __init__(self, usage: str):
+        super().__init__(
+            usage=argparse.SUPPRESS,
+            description=usage.strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+
+    def error(self, message: str) -> Any:
+        """See `argparse.ArgumentParser.error`."""
+        raise ConfigError(message)
+
+    def unknown(self, argument: str) -> ConfigError:
+        """The error for an argument that no command takes."""
+        if not argument.startswith("-"):
+            return ConfigError(
+                f"unexpected argument {argument!r} (flags read --name=value)"
+            )
+        flag = f"--{argument.lstrip('-').partition('=')[0]}"
+        return names.choices("flag", flag, list(self._option_string_actions))
 
 
 def run(
-    body: Callable[[flags.FlagValues], int],
-    define: Callable[[flags.FlagValues], None],
+    body: Callable[[argparse.Namespace], int],
+    define: Callable[[argparse.ArgumentParser], None],
     usage: str,
     argv: Sequence[str] | None = None,
     config: str | None = None,
@@ -45,8 +65,8 @@ def run(
     """Parse the command line, run the body, and turn errors into a line.
 
     Args:
-      body: the command; gets the parsed flags, returns an exit status.
-      define: declares the flags.
+      body: the command; gets the parsed arguments, returns an exit status.
+      define: declares them.
       usage: the command's docstring, printed by ``--help``.
       argv: arguments without the program's name; the process's own by default.
       config: the command takes ``--config=FILE`` and ``--config.key=value``; this
@@ -55,29 +75,49 @@ def run(
     Returns:
       The exit status.
     """
-    status = _run(body, define, usage, argv, config)
+    codecs.register_error("in words", _in_words)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="in words")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    status = _run(body, define, usage, arguments, config)
     hosts.leave(status)
     return status
 
 
+def _in_words(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal cannot show (codecs calls this): '+-' for '±', else '?'."""
+    assert isinstance(error, UnicodeEncodeError)
+    missing = error.object[error.start : error.end]
+    return "".join("+-" if sign == "±" else "?" for sign in missing), error.end
+
+
 def _run(
-    body: Callable[[flags.FlagValues], int],
-    define: Callable[[flags.FlagValues], None],
+    body: Callable[[argparse.Namespace], int],
+    define: Callable[[argparse.ArgumentParser], None],
     usage: str,
-    argv: Sequence[str] | None,
+    arguments: list[str],
     config: str | None,
 ) -> int:
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    values = flags.FlagValues()
-    define(values)
-    if {"-h", "--help", "-help"} & set(arguments):
-        print(f"{usage.strip()}\n\n{CONFIG_HELP if config is not None else ''}")
-        print(values.get_help())
-        return 0
+    parser = Parser(usage)
     try:
+        define(parser)
         if config is not None:
-            arguments = _with_config(values, arguments, config)
-        _parse(values, arguments)
+            group = parser.add_argument_group("config")
+            group.add_argument(
+                "--config",
+                metavar="FILE",
+                default=config,
+                help="what to run: a file, or the name of one in configs/",
+            )
+            group.add_argument(
+                "--config.KEY",
+                metavar="VALUE",
+                help="replaces a value of the file, as --config.model.depth=32",
+            )
+        if {"-h", "--help"} & set(arguments):
+            parser.print_help()
+            return 0
+        values = _parse(parser, arguments, config)
         compilation_cache.enable()
         return body(values)
     except (ConfigError, OSError) as error:
@@ -85,7 +125,7 @@ def _run(
     except (CheckpointError, Diverged, WrongBackend) as error:
         return _fail(error, 1)
     except Interrupted as error:
-        print(f"{error}; the same command goes on from there", file=sys.stderr)
+        print(f"{error}; the same command resumes from there", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -94,7 +134,7 @@ def _run(
         if not hosts.joined():
             raise
         message = f"another host was lost, or cannot be reached ({error})"
-        return _fail(RuntimeError(f"{message}; the same commands go on"), 1)
+        return _fail(RuntimeError(f"{message}; the same commands resume"), 1)
     except Exception as error:
         if not hosts.joined():
             if isinstance(error, AssertionError | RuntimeError) and _no_backend():
@@ -102,6 +142,60 @@ def _run(
             raise
         traceback.print_exc()  # and `hosts.leave` ends the others
         return 1
+
+
+def _parse(
+    parser: Parser, arguments: Sequence[str], config: str | None
+) -> argparse.Namespace:
+    overrides: dict[str, str] = {}
+    if config is not None:
+        arguments, overrides = config_file.split(arguments)
+    values, unknown = parser.parse_known_args(arguments)
+    if config is not None:
+        if not values.config:
+            stray = f"{parser.unknown(unknown[0])}; " if unknown else ""
+            raise ConfigError(
+                f"{stray}--config=FILE is needed; {config_file.known_configs()}"
+            )
+        values.config = config_file.load(values.config)
+        place = config_file.place_of(unknown[0], values.config) if unknown else ""
+        if place:
+            raise ConfigError(f"unknown flag {unknown[0]} (did you mean --{place}?)")
+        config_file.override(values.config, overrides)
+    if unknown:
+        raise parser.unknown(unknown[0])
+    return values
+
+
+def listed(read: Callable[[str], Any] = str) -> Callable[[str], list[Any]]:
+    """The type of an argument with commas: ``128,1``."""
+    return lambda text: [read(word) for word in text.split(",") if word]
+
+
+def at_least(least: float, read: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    """The type of an argument that is a number, not below ``least``."""
+
+    def number(text: str) -> Any:
+        try:
+            value = read(text)
+        except ValueError:
+            kind = "whole number" if read is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {kind}") from None
+        if not value >= least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return value
+
+    return number
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print what a command found, a line each; errors, which are fractions, in %."""
+    for key, value in found.items():
+        if isinstance(value, float) and key.endswith("error"):
+            text = f"{100 * value:.2f} %"
+        else:
+            text = f"{value:,}" if isinstance(value, int) else f"{value}"
+        print(f"{key:>22}: {text}")
 
 
 def _no_backend() -> bool:
@@ -122,83 +216,6 @@ def _backend_error() -> ConfigError:
     )
 
 
-def _with_config(
-    values: flags.FlagValues, arguments: list[str], default: str
-) -> list[str]:
-    """Declare the config flag; the arguments with the config's file in front."""
-    files = [
-        argument.partition("=")[2]
-        for argument in arguments
-        if argument.startswith(("--config=", "-config="))
-    ]
-    if not files and not default:
-        stray = _unknown_flag(values, arguments)
-        found = f"unknown flag {stray}; " if stray else ""
-        raise ConfigError(f"{found}--config=FILE is needed; {_known_configs()}")
-    if not files:
-        arguments = [f"--config={CONFIGS / default}", *arguments]
-    for path in files:
-        if not pathlib.Path(path.partition(":")[0]).is_file():
-            raise ConfigError(f"no config file {path!r}; {_known_configs()}")
-    # New keys are let through here: the schema knows more than the file (every
-    # field of a network, of a plugin), and refuses what it does not know.
-    config_flags.DEFINE_config_file(
-        "config",
-        flag_values=values,
-        sys_argv=["", *arguments],
-        lock_config=False,
-        accept_new_attributes=True,
-    )
-    return arguments
-
-
-def _unknown_flag(values: flags.FlagValues, arguments: Sequence[str]) -> str:
-    """The first flag that the command does not have, as '--name'; '' if none."""
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
-        known = name in values or name.removeprefix("no") in values
-        if argument.startswith("-") and not known and not name.startswith("config."):
-            return f"--{name}"
-    return ""
-
-
-def _place_of(key: str, section: Any, where: str = "config") -> str:
-    """The shallowest place of a key in a config, as 'config.run.steps'; or ''."""
-    if not isinstance(section, Mapping | ml_collections.ConfigDict):
-        return ""
-    if key in section:
-        return f"{where}.{key}"
-    deeper = [_place_of(key, section[name], f"{where}.{name}") for name in section]
-    return min(filter(None, deeper), key=lambda place: place.count("."), default="")
-
-
-def _parse(values: flags.FlagValues, arguments: list[str]) -> None:
-    try:
-        rest = values(["", *arguments])
-    except (AttributeError, KeyError) as error:  # config_flags, of a section
-        raise ConfigError(f"unknown config key {error.args[0]}") from None
-    except flags.UnrecognizedFlagError as error:
-        config = values["config"].value if "config" in values else None
-        place = _place_of(error.flagname, config)
-        hint = f" (did you mean --{place}?)" if place else ""
-        raise ConfigError(f"{_one_line(error)}{hint}") from None
-    except (flags.Error, OSError) as error:
-        raise ConfigError(_one_line(error)) from None
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise ConfigError(_one_line(error)) from None
-    if rest[1:]:
-        raise ConfigError(f"unexpected argument {rest[1]!r} (flags read --name=value)")
-
-
-def _known_configs() -> str:
-    found = sorted(path.name for path in CONFIGS.glob("*.py"))
-    return f"in {CONFIGS}: {', '.join(found)}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _fail(error: Exception, status: int) -> int:
-    print(f"error: {_one_line(error)}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return status

@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 
 from cnn_jax import names
 from cnn_jax.data import digits, prepared
+from experiments import launch
 
 # What the builders that come with TFDS import, beyond what this project needs.
 NEEDED = ("tensorflow", "importlib_resources")
@@ -116,11 +117,8 @@ def _describe(name: str, path: str) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def define(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
     parser.add_argument("name", help="a data set of TFDS, or package.module:Builder")
     parser.add_argument(
         "--data_dir",
@@ -131,16 +129,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--manual_dir", default="", help="folder of files that were fetched by hand"
     )
-    words = parser.parse_args(argv)
-    try:
-        found = prepare(words.name, words.data_dir, words.manual_dir)
-    except (names.ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for key, value in found.items():
-        text = f"{value:,}" if isinstance(value, int) else value
-        print(f"{key:>12}: {text}")
+
+
+def body(values: argparse.Namespace) -> int:
+    """Prepare the set, and print what there is now."""
+    launch.show(prepare(values.name, values.data_dir, values.manual_dir))
     return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""Tables on disk: CSV files that are replaced in one go."""
+"""Tables: CSV files that are replaced in one go, and tables on a terminal."""
 
 import csv
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from cnn_jax.train.checkpoint import write_atomically
 
@@ -24,3 +28,23 @@ def write_csv(
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
+
+
+def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a table.
+
+    Args:
+      title: above it; '' for none.
+      rows: its lines, all of the same keys, which are the header. What looks like a
+        number stands to the right.
+    """
+    table = Table(title=title or None, box=box.SIMPLE_HEAD)
+    for key in rows[0]:
+        numbers = any(row[key][:1].isdigit() for row in rows)
+        table.add_column(key, justify="right" if numbers else "left")
+    for row in rows:
+        table.add_row(*row.values())
+    console = Console()
+    if not console.is_terminal:  # in a file or a pipe, lines are never wrapped
+        console = Console(width=200)
+    console.print(table)

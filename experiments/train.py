@@ -3,15 +3,15 @@
     python -m experiments.train --config=configs/resnet_digits.py \\
         --workdir=runs/mine --config.model.depth=32
 
-The same command goes on with a run that was stopped, and prints the result of
-one that is finished.
+The same command resumes a run that was stopped, and prints the result of one that is
+finished. Errors are in percent here, and fractions in files.
 """
 
+import argparse
 import contextlib
 import sys
-from collections.abc import Sequence
-
-from absl import flags
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import selfcheck
@@ -31,22 +31,31 @@ STUDIES = {
 }
 
 
-def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_string("workdir", "", "Directory of the run.", flag_values=values)
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a config that is not of one run.
 
-
-def body(values: flags.FlagValues) -> int:
-    """Train, and print the result."""
-    if not values.workdir:
-        raise ConfigError("--workdir=DIR is needed")
+    Raises:
+      ConfigError: it is of a study, or cannot be run.
+    """
     for key, command in STUDIES.items():
-        if key in values.config:
+        if key in config:
             raise ConfigError(
                 "the config is of a study, not of one run: "
                 f"`python -m experiments.{command}` takes it"
             )
-    run_config.check(values.config)
+    run_config.check(config)
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument("--workdir", default="", help="directory of the run")
+
+
+def body(values: argparse.Namespace) -> int:
+    """Train, and print the result."""
+    if not values.workdir:
+        raise ConfigError("--workdir=DIR is needed")
+    check(values.config)
     placing = values.config.parallel
     hosts.join(placing.hosts, placing.host_timeout)
     program = Program(values.config)
@@ -59,9 +68,7 @@ def body(values: flags.FlagValues) -> int:
     if there:
         print(f"{values.workdir} is finished; nothing to do")
     if hosts.is_first():
-        for key, value in result.items():
-            text = f"{value:,}" if isinstance(value, int) else f"{value}"
-            print(f"{key:>22}: {text}")
+        launch.show(result)
     return 0
 
 

@@ -11,14 +11,13 @@ and SVG) of each analysis, and the main numbers of all (``summary.csv``) into
 is done is kept: the same command goes on after a stop.
 """
 
+import argparse
 import csv
 import itertools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from absl import flags
 
 from cnn_jax import plots, report, study
 from cnn_jax.analysis import trained
@@ -36,35 +35,33 @@ from experiments.sections.page import page
 from experiments.tables import write_csv
 
 
-def define(values: flags.FlagValues) -> None:
+def define(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    flags.DEFINE_string(
-        "workdir",
-        "",
-        "Directory of the results; if empty runs/NAME, or why_resnets_work under "
-        "--study or --run.",
-        flag_values=values,
+    parser.add_argument(
+        "--workdir",
+        default="",
+        help="directory of the results; by default runs/NAME, or why_resnets_work "
+        "under --study or --run",
     )
-    flags.DEFINE_string(
-        "study",
-        "",
-        "A study that has been trained, instead of a new one.",
-        flag_values=values,
+    parser.add_argument(
+        "--study", default="", help="a trained study, instead of a new one"
     )
-    flags.DEFINE_string("run", "", "A single run to look at.", flag_values=values)
-    flags.DEFINE_list(
-        "only", [], f"Some of: {', '.join(ANALYSES)}.", flag_values=values
+    parser.add_argument("--run", default="", help="a single run to look at")
+    parser.add_argument(
+        "--only",
+        type=launch.listed(),
+        default=[],
+        help=f"some of: {', '.join(ANALYSES)}",
     )
-    flags.DEFINE_integer(
-        "workers",
-        0,
-        "Processes that work; 0 for one a core on CPU, one on a GPU or TPU.",
-        lower_bound=0,
-        flag_values=values,
+    parser.add_argument(
+        "--workers",
+        type=launch.at_least(0),
+        default=0,
+        help="processes that work; 0 for one a core on CPU, one on a GPU or TPU",
     )
 
 
-def body(values: flags.FlagValues) -> int:
+def body(values: argparse.Namespace) -> int:
     """Train what is not finished, measure what is not kept, write everything."""
     config = run_config.as_dict(values.config)
     chosen = analyses.check(config, values.only)
@@ -102,7 +99,7 @@ def body(values: flags.FlagValues) -> int:
     return 0
 
 
-def place(values: flags.FlagValues, name: str) -> pathlib.Path:
+def place(values: argparse.Namespace, name: str) -> pathlib.Path:
     """Where the results go: those of different nets never into one directory."""
     looked_at = values.study or values.run
     if values.workdir or not looked_at:

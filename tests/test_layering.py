@@ -19,13 +19,12 @@ ALLOWED = {
     "analysis": {"train", "models", "data"},
     "plots": {"study"},
     "plots_analysis": {"plots"},
-    "plots_gtn": {"plots", "graphs", "data", "models"},
     "report": set(),
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
     "pandas": {"study", "plots", "plots_analysis", "analysis"},
-    "matplotlib": {"plots", "plots_analysis", "plots_gtn"},
+    "matplotlib": {"plots", "plots_analysis"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),

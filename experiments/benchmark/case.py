@@ -143,10 +143,10 @@ def parse(
     """The case that words of the command line describe.
 
     Args:
-      net: ``NAME`` or ``NAME@HEIGHTxWIDTHxCHANNELS``: a network of the table of
+      net: ``NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH]``: a network of the table of
         `cnn_jax.models`, or 'resnet' or 'plain' and a depth that is not in it,
         for the CIFAR layout. Without a size, that of the paper.
-      batch: images of a step, over all devices.
+      batch: images of a step, over all devices, where ``net`` does not say.
       dtype: 'float32' or 'bfloat16'.
       devices: number of devices.
       dispatch: steps that the devices take in one call.
@@ -158,6 +158,8 @@ def parse(
     Raises:
       ConfigError: unknown name, or what makes no net, in one line.
     """
+    net, _, own_batch = net.partition(":")
+    batch = int(own_batch) if own_batch.isdecimal() else batch
     name, at, size = net.partition("@")
     family = re.fullmatch(r"(resnet|plain)(\d+)", name)
     model: dict[str, Any] = {"name": name}
@@ -167,8 +169,7 @@ def parse(
         known = [*models.NETS, "resnetDEPTH", "plainDEPTH"]
         raise names.choices("net", name, known)
     entry = models.NETS[model["name"]]
-    own = (entry.image_size, entry.image_size, entry.channels)
-    image = own
+    image = own = (entry.image_size, entry.image_size, entry.channels)
     if at:
         found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", size)
         if not found:

@@ -1,10 +1,9 @@
 """What is timed: train steps of this package, and the machine's largest product."""
 
 import collections
-import itertools
 import math
 import time
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -104,27 +103,17 @@ def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
     return 2 * side**3 / shortest * (1 if on_cpu else devices)
 
 
-class Compilation(NamedTuple):
-    """What it takes to get a train step, in seconds, and the memory it plans.
+def readable_step(case: Case) -> tuple[Any, tuple[Any, ...]]:
+    """A case's train step, not compiled yet, and what it is called with.
 
-    Attributes:
-      trace: Python to jaxpr.
-      lower: jaxpr to StableHLO.
-      compile: StableHLO to the machine's code.
-      bytes: arguments and buffers of a step, by XLA's own plan.
-    """
+    It is mapped by shard_map, whose program can be read and whose stages can be told
+    apart; pmap's program is the same.
 
-    trace: float
-    lower: float
-    compile: float
-    bytes: int
+    Args:
+      case: what is trained.
 
-
-def compilation(case: Case) -> Compilation:
-    """Time the stages of compiling a case's train step; nothing is run.
-
-    The step is mapped by shard_map, whose stages can be told apart; pmap's
-    program is the same.
+    Returns:
+      The jitted step; its arguments, the state first.
     """
     config = case.config()
     config["parallel"]["mode"] = "shard_map"
@@ -132,20 +121,4 @@ def compilation(case: Case) -> Compilation:
     state = program.place(program.initial_state(0))
     dispatch = next(feed(program.source, program.devices, config, 0, b""))
     count = program.devices.replicate(np.int32(dispatch.count))
-    arguments = (state, (program.resident, count), dispatch.items)
-    times = [time.perf_counter()]
-    stage: Any = program.train_steps.trace(*arguments)
-    times.append(time.perf_counter())
-    stage = stage.lower()
-    times.append(time.perf_counter())
-    stage = stage.compile()
-    times.append(time.perf_counter())
-    trace, lower, compile = (b - a for a, b in itertools.pairwise(times))
-    memory = stage.memory_analysis()
-    total = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
-    return Compilation(trace, lower, compile, total)
+    return program.train_steps, (state, (program.resident, count), dispatch.items)

@@ -8,7 +8,6 @@ that lie next to each other.
 
 import contextlib
 import dataclasses
-import functools
 import math
 import multiprocessing
 import os
@@ -19,13 +18,13 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cnn_jax import names
 from cnn_jax.runtime import backend
 from experiments.benchmark.case import Case
-from experiments.peers import PEERS, NoPeer
+from experiments.benchmark.peers import PEERS, NoPeer
 
 OURS = "cnn_jax"
 CONTENDERS = {OURS: "experiments.benchmark.contender:CnnJax", **PEERS}
@@ -86,21 +85,22 @@ class Measurement:
         """Seconds of a step."""
         return statistics.median(self.seconds)
 
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What fails in here becomes the reason."""
+        try:
+            yield
+        except (NoPeer, ChildError) as error:
+            self.reason = str(error)
+
 
 class Child:
-    """A process that answers requests, one after another.
+    """A process that calls functions, one after another."""
 
-    Args:
-      target: what it runs, called with its end of the connection first.
-      arguments: of the target, after the connection.
-    """
-
-    def __init__(self, target: Any, *arguments: Any):
+    def __init__(self):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=target, args=(theirs, *arguments), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
         # Ctrl-C is the parent's business, also while the child still imports.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -120,40 +120,38 @@ class Child:
             self._process.kill()
             self._process.join()
 
-    def ask(self, *request: Any) -> Any:
-        """Send a request, if any, and wait for the answer.
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a function of a module, called in the child.
 
         Raises:
-          ConfigError: the child says that it cannot be done.
+          ConfigError: the function says that it cannot be done.
           NoPeer: likewise, of a peer.
-          ChildError: it failed, or it is gone.
+          ChildError: it failed, or the child is gone.
         """
         try:
-            if request:
-                self._connection.send(request)
-            status, answer = self._connection.recv()
+            self._connection.send((function, arguments))
+            result, error = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(5)
             raise ChildError(
                 f"the process ended with status {self._process.exitcode} "
                 f"(out of memory?)"
             ) from None
-        if status == "ok":
-            return answer
-        kinds = {"config": names.ConfigError, "no peer": NoPeer}
-        raise kinds.get(status, ChildError)(answer)
+        if error is not None:
+            raise error
+        return result
 
 
-def in_child(function: str, *arguments: Any) -> Any:
-    """The result of ``package.module:function`` called in a fresh process."""
-    with Child(_call, function, arguments) as child:
-        return child.ask()
+def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function called in a fresh process (see `Child.ask`)."""
+    with Child() as child:
+        return child.ask(function, *arguments)
 
 
 def machine() -> Machine:
     """The machine, as a fresh process sees it (devices stay free for others)."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return Machine(**in_child(f"{__name__}:_machine"), load=load)
+    return Machine(**in_child(_machine), load=load)
 
 
 def measure(
@@ -174,151 +172,109 @@ def measure(
     Raises:
       ConfigError: the case cannot be run here.
     """
-    found = [Measurement(name) for name in (OURS, *peers)]
+    ours, *others = found = [Measurement(name) for name in (OURS, *peers)]
     children: dict[str, Child] = {}
     steps: dict[str, int] = {}
-    every = case.dispatch
     with contextlib.ExitStack() as stack:
         for one in found:
-            try:
-                child = Child(_serve, one.contender, case, len(found) > 1)
-                children[one.contender] = stack.enter_context(child)
-                one.parameters, one.compile_seconds, step = child.ask()
-                block = max(1, math.ceil(min(seconds / step, MOST_STEPS) / every))
-                steps[one.contender] = block * every
-                if one.parameters != found[0].parameters:
+            if ours.reason:
+                break
+            with one.attempt():
+                children[one.contender] = child = stack.enter_context(Child())
+                answer = child.ask(start, one.contender, case, bool(others))
+                one.parameters, one.compile_seconds, step = answer
+                block = math.ceil(min(seconds / step, MOST_STEPS) / case.dispatch)
+                steps[one.contender] = max(1, block) * case.dispatch
+                if one.parameters != ours.parameters:
                     raise ChildError(
                         f"has {one.parameters:,} parameters, not those of {OURS}"
                     )
-            except (NoPeer, ChildError) as error:
-                one.reason = str(error)
-                if one is found[0]:
-                    break
         for _ in range(rounds):
             for one in found:
-                if not found[0].reason:
-                    _attempt(one, _block, children, steps)
-            _attempt(found[0], _peak, children, case)
+                if ours.reason or one.reason:
+                    continue
+                with one.attempt():
+                    child = children[one.contender]
+                    spent, one.loss = child.ask(run, steps[one.contender])
+                    if not math.isfinite(one.loss):
+                        raise ChildError(f"the loss is {one.loss}")
+                    one.seconds.append(spent)
+            if not ours.reason:
+                with ours.attempt():
+                    rate = children[OURS].ask(peak, case.dtype, case.devices)
+                    ours.peak_rates.append(rate)
         for one in found:
-            if one.seconds:
-                _attempt(one, _read_memory, children)
-    for other in found[1:]:
+            if one.seconds and not one.reason:
+                with one.attempt():
+                    one.memory = children[one.contender].ask(memory)
+    for other in others:
         if not other.seconds and not other.reason:
             other.reason = f"{OURS} could not be measured"
     return found
 
 
-def _attempt(one: Measurement, task: Any, children: Any, *arguments: Any) -> None:
-    """A request of a contender that is still there; failing becomes its reason."""
-    if one.reason:
-        return
-    try:
-        task(one, children[one.contender], *arguments)
-    except ChildError as error:
-        one.reason = str(error)
+# What follows is called in children.
+_contender: Any = None
+_dispatch = 1  # steps that it takes in one call
+_memory_before = 0
 
 
-def _block(one: Measurement, child: Child, steps: dict[str, int]) -> None:
-    seconds, one.loss = child.ask("run", steps[one.contender])
-    if not math.isfinite(one.loss):
-        raise ChildError(f"the loss is {one.loss}")
-    one.seconds.append(seconds)
+def start(name: str, case: Case, shared: bool) -> tuple[int, float, float]:
+    """Make this process a contender's.
 
+    Args:
+      name: of `CONTENDERS`.
+      case: what it trains.
+      shared: others are there beside it.
 
-def _peak(one: Measurement, child: Child, case: Case) -> None:
-    one.peak_rates.append(child.ask("peak", case.dtype, case.devices))
-
-
-def _read_memory(one: Measurement, child: Child) -> None:
-    one.memory = child.ask("memory")
-
-
-def _answer(connection: Any, produce: Any) -> bool:
-    """Send what a function returns, or how it failed; whether to go on."""
-    status = "ok"
-    try:
-        answer = produce()
-    except names.ConfigError as error:
-        status, answer = "config", str(error)
-    except NoPeer as error:
-        status, answer = "no peer", str(error)
-    except Exception as error:  # of any framework: it becomes a line of the table
-        first_line, *_ = str(error).split("\n")
-        status, answer = "failed", f"{type(error).__name__}: {first_line}"
-    try:
-        connection.send((status, answer))
-    except OSError:  # nobody waits for it any more
-        return False
-    return status == "ok"
-
-
-def _call(connection: Any, function: str, arguments: Sequence[Any]) -> None:
-    """The body of a child that does one thing."""
-    _prepare_child()
-    _answer(connection, lambda: names.resolve("function", function, {})(*arguments))
-
-
-def _serve(connection: Any, name: str, case: Case, shared: bool) -> None:
-    """The body of a contender's process: first its start, then requests."""
-    _prepare_child()
+    Returns:
+      Its parameters, the seconds of compiling, the seconds of a step, about.
+    """
+    global _contender, _dispatch, _memory_before
     if shared:  # several processes on one GPU: none may take it all
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    build = names.resolve("contender", CONTENDERS[name], {})
+    _memory_before, _dispatch = _memory("VmRSS"), case.dispatch
+    _contender = build(case)
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        _contender.run(_dispatch)
+        times.append(time.perf_counter() - begin)
+    return _contender.parameters, times[0] - times[2], times[2] / _dispatch
+
+
+def run(steps: int) -> tuple[float, float]:
+    """Take a block of steps; the seconds of each, and the loss of the last."""
+    _contender.run(_dispatch)  # another process had the caches
+    begin = time.perf_counter()
+    loss = _contender.run(steps)
+    return (time.perf_counter() - begin) / steps, loss
+
+
+def peak(dtype: str, devices: int) -> float:
+    """See `experiments.benchmark.contender.peak_rate`."""
     from experiments.benchmark.contender import peak_rate
 
-    before = 0
-    contender: Any = None
-
-    def start() -> tuple[int, float, float]:
-        nonlocal before, contender
-        build = names.resolve("contender", CONTENDERS[name], {})
-        before = _memory("VmRSS")
-        contender = build(case)
-        times = []
-        for _ in range(3):
-            begin = time.perf_counter()
-            contender.run(case.dispatch)
-            times.append(time.perf_counter() - begin)
-        return contender.parameters, times[0] - times[2], times[2] / case.dispatch
-
-    def run(steps: int) -> tuple[float, float]:
-        contender.run(case.dispatch)  # another process had the caches
-        begin = time.perf_counter()
-        loss = contender.run(steps)
-        return (time.perf_counter() - begin) / steps, loss
-
-    def memory() -> int:
-        on_device = contender.device_memory()
-        return _memory("VmHWM") - before if on_device is None else on_device
-
-    requests = {"run": run, "peak": peak_rate, "memory": memory}
-    going = _answer(connection, start)
-    while going:
-        try:
-            request, *arguments = connection.recv()
-        except (EOFError, OSError):
-            return
-        going = _answer(connection, functools.partial(requests[request], *arguments))
+    return peak_rate(dtype, devices)
 
 
-def _prepare_child() -> None:
-    """What is compiled is compiled here, not read from a cache on disk.
+def memory() -> int:
+    """Peak bytes of the contender, see `Measurement`."""
+    on_device = _contender.device_memory()
+    return _memory("VmHWM") - _memory_before if on_device is None else on_device
 
-    And it ends with its parent, also if that is killed while this one compiles.
-    """
-    threading.Thread(target=_follow_parent, daemon=True).start()
 
+def _machine() -> dict[str, Any]:
     import jax
 
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
-    os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
-    jax.config.update("jax_enable_compilation_cache", False)
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    first, *_ = devices = jax.devices()
+    return {
+        "platform": first.platform,
+        "kind": first.device_kind,
+        "devices": len(devices),
+        "cores": len(backend.cores()),
+    }
 
 
 def _memory(key: str) -> int:
@@ -332,13 +288,36 @@ def _memory(key: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _machine() -> dict[str, Any]:
+def _serve(connection: Any) -> None:
+    """The body of a child: what is compiled is compiled here, not read from disk."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
     import jax
 
-    first, *_ = devices = jax.devices()
-    return {
-        "platform": first.platform,
-        "kind": first.device_kind,
-        "devices": len(devices),
-        "cores": len(backend.cores()),
-    }
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
+    jax.config.update("jax_enable_compilation_cache", False)
+    # When nobody waits for an answer any more, or asks, the child ends.
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, arguments = connection.recv()
+            connection.send(_answer(function, arguments))
+
+
+def _answer(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Any]:
+    """What a function returns, or how it failed."""
+    try:
+        return function(*arguments), None
+    except (names.ConfigError, NoPeer) as error:
+        return None, type(error)(str(error))
+    except Exception as error:  # of any framework: it becomes a line of the table
+        first_line, *_ = str(error).split("\n")
+        return None, ChildError(f"{type(error).__name__}: {first_line}")
+
+
+def _follow_parent() -> None:
+    """End with the parent, also if that is killed while this process compiles."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -34,7 +34,7 @@ def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert f"test_error: {result['test_error']}" in out
+    assert f"test_error: {100 * result['test_error']:.2f} %" in out
     assert "step 2 of 2" in out
     assert "nothing to do" not in out
     assert train.main(arguments) == 0
@@ -91,7 +91,9 @@ def test_a_config_is_needed_and_the_known_ones_are_listed(tmp_path, capsys):
     assert train.main([f"--workdir={tmp_path}"]) == 2
     assert "resnet_digits.py" in capsys.readouterr().err
     assert train.main([f"--workdir={tmp_path}", "--confg=a.py"]) == 2
-    assert "unknown flag --confg; --config=FILE is needed" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unknown flag '--confg' (did you mean '--config'?)" in error
+    assert "--config=FILE is needed" in error
 
 
 def test_the_config_of_a_study_names_its_command(tmp_path, capsys):
@@ -124,9 +126,9 @@ def test_help_shows_the_command_and_its_flags(capsys):
     out = capsys.readouterr().out
     assert "python -m experiments.degradation" in out
     assert "degradation_digits.py] \\\n" in out
-    assert "--config=FILE: " in out
-    assert "--config.KEY=VALUE: " in out
-    assert "--[no]plot_only" in out
+    assert "--config FILE" in out
+    assert "--config.KEY VALUE" in out
+    assert "--plot_only" in out
 
 
 def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):

@@ -17,7 +17,8 @@ from cnn_jax.train import checkpoint
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
-from experiments import decode_benchmark, degradation
+from experiments import degradation
+from experiments.benchmark import decode
 from tests import tiny
 from tests.data.conftest import encode
 
@@ -171,11 +172,11 @@ def importable_tests() -> dict[str, str]:
 
 
 def test_decode_benchmark_compares_pipelines(capsys, pictures):
-    assert decode_benchmark.main(["--images=2", "--rounds=1"]) == 0
+    assert decode.main(["--images=2", "--rounds=1"]) == 0
     out = capsys.readouterr().out
     assert "cnn_jax" in out
     assert "Pillow alone" in out
-    assert decode_benchmark.main([f"--folder={pictures / 'none'}"]) == 2
+    assert decode.main([f"--folder={pictures / 'none'}"]) == 2
     assert "no JPEG files" in capsys.readouterr().err
 
 
@@ -184,8 +185,8 @@ def test_decode_benchmark_without_opencv(word, status):
     """Help is there; a run names the extra that is missing."""
     script = (
         "import sys; sys.modules['cv2'] = None\n"
-        "from experiments import decode_benchmark\n"
-        f"sys.exit(decode_benchmark.main([{word!r}]))"
+        "from experiments.benchmark import decode\n"
+        f"sys.exit(decode.main([{word!r}]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -195,7 +196,7 @@ def test_decode_benchmark_without_opencv(word, status):
     )
     assert done.returncode == status
     if status == 0:
-        assert "python -m experiments.decode_benchmark" in done.stdout
+        assert "python -m experiments.benchmark decode" in done.stdout
     else:
         assert "needs cv2" in done.stderr
         assert "pip install -e '.[streams]'" in done.stderr
@@ -204,8 +205,8 @@ def test_decode_benchmark_without_opencv(word, status):
 
 def test_pipelines_of_the_benchmark_do_the_same_work():
     """The same draws give the same crop, up to how its pixels are resampled."""
-    ours, pillow = decode_benchmark.of_this_package(), decode_benchmark.of_pillow()
-    for number, encoded in enumerate(decode_benchmark.photographs(6)):
+    ours, pillow = decode.of_this_package(), decode.of_pillow()
+    for number, encoded in enumerate(decode.photographs(6)):
         found, wanted = (
             np.asarray(augment(encoded, np.random.default_rng(number)), float)
             for augment in (ours, pillow)

@@ -1,5 +1,6 @@
 """The command on nets of eight layers: everything is written, nothing done twice."""
 
+import argparse
 import csv
 import dataclasses
 import itertools
@@ -11,7 +12,6 @@ import time
 
 import numpy as np
 import pytest
-from absl import flags
 
 from cnn_jax.analysis import landscape, trained
 from cnn_jax.names import ConfigError
@@ -218,9 +218,9 @@ def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
     ],
 )
 def test_results_of_other_nets_go_to_other_places(arguments, expected):
-    values = flags.FlagValues()
-    why_resnets_work.define(values)
-    values(["", *arguments])
+    parser = argparse.ArgumentParser()
+    why_resnets_work.define(parser)
+    values = parser.parse_args(arguments)
     assert str(why_resnets_work.place(values, "tiny")) == expected
 
 

@@ -9,7 +9,7 @@ from cnn_jax import models
 from cnn_jax.models.summary import summarize
 
 pytest.importorskip("torch")
-from experiments.peers import torch_nets
+from experiments.benchmark.peers import torch_nets
 from tests.models import torch_weights
 
 # Fewer blocks than the table has: each compiles for seconds.

@@ -166,7 +166,7 @@ class TestWithTorch:
 
     @staticmethod
     def peer(name, fields):
-        from experiments.peers import torch_nets
+        from experiments.benchmark.peers import torch_nets
 
         if family(name) == "alexnet":
             return torch_nets.AlexNet(7, **fields)

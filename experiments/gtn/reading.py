@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnn_jax import graphs, models, plots_gtn
+from cnn_jax import graphs, models
 from cnn_jax.data import preprocess, sources
 from cnn_jax.models.gtn import OverSegmentation
 from cnn_jax.train import strings
+from experiments.gtn.figures import Explanation
 
 
 class Reader:
@@ -63,7 +64,7 @@ class Reader:
         return {key: value / shares.get(key, count) for key, value in totals.items()}
 
 
-def explain(reader: Reader, weights: Sequence[Any]) -> list[plots_gtn.Explanation]:
+def explain(reader: Reader, weights: Sequence[Any]) -> list[Explanation]:
     """What systems of different weights see in a line that they read apart.
 
     Args:
@@ -93,7 +94,7 @@ def explain(reader: Reader, weights: Sequence[Any]) -> list[plots_gtn.Explanatio
     found = jax.device_get(jax.jit(model.segment)(images))
     row = int(((seen[0][2] > 0) & (seen[-1][2] == 0)).argmax())
     return [
-        plots_gtn.Explanation(
+        Explanation(
             image=batch["image"][row, :, :, 0],
             label=batch["label"][row, : batch["length"][row]],
             cut=found.cut[row, : found.count[row]],

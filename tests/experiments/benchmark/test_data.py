@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.data import disk
-from experiments import load_benchmark
+from experiments.benchmark import data
 from tests.data.conftest import encode, write_set
 
 
@@ -29,7 +29,7 @@ def test_the_second_reading_is_from_the_cache(toy, monkeypatch, capsys):
 
     monkeypatch.setattr(disk.pictures, "decode", counting)
     before = sorted(path.name for path in toy.rglob("*"))
-    assert load_benchmark.main(["toy", f"--data_dir={toy}"]) == 0
+    assert data.main(["toy", f"--data_dir={toy}"]) == 0
     assert len(decoded) == 6
     assert "toy: 6 images, 0 MB" in capsys.readouterr().out
     assert sorted(path.name for path in toy.rglob("*")) == before
@@ -38,9 +38,9 @@ def test_the_second_reading_is_from_the_cache(toy, monkeypatch, capsys):
 def test_a_cache_that_ignores_its_source_is_noticed(toy, monkeypatch):
     monkeypatch.setattr(disk.Part, "key", lambda part, remember: "always the same")
     with pytest.raises(RuntimeError, match="a changed file was not seen"):
-        load_benchmark.measure("toy", str(toy / "toy" / "1.0.0"))
+        data.measure("toy", str(toy / "toy" / "1.0.0"))
 
 
 def test_what_is_not_there_is_one_line(tmp_path, capsys):
-    assert load_benchmark.main(["toy", f"--data_dir={tmp_path}"]) == 2
+    assert data.main(["toy", f"--data_dir={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown dataset 'toy'")

@@ -11,8 +11,8 @@ import optax
 
 from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
 from experiments.benchmark.contender import jax_memory
-from experiments.peers import NoPeer
-from experiments.peers.flax_nets import twin_of
+from experiments.benchmark.peers import NoPeer
+from experiments.benchmark.peers.flax_nets import twin_of
 
 
 class Flax:

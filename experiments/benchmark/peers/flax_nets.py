@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from cnn_jax.models import lenet, resnet, vgg
-from experiments.peers import NoPeer
+from experiments.benchmark.peers import NoPeer
 
 
 def squash(x):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from cnn_jax.models import alexnet, lenet, nin, resnet, vgg
-from experiments.peers import NoPeer
+from experiments.benchmark.peers import NoPeer
 
 
 def squash(x):

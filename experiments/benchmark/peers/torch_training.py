@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 
 from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
-from experiments.peers import NoPeer
-from experiments.peers.torch_nets import twin_of
+from experiments.benchmark.peers import NoPeer
+from experiments.benchmark.peers.torch_nets import twin_of
 
 
 class Torch:

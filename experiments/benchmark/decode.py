@@ -1,6 +1,6 @@
 """How fast pictures become training images: images a second on one core.
 
-    python -m experiments.decode_benchmark
+    python -m experiments.benchmark decode
 
 JPEG files of ImageNet's usual size (500x375, cut from the two photographs that
 scikit-learn ships, or those of ``--folder``) are decoded and augmented as He et
@@ -14,15 +14,14 @@ second of processor time, so that other work on the machine disturbs little.
 import argparse
 import io
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+from cnn_jax import names
+from experiments import launch, tables
 
 SIZE, SHORTER = 224, (256, 480)
 Augment = Callable[[bytes, np.random.Generator], object]
@@ -121,30 +120,30 @@ def of_tf_data() -> Callable[[Sequence[bytes]], None]:
     return run
 
 
-def candidates() -> dict[str, Callable[[], Callable[[Sequence[bytes]], None]]]:
-    """What is compared, by name: each makes a function of a list of files."""
+def one_by_one(augment: Augment) -> Callable[[Sequence[bytes]], None]:
+    """A pipeline that augments a file after another."""
 
-    def one_by_one(augment: Augment) -> Callable[[Sequence[bytes]], None]:
-        def run(files: Sequence[bytes]) -> None:
-            random = np.random.default_rng(0)
-            for encoded in files:
-                augment(encoded, random)
+    def run(files: Sequence[bytes]) -> None:
+        random = np.random.default_rng(0)
+        for encoded in files:
+            augment(encoded, random)
 
-        return run
+    return run
 
-    return {
-        "cnn_jax": lambda: one_by_one(of_this_package()),
-        "Pillow alone": lambda: one_by_one(of_pillow()),
-        "torchvision on Pillow": lambda: one_by_one(of_torchvision(False)),
-        "torchvision on tensors": lambda: one_by_one(of_torchvision(True)),
-        "tf.data": of_tf_data,
-    }
+
+PIPELINES: dict[str, Callable[[], Callable[[Sequence[bytes]], None]]] = {
+    "cnn_jax": lambda: one_by_one(of_this_package()),
+    "Pillow alone": lambda: one_by_one(of_pillow()),
+    "torchvision on Pillow": lambda: one_by_one(of_torchvision(False)),
+    "torchvision on tensors": lambda: one_by_one(of_torchvision(True)),
+    "tf.data": of_tf_data,
+}
 
 
 def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
-    """Images per second of processor time of every candidate, round by round."""
+    """Images per second of processor time of every pipeline, round by round."""
     runs = {}
-    for name, make in candidates().items():
+    for name, make in PIPELINES.items():
         try:
             run = make()
             run(files[:2])  # tracing
@@ -161,50 +160,47 @@ def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
     return rates
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=120, help="pictures a round")
-    parser.add_argument("--rounds", type=int, default=7)
+def define(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    positive = launch.at_least(1)
+    parser.add_argument("--images", type=positive, default=120, help="of a round")
+    parser.add_argument("--rounds", type=positive, default=7, help="turns of each")
     parser.add_argument("--folder", default="", help="JPEG files of your own")
-    words = parser.parse_args(argv)
+
+
+def body(values: argparse.Namespace) -> int:
+    """Measure, and print."""
     try:
         of_this_package()
     except ImportError as error:
-        print(
-            f"error: this package's stream needs {error.name}, which is not "
-            "installed: run `pip install -e '.[streams]'` in the project's folder",
-            file=sys.stderr,
-        )
-        return 2
-    if words.folder:
-        paths = sorted(pathlib.Path(words.folder).rglob("*.[jJ][pP]*[gG]"))
-        files = [path.read_bytes() for path in paths[: words.images]]
+        raise names.ConfigError(
+            f"this package's stream needs {error.name}, which is not "
+            "installed: run `pip install -e '.[streams]'` in the project's folder"
+        ) from error
+    if values.folder:
+        paths = sorted(pathlib.Path(values.folder).rglob("*.[jJ][pP]*[gG]"))
+        files = [path.read_bytes() for path in paths[: values.images]]
         if not files:
-            print(f"error: no JPEG files in {words.folder!r}", file=sys.stderr)
-            return 2
+            raise names.ConfigError(f"no JPEG files in {values.folder!r}")
     else:
-        files = photographs(words.images)
-    rates = measure(files, words.rounds)
+        files = photographs(values.images)
+    rates = measure(files, values.rounds)
     first = np.array(rates["cnn_jax"])
-    table = Table(box=box.SIMPLE)
-    for title in ("pipeline", "images/s a core", "range", "cnn_jax is faster by"):
-        table.add_column(title, justify="left" if title == "pipeline" else "right")
-    for name, values in rates.items():
-        ratio = np.median(first / np.array(values))
-        table.add_row(
-            name,
-            f"{np.median(values):.0f}",
-            f"{min(values):.0f} to {max(values):.0f}",
-            "" if name == "cnn_jax" else f"{ratio:.2f}x",
-        )
     size = np.mean([len(encoded) for encoded in files]) / 1000
-    print(f"{len(files)} files of {size:.0f} kB on average, {words.rounds} rounds")
-    Console().print(table)
+    title = f"{len(files)} files of {size:.0f} kB on average, {values.rounds} rounds"
+    rows = [
+        {
+            "pipeline": name,
+            "images/s a core": f"{np.median(rate):.0f}",
+            "range": f"{min(rate):.0f} to {max(rate):.0f}",
+            "cnn_jax is faster by": f"{np.median(first / np.array(rate)):.2f}x",
+        }
+        for name, rate in rates.items()
+    ]
+    tables.show(title, rows)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subject; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)

@@ -7,7 +7,7 @@ class NoPeer(ValueError):
 
 # Contenders of the benchmark by name (see `experiments.benchmark.contender`).
 PEERS = {
-    "torch": "experiments.peers.torch_training:Torch",
-    "torch.compile": "experiments.peers.torch_training:CompiledTorch",
-    "flax": "experiments.peers.flax_training:Flax",
+    "torch": "experiments.benchmark.peers.torch_training:Torch",
+    "torch.compile": "experiments.benchmark.peers.torch_training:CompiledTorch",
+    "flax": "experiments.benchmark.peers.flax_training:Flax",
 }

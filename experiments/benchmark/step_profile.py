@@ -1,7 +1,7 @@
 """Where the time of a train step goes, by kind of operation.
 
-    taskset -c 0 python -m experiments.step_profile [--net=resnet20@32x32x3]
-        [--batch=128]
+    taskset -c 0 python -m experiments.benchmark profile \\
+        [--net=resnet20@32x32x3] [--batch=128]
 
 Runs a few steps under jax's profiler and adds up what each operation of the
 compiled program took: the convolutions of the forward pass and of both
@@ -9,25 +9,22 @@ derivatives, the copies that lay arrays out for them, normalisation, the rest.
 On one core (`taskset -c 0`) the parts add up to the step; on several, operations
 that run side by side count with the time of each, and what XLA hands to threads of
 its own is not seen.
-For CPU: other backends name what they run in other ways. Networks are named as
-for `experiments.benchmark`.
+For CPU: other backends name what they run in other ways.
 """
 
 import argparse
 import collections
 import pathlib
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
 import jax
-import numpy as np
 
 from cnn_jax.names import ConfigError
-from cnn_jax.train.feed import feed
-from cnn_jax.train.program import Program
+from experiments import launch
 from experiments.benchmark.case import Case, parse
+from experiments.benchmark.contender import readable_step
 
 STEPS = 5
 
@@ -68,14 +65,8 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
     Returns:
       Their sum, and each kind's part of it.
     """
-    config = case.config()
-    config["parallel"]["mode"] = "shard_map"  # its program can be read
-    program = Program(config)
-    state = program.place(program.initial_state(0))
-    dispatch = next(feed(program.source, program.devices, config, 0, b""))
-    count = program.devices.replicate(np.int32(dispatch.count))
-    data = ((program.resident, count), dispatch.items)
-    step = program.train_steps.lower(state, *data).compile()
+    step, (state, *data) = readable_step(case)
+    step = step.lower(state, *data).compile()
     kinds = {
         name: kind(
             name,
@@ -110,28 +101,26 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
     return sum(times.values()), dict(times.most_common())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def define(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument("--net", default="resnet20@32x32x3", help="as of `steps`")
+    parser.add_argument(
+        "--batch", type=launch.at_least(1), default=128, help="images of a step"
     )
-    parser.add_argument("--net", default="resnet20@32x32x3")
-    parser.add_argument("--batch", type=int, default=128)
-    words = parser.parse_args(argv)
+
+
+def body(values: argparse.Namespace) -> int:
+    """Profile, and print."""
     if jax.default_backend() != "cpu":
-        print("error: this profile reads programs for CPU", file=sys.stderr)
-        return 2
-    try:
-        case = parse(words.net, words.batch, "float32", 1, 1, {})
-        total, times = profile(case)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        raise ConfigError("this profile reads programs for CPU")
+    case = parse(values.net, values.batch, "float32", 1, 1, {})
+    total, times = profile(case)
     print(f"{case.net}, batch {case.batch}: {total:.1f} ms of operations a step")
     for name, time in times.items():
         print(f"{time:9.2f} ms  {100 * time / total:4.1f} %  {name}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subject; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)

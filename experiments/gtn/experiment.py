@@ -9,17 +9,16 @@ system that goes on from it, and a space displacement network. Writes
 study's directory, ``runs/NAME`` by default, and goes on where it was stopped.
 """
 
+import argparse
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from cnn_jax import names, plots_gtn
+from cnn_jax import names
 from cnn_jax.runtime import selfcheck
 from cnn_jax.train import checkpoint
 from cnn_jax.train import config as run_config
@@ -27,8 +26,9 @@ from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
+from experiments.gtn import figures
+from experiments.gtn.reading import Reader, explain
 from experiments.progress import single_run
-from experiments.reading import Reader, explain
 from experiments.tables import write_csv
 
 STAGES = ("isolated", "system", "displacement")
@@ -59,17 +59,17 @@ class Tuned(Program):
         return state.replace(params=params, opt_state=self.optimizer.init(params))
 
 
-def define(values: flags.FlagValues) -> None:
+def define(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    flags.DEFINE_string(
-        "workdir", "", "Directory of the study; runs/NAME if empty.", flag_values=values
+    parser.add_argument(
+        "--workdir", default="", help="directory of the study; by default runs/NAME"
     )
-    flags.DEFINE_bool(
-        "plot_only", False, "Rebuild the table and figures.", flag_values=values
+    parser.add_argument(
+        "--plot_only", action="store_true", help="rebuild the table and figures"
     )
 
 
-def body(values: flags.FlagValues) -> int:
+def body(values: argparse.Namespace) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = check(values.config)
     directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
@@ -171,11 +171,11 @@ class Study:
         """Results and figures, from the run directories alone."""
         rows = list(self.rows())
         write_csv(self.directory / "results.csv", COLUMNS, rows)
-        plots_gtn.reading_errors(rows, ROWS, self.directory, self.config["name"])
+        figures.reading_errors(rows, ROWS, self.directory, self.config["name"])
         seed = self.seeds[0]
         isolated = {"recognizer": self.params("isolated", seed)}
         trained = self.params("system", seed)
-        plots_gtn.segmentation(
+        figures.segmentation(
             explain(self.reader("system"), [isolated, trained]),
             [ROWS["isolated"], ROWS["system"]],
             self.directory,
@@ -222,7 +222,3 @@ def spread(rows: Sequence[dict[str, Any]], key: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     return launch.run(body, define, __doc__, argv, config="gtn_digits.py")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,11 +12,12 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import names
+from cnn_jax import models, names
 from cnn_jax.models.summary import summarize
-from experiments.benchmark import case, command, contender, rounds
+from experiments.benchmark import __main__ as command
+from experiments.benchmark import case, contender, rounds, steps
 from experiments.benchmark.case import Case, parse
-from experiments.peers import NoPeer, flax_nets
+from experiments.benchmark.peers import NoPeer, flax_nets
 
 NARROW = {
     "residual": ({"name": "cifar_resnet", "depth": 8, "widths": (2, 3, 4)}, 8, 3),
@@ -47,6 +48,7 @@ def test_names_of_nets():
     assert deep.model == {"name": "cifar_resnet", "depth": 56}
     assert (deep.image, deep.classes) == ((8, 8, 1), 10)
     assert parse("plain20", 1, "float32", 1, 1, {}).model["name"] == "cifar_plain"
+    assert parse("resnet18:16", 128, "float32", 1, 1, {}).batch == 16
     large = parse("resnet50", 1, "bfloat16", 1, 1, {})
     assert (large.image, large.classes) == ((224, 224, 3), 1000)
     small = parse("vgg11@32x32x3", 1, "float32", 1, 1, {"batch_norm": True, "depth": 3})
@@ -64,14 +66,14 @@ def test_names_of_nets():
         ("--dtypes=float16", "choices: float32, bfloat16"),
         ("--peer=keras", "choices: torch, torch.compile, flax"),
         ("--batches=many", "'many' is not a whole number"),
-        ("--batches=0", "batch 0 does not divide"),
-        ("--steps_per_execution=0", "steps_per_execution must be positive, got 0"),
+        ("--batches=0", "--batches: 0 is less than 1"),
+        ("--steps_per_execution=0", "--steps_per_execution: 0 is less than 1"),
         ("--devices=3", "batch 128 does not divide over 3"),
         ("--devices=64", "devices 64: this machine has 8 cpu device(s)"),
-        ("--compile_depths=21", "depth 21 is not 6n+2"),
         ("--field=deepth=3", "none of the nets has a field 'deepth'"),
         ("--field=depth", "--field: expected KEY=VALUE, got 'depth'"),
-        ("--rounds=0", "rounds"),
+        ("--rounds=0", "--rounds: 0 is less than 1"),
+        ("--nets=lenet5:3,lenet5:0", "batch 0 does not divide over 1"),
         ("--json=/proc/nowhere/speed.json", "/proc/nowhere"),
     ],
 )
@@ -87,8 +89,21 @@ def test_bad_input_is_one_line_and_status_2(flag, message, capsys, monkeypatch):
 MACHINE = rounds.Machine("cpu", "cpu", 8, 2, 0.0)
 
 
+def test_subjects(capsys):
+    assert command.main(["--help"]) == 0
+    assert "python -m experiments.benchmark [SUBJECT]" in capsys.readouterr().out
+    assert command.main(["compile", "--help"]) == 0
+    assert "--depths" in capsys.readouterr().out
+    assert command.main(["compiled", "--depths=8"]) == 2
+    error = capsys.readouterr().err
+    assert "invalid choice: 'compiled'" in error
+    assert error.count("\n") == 1
+    assert command.main(["compile", "--depths=21"]) == 2
+    assert "depth 21 is not 6n+2" in capsys.readouterr().err
+
+
 def test_without_torch_it_says_how_to_get_it(capsys, monkeypatch):
-    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: None)
     assert command.main(["--nets=lenet5", "--peer=torch"]) == 2
     assert "pip install -e '.[peer]'" in capsys.readouterr().err
 
@@ -105,7 +120,7 @@ def test_rows_hold_medians_ratios_and_rates():
     )
     torch = rounds.Measurement("torch", seconds=[0.2, 0.8, 0.2], compile_seconds=1.0)
     absent = rounds.Measurement("flax", reason="no such net")
-    first, second, third = command.step_rows(one, summary, [ours, torch, absent])
+    first, second, third = steps.step_rows(one, summary, [ours, torch, absent])
     # each of 4 images: 2 operations a MAC, forward and twice that backward
     rate = 6 * summary.macs * 4 / 0.2
     assert first["step"] == 0.2
@@ -169,7 +184,7 @@ def quick_compilation():
 def test_contenders_learn_the_same(name, monkeypatch):
     """Three steps from the same weights: forward, backward and update agree."""
     pytest.importorskip("torch")
-    from experiments.peers import flax_training, torch_training
+    from experiments.benchmark.peers import flax_training, torch_training
 
     for module in (case, flax_training, torch_training):
         # Large enough for the loss to tell.
@@ -197,7 +212,7 @@ def test_compiled_torch_computes_what_torch_does(monkeypatch):
 
     import torch
 
-    from experiments.peers.torch_training import CompiledTorch, Torch
+    from experiments.benchmark.peers.torch_training import CompiledTorch, Torch
 
     eager = functools.partial(torch.compile, backend="eager")  # no C++ compiler
     monkeypatch.setattr(torch, "compile", eager)
@@ -216,7 +231,7 @@ def test_torch_says_what_it_cannot_do(change, message):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this torch sees a GPU")
-    from experiments.peers.torch_training import Torch
+    from experiments.benchmark.peers.torch_training import Torch
 
     with pytest.raises(NoPeer, match=message):
         Torch(case_of(*NARROW["residual"], **change))
@@ -224,7 +239,7 @@ def test_torch_says_what_it_cannot_do(change, message):
 
 def test_branches_that_are_left_out_are_not_compared_with_whole_nets():
     pytest.importorskip("torch")
-    from experiments.peers import torch_nets
+    from experiments.benchmark.peers import torch_nets
 
     module = parse("resnet20", 1, "float32", 1, 1, {"stochastic_depth": 0.5}).module()
     with pytest.raises(NoPeer, match="this ResNet"):
@@ -241,15 +256,23 @@ def test_nets_without_a_plain_flax_version_are_named():
 class Unmeasured:
     """A child that cannot do what it is asked for."""
 
-    def __init__(self, target, name, *rest):
-        self.name = name
+    size, loss = 61_706, 1.0
 
-    def ask(self, request="start", *rest):
+    def ask(self, function, *arguments):
+        if function is rounds.start:
+            self.name = arguments[0]
         if self.name == "torch":
             raise NoPeer("no torch version of this net")
         if self.name == "flax":
             raise rounds.ChildError("the process ended with status -9")
-        return {"start": (61_706, 2.0, 0.5), "run": (0.5, 1.0)}.get(request, 7)
+        return self.answer(function)
+
+    def answer(self, function):
+        answers = {
+            rounds.start: (self.size, 2.0, 0.5),
+            rounds.run: (0.5, self.loss),
+        }
+        return answers.get(function, 7)
 
     def __enter__(self):
         return self
@@ -274,9 +297,9 @@ def test_what_a_peer_cannot_do_is_a_row_of_its_own(monkeypatch, capsys):
 
 def test_a_peer_of_other_size_is_not_compared(monkeypatch):
     class Larger(Unmeasured):
-        def ask(self, request="start", *rest):
-            size = 61_706 if self.name == rounds.OURS else 61_707
-            return {"start": (size, 2.0, 0.5), "run": (0.5, 1.0)}.get(request, 7)
+        def ask(self, function, *arguments):
+            self.size += arguments[:1] == ("flax",)
+            return self.answer(function)
 
     monkeypatch.setattr(rounds, "Child", Larger)
     one = parse("lenet5_modern", 2, "float32", 1, 1, {})
@@ -287,11 +310,8 @@ def test_a_peer_of_other_size_is_not_compared(monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_is_no_measurement(monkeypatch):
-    class Broken(Unmeasured):
-        def ask(self, request="start", *rest):
-            return {"start": (1, 2.0, 0.5), "run": (0.5, math.nan)}.get(request, 7)
-
-    monkeypatch.setattr(rounds, "Child", Broken)
+    monkeypatch.setattr(rounds, "Child", Unmeasured)
+    monkeypatch.setattr(Unmeasured, "loss", math.nan)
     one = parse("lenet5_modern", 2, "float32", 1, 1, {})
     (ours,) = rounds.measure(one, [], rounds=2, seconds=1.0)
     assert "the loss is nan" in ours.reason
@@ -307,12 +327,14 @@ def test_when_ours_fails_the_peers_stop_and_nothing_is_compared(
     asked = []
 
     class Failing(Unmeasured):
-        def ask(self, request="start", *rest):
-            asked.append((self.name, request))
+        def ask(self, function, *arguments):
+            if function is rounds.start:
+                self.name = arguments[0]
+            asked.append((self.name, function.__name__))
             this = (rounds.OURS, failing)
             if asked[-1] == this and asked.count(this) > rounds_before:
                 raise rounds.ChildError("the process ended with status -9")
-            return {"start": (61_706, 2.0, 0.5), "run": (0.5, 1.0)}.get(request, 7)
+            return self.answer(function)
 
     monkeypatch.setattr(rounds, "Child", Failing)
     monkeypatch.setattr(rounds, "machine", lambda: MACHINE)
@@ -332,16 +354,16 @@ def test_when_ours_fails_the_peers_stop_and_nothing_is_compared(
 
 
 def test_a_child_that_dies_is_reported():
-    with rounds.Child(die) as child, pytest.raises(rounds.ChildError, match="status 7"):
-        child.ask("anything")
+    with pytest.raises(rounds.ChildError, match="status 7"):
+        rounds.in_child(os._exit, 7)
 
 
 # A command whose child is at work, and says so.
 AT_WORK = """
 import sys
-from experiments.benchmark import command, rounds
+from experiments.benchmark import __main__ as command, rounds
 busy = "import time; print('at work', flush=True); time.sleep(600)"
-rounds.machine = lambda: rounds.in_child("builtins:exec", busy)
+rounds.machine = lambda: rounds.in_child(exec, busy)
 sys.exit(command.main(["--nets=lenet5_modern"]))
 """
 
@@ -365,19 +387,19 @@ def test_children_end_with_the_command(number, status, said):
         assert parent.returncode == status
 
 
-def test_an_answer_that_nobody_waits_for_ends_the_child(monkeypatch, capfd):
-    monkeypatch.setattr(rounds.Child, "ask", lambda child: None)
-    rounds.in_child("time:sleep", 0)  # the connection is closed before that is done
+def test_an_answer_that_nobody_waits_for_ends_the_child(capfd):
+    with rounds.Child() as child:
+        child._connection.send((int, ()))  # and is closed before that is done
     assert capfd.readouterr().err == ""
 
 
-def die(connection):
-    os._exit(7)
-
-
 def test_a_child_hands_on_errors_by_kind():
-    with pytest.raises(names.ConfigError, match="unknown model"):
-        rounds.in_child("cnn_jax.models:create", "vgg17", 10)
+    with rounds.Child() as child:
+        with pytest.raises(names.ConfigError, match="unknown model"):
+            child.ask(models.create, "vgg17", 10)
+        with pytest.raises(rounds.ChildError, match="ZeroDivisionError: "):
+            child.ask(divmod, 1, 0)
+        assert child.ask(divmod, 7, 2) == (3, 1)
 
 
 def test_the_command_measures_and_writes(tmp_path, capsys):
@@ -391,8 +413,6 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
             "--peer=torch,flax",
             "--rounds=2",
             "--seconds=0",
-            "--compile_depths=8",
-            "--field=widths=(2,2,2)",
             f"--json={path}",
         ]
     )
@@ -408,9 +428,16 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
         assert row["share_of_peak"] > 0
     low, high = rows["torch"]["ratio_range"]
     assert 0 < low <= rows["torch"]["ratio"] <= high
-    (compiled,) = found["compilations"]
-    assert compiled["model"]["widths"] == [2, 2, 2]
-    assert min(compiled[key] for key in ("trace", "lower", "compile", "bytes")) > 0
+    assert "lenet5_modern" in capsys.readouterr().out
+
+
+def test_compiling_is_timed_by_stage(tmp_path, capsys):
+    path = tmp_path / "compile.json"
+    given = ["--depths=8", "--batches=2", "--field=widths=(2,2,2)", f"--json={path}"]
+    assert command.main(["compile", *given]) == 0
+    (row,) = json.loads(path.read_text())["compilations"]
+    assert row["model"]["widths"] == [2, 2, 2]
+    assert min(row[key] for key in ("trace", "lower", "compile", "bytes")) > 0
     out = capsys.readouterr().out
-    assert "lenet5_modern" in out
     assert "resnet8@32x32x3" in out
+    assert "widths=(2, 2, 2)" in out

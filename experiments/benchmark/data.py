@@ -1,6 +1,6 @@
 """How long a prepared set takes to be in memory, the first time and from the cache.
 
-    python -m experiments.load_benchmark cifar10 [--data_dir=DATA]
+    python -m experiments.benchmark data cifar10 [--data_dir=DATA]
 
 The set's files are linked into a temporary directory, so that no cache is there
 at first and none is left. The second reading takes the arrays from the cache,
@@ -12,14 +12,13 @@ import argparse
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 
-from cnn_jax import names
 from cnn_jax.data import prepared
 from cnn_jax.data.disk import Part, open_parts
+from experiments import launch
 
 
 def measure(name: str, path: str) -> dict[str, float]:
@@ -78,26 +77,22 @@ def _change_a_byte(link: pathlib.Path) -> None:
     os.utime(link, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def define(parser: argparse.ArgumentParser) -> None:
+    """The arguments."""
     parser.add_argument("name", help="a prepared data set")
     parser.add_argument("--data_dir", default="", help="where data sets are kept")
-    words = parser.parse_args(argv)
-    try:
-        path = prepared.find(words.name, words.data_dir)
-        found = measure(words.name, path)
-    except (names.ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+
+def body(values: argparse.Namespace) -> int:
+    """Measure, and print."""
+    found = measure(values.name, prepared.find(values.name, values.data_dir))
     print(
-        f"{words.name}: {found['images']:,} images, {found['megabytes']:.0f} MB: "
+        f"{values.name}: {found['images']:,} images, {found['megabytes']:.0f} MB: "
         f"{found['first']:.2f} s at first, {found['cached']:.2f} s from the cache"
     )
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subject; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from cnn_jax import names, plots_gtn
+from cnn_jax import names
 from cnn_jax.data import Arrays, Dataset
 from configs import gtn_digits
-from experiments import gtn, reading_benchmark
+from experiments.benchmark import reading
+from experiments.gtn import experiment as gtn
+from experiments.gtn import figures
 
 
 class Small(nn.Module):
@@ -136,21 +138,21 @@ def test_the_system_starts_from_the_isolated_recogniser(study):
 
 
 def test_speed_is_measured_over_length(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading_benchmark, "LENGTHS", (2,))
-    monkeypatch.setattr(reading_benchmark, "DIGITS", 4)
+    monkeypatch.setattr(reading, "LENGTHS", (2,))
+    monkeypatch.setattr(reading, "DIGITS", 4)
     config = get_config().system.to_dict()
-    rows = reading_benchmark.measure(config, rounds=1)
+    rows = reading.measure(config, rounds=1)
     assert [row["length"] for row in rows] == [2]
     assert rows[0]["strings_per_second"] * rows[0]["ms_per_string"] == pytest.approx(
         1e3
     )
     assert min(rows[0]["alignment_ms"], rows[0]["ctc_ms"]) > 0
-    plots_gtn.speed(rows, tmp_path)
+    figures.speed(rows, tmp_path)
     assert (tmp_path / "speed.png").stat().st_size > 5000
 
 
 def test_the_losses_that_the_benchmark_compares_are_equal():
-    ours, theirs = (run() for run in reading_benchmark.alignment_and_ctc(5, 14))
+    ours, theirs = (run() for run in reading.alignment_and_ctc(5, 14))
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-4)
 

@@ -1,6 +1,6 @@
 """Time and memory of a loss landscape: one program against loops over points.
 
-    python -m experiments.landscape_benchmark
+    python -m experiments.benchmark landscape
 
 The net is the study's on digits at ``--depth`` layers, untrained (its weights do not
 change the cost), the loss a mean over the first ``--images`` training images. Three
@@ -23,21 +23,18 @@ import multiprocessing
 import pathlib
 import re
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from cnn_jax import study
 from cnn_jax.analysis import landscape, trained
 from cnn_jax.train.program import Program
 from configs import degradation_digits
+from experiments import launch, tables
 
 # From a row of points to the loss at each.
 Method = Callable[[np.ndarray], np.ndarray]
@@ -176,52 +173,47 @@ def peak_memory(name: str, family: str, depth: int, images: int, points: int) ->
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def define(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    positive = launch.at_least(1)
     parser.add_argument("--family", default="residual", choices=("plain", "residual"))
-    parser.add_argument("--depth", type=int, default=56, help="weight layers")
-    parser.add_argument("--images", type=int, default=256, help="of the training set")
-    parser.add_argument("--points", type=int, default=51, help="of an axis")
-    parser.add_argument("--rows", type=int, default=5, help="that are timed")
+    parser.add_argument("--depth", type=positive, default=56, help="weight layers")
+    parser.add_argument("--images", type=positive, default=256, help="for training")
+    parser.add_argument("--points", type=positive, default=51, help="of an axis")
+    parser.add_argument("--rows", type=positive, default=5, help="that are timed")
     parser.add_argument("--whole", action="store_true", help="time the whole grid too")
-    words = parser.parse_args(argv)
-    given = problem(words.family, words.depth, words.images)
-    seconds = times(given, words.points, words.rows)
-    table = Table(
-        title=f"{words.family} {words.depth}, {words.images} images, "
-        f"{words.points} x {words.points} points",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in ("", "ms a point", "grid (s)", "one program is", "peak memory (MB)"):
-        table.add_column(column, justify="right" if column else "left")
-    context = multiprocessing.get_context("spawn")
+
+
+def body(values: argparse.Namespace) -> int:
+    """Measure, and print."""
+    net = (values.family, values.depth, values.images)
+    given, points = problem(*net), values.points
+    seconds = times(given, points, values.rows)
+    rows = []
     for name, found in seconds.items():
         ratios = map(lambda a, b: a / b, found, seconds["one program"])
-        with context.Pool(1) as pool:
-            memory = pool.apply(
-                peak_memory,
-                (name, words.family, words.depth, words.images, words.points),
-            )
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            memory = pool.apply(peak_memory, (name, *net, points))
         row = statistics.median(found)
-        table.add_row(
-            name,
-            f"{1000 * row / words.points:.1f}",
-            f"{row * words.points:.0f}",
-            f"{statistics.median(ratios):.2f} x faster",
-            f"{memory:.0f}",
+        rows.append(
+            {
+                "by": name,
+                "ms a point": f"{1000 * row / points:.1f}",
+                "grid (s)": f"{row * points:.0f}",
+                "one program is": f"{statistics.median(ratios):.2f} x faster",
+                "peak memory (MB)": f"{memory:.0f}",
+            }
         )
-    console = Console() if sys.stdout.isatty() else Console(width=100)
-    console.print(table)
-    if words.whole:
-        axis = np.linspace(-1, 1, words.points)
+    family, depth, images = net
+    tables.show(f"{family} {depth}, {images} images, {points} x {points} points", rows)
+    if values.whole:
+        axis = np.linspace(-1, 1, points)
         start = clock()
         landscape.evaluate(*given[:3], (axis, axis), given.fixed)
         print(f"the whole grid in one program: {clock() - start:.1f} s")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subject; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)

@@ -1,6 +1,6 @@
 """How fast the over-segmentation system trains, over the length of its lines.
 
-    python -m experiments.reading_benchmark [--config=configs/gtn_digits.py] \\
+    python -m experiments.benchmark reading [--config=configs/gtn_digits.py] \\
         [--workdir=DIR]
 
 Times training steps of the config's ``system`` on lines of 5 to 40 digits, each
@@ -12,9 +12,9 @@ medians are printed, and written with a figure as ``speed`` into the directory,
 ``runs/NAME`` by default.
 """
 
+import argparse
 import pathlib
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,13 +23,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
-from cnn_jax import plots_gtn
 from cnn_jax.models.gtn import chain
 from cnn_jax.train import strings
 from cnn_jax.train.program import Program
-from experiments import gtn, launch
+from experiments import launch
+from experiments.gtn import experiment, figures
 from experiments.tables import write_csv
 
 LENGTHS = (5, 10, 20, 40)
@@ -40,16 +39,16 @@ ROUNDS = 15
 Run = Callable[[], Any]
 
 
-def define(values: flags.FlagValues) -> None:
-    """The command's flags."""
-    flags.DEFINE_string(
-        "workdir", "", "Where to write; runs/NAME if empty.", flag_values=values
+def define(parser: argparse.ArgumentParser) -> None:
+    """The flags."""
+    parser.add_argument(
+        "--workdir", default="", help="where to write; by default runs/NAME"
     )
 
 
-def body(values: flags.FlagValues) -> int:
+def body(values: argparse.Namespace) -> int:
     """Measure, print, write the table and the figure."""
-    config = gtn.check(values.config)
+    config = experiment.check(values.config)
     directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
     directory.mkdir(parents=True, exist_ok=True)
     rows = measure(config["system"], ROUNDS)
@@ -60,7 +59,7 @@ def body(values: flags.FlagValues) -> int:
             f"loss {row['alignment_ms']:.3f} ms a string, CTC {row['ctc_ms']:.3f} ms"
         )
     write_csv(directory / "speed.csv", tuple(rows[0]), rows)
-    plots_gtn.speed(rows, directory)
+    figures.speed(rows, directory)
     return 0
 
 
@@ -152,9 +151,5 @@ def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the subject; returns its exit status."""
     return launch.run(body, define, __doc__, argv, config="gtn_digits.py")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Cases of a command line, and figures of the benchmark: in a file and printed."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import itertools
+import json
+import os
+import pathlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import jax
+
+from cnn_jax import names
+from cnn_jax.models.summary import Summary, summarize
+from experiments import launch
+from experiments.benchmark import case, rounds
+from experiments.benchmark.case import Case
+
+# A step is a forward pass and a backward pass of twice its work; a
+# multiply-accumulate is two operations.
+OPERATIONS_PER_MAC = 2 * 3
+PACKAGES = ("jax", "jaxlib", "flax", "torch")
+Row = dict[str, Any]
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """The flags that say which cases there are, beside their networks."""
+    numbers = launch.listed(launch.at_least(1))
+    parser.add_argument(
+        "--batches",
+        type=numbers,
+        default=[128],
+        help="images of a step, over all devices",
+    )
+    parser.add_argument(
+        "--dtypes",
+        type=launch.listed(),
+        default=["float32"],
+        help="types of the computation: float32, bfloat16",
+    )
+    parser.add_argument(
+        "--devices",
+        type=numbers,
+        default=[1],
+        help="numbers of devices; 1 for peers",
+    )
+    parser.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        help="KEY=VALUE, for the networks that have it; again for more",
+    )
+    parser.add_argument("--json", default="", help="file for the same figures")
+
+
+def cases(
+    values: argparse.Namespace, nets: Sequence[str], dispatches: Sequence[int] = (1,)
+) -> list[Case]:
+    """All combinations that a command line asks for.
+
+    Raises:
+      ConfigError: one of them makes no net, or a field that none has.
+    """
+    try:
+        fields = names.parse_fields(values.field)
+    except names.ConfigError as error:
+        raise names.ConfigError(f"--field: {error}") from None
+    lists = (nets, values.batches, values.dtypes, values.devices, dispatches)
+    found = [case.parse(*words, fields) for words in itertools.product(*lists)]
+    for key in fields:
+        if not any(key in one.model for one in found):
+            raise names.ConfigError(f"--field: none of the nets has a field {key!r}")
+    for one in found:
+        summary(one)
+    return found
+
+
+def summary(one: Case) -> Summary:
+    """Of a case's network.
+
+    Raises:
+      ConfigError: it refuses such images.
+    """
+    try:
+        return summarize(one.module(), one.image)
+    except ValueError as error:
+        raise names.ConfigError(f"net {one.net!r}: {error}") from error
+
+
+class Report:
+    """The figures so far, written to a file after each case.
+
+    Args:
+      values: of the command line.
+      **content: what the file says beside the machine and the rows.
+    """
+
+    def __init__(self, values: argparse.Namespace, **content: Any):
+        # This process only counts: devices belong to its children.
+        jax.config.update("jax_platforms", "cpu")
+        self.path = pathlib.Path(values.json) if values.json else None
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()  # fails now rather than after the measurements
+        self.machine = rounds.machine()
+        about = dataclasses.asdict(self.machine)
+        self.versions = {name: _version(name) for name in PACKAGES}
+        self.content = {"machine": {**about, "versions": self.versions}, **content}
+
+    def measure(
+        self, kind: str, wanted: Sequence[Case], rows_of: Callable[[Case], list[Row]]
+    ) -> Iterator[Row]:
+        """Rows of the cases, one after another; all are in the file by then.
+
+        Args:
+          kind: their key in the file.
+          wanted: the cases.
+          rows_of: measures one.
+
+        Raises:
+          ConfigError: a case has more devices than there are.
+        """
+        machine = self.machine
+        for one in wanted:
+            if one.devices > machine.devices:
+                raise names.ConfigError(
+                    f"devices {one.devices}: this machine has {machine.devices} "
+                    f"{machine.platform} device(s)"
+                )
+        if machine.load > machine.cores / 2:
+            print(
+                f"warning: the machine is busy (load {machine.load:.1f} on "
+                f"{machine.cores} cores): times will be too long, those of some "
+                "frameworks by far more than those of others",
+                file=sys.stderr,
+            )
+        rows = self.content[kind] = []
+        for one in wanted:
+            rows += rows_of(dataclasses.replace(one, platform=machine.platform))
+            if self.path is not None:
+                new = self.path.with_name(self.path.name + ".new")
+                new.write_text(json.dumps(self.content, indent=1) + "\n")
+                new.replace(self.path)
+            devices = f"{one.devices} device(s)"
+            print(
+                f"measured {one.net}, batch {one.batch}, {one.dtype}, {devices}",
+                file=sys.stderr,
+            )
+        yield from rows
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{k} {v}" for k, v in self.versions.items() if v)
+        about = self.machine
+        return (
+            f"{about.devices} x {about.kind} ({about.platform}), {about.cores} cores; "
+            f"{versions}"
+        )
+
+
+def _version(package: str) -> str:
+    """Of an installed package, without importing it; '' where there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def run(body: Any, define: Any, usage: str, argv: Sequence[str] | None) -> int:
+    """As `launch.run`; SIGTERM ends children too."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        return launch.run(body, define, usage, argv)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End on a signal as on an error: by way of those who end the children."""
+    os.write(sys.__stderr__.fileno(), b"stopped by SIGTERM\n")  # print may be busy
+    sys.exit(128 + number)

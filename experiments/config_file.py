@@ -1,0 +1,168 @@
+"""Config files of the commands: found, run, and changed by the command line."""
+
+import ast
+import pathlib
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnn_jax import data, names
+from cnn_jax.data import prepared
+from cnn_jax.names import ConfigError
+from cnn_jax.train import config as run_config
+
+CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
+PREFIX = "--config."
+
+
+def load(name: str) -> ConfigDict:
+    """The config that a file's ``get_config`` makes.
+
+    Args:
+      name: a path, or the name of a file in ``configs/``, with or without '.py';
+        after a colon, an argument of ``get_config``.
+
+    Returns:
+      The config, unlocked: a schema knows more keys than the file has (every field
+      of a network, of a plugin), and refuses what it does not know.
+
+    Raises:
+      ConfigError: no such file, whatever it raises, or another result.
+    """
+    file, _, argument = name.partition(":")
+    places = (pathlib.Path(file).expanduser(), CONFIGS / file, CONFIGS / f"{file}.py")
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise ConfigError(f"no config file {name!r}; {known_configs()}")
+    try:
+        found = runpy.run_path(str(path))
+        if "get_config" not in found:
+            raise ConfigError("no function get_config() is in it")
+        config = found["get_config"](*([argument] if argument else []))
+    except Exception as error:  # the file is the user's own program
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        raise ConfigError(f"config {str(path)!r}: {kind}{error}") from error
+    if isinstance(config, Mapping):
+        config = ConfigDict(config)
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"config {str(path)!r}: get_config() returned {config!r}, not a ConfigDict"
+        )
+    return config.unlock()
+
+
+def known_configs() -> str:
+    """The files of ``configs/``, for messages."""
+    found = sorted(path.name for path in CONFIGS.glob("*.py"))
+    return f"in {CONFIGS}: {', '.join(found)}"
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments other than ``--config.KEY=VALUE``, and the values by key.
+
+    Of a key that is given twice, the last value counts, as for any flag.
+
+    Raises:
+      ConfigError: a key without a value.
+    """
+    others, overrides, words = [], {}, iter(arguments)
+    for word in words:
+        if not word.startswith(PREFIX):
+            others.append(word)
+            continue
+        key, equals, text = word.removeprefix(PREFIX).partition("=")
+        if not equals:
+            text = next(words, "--")
+            if text.startswith("--"):
+                raise ConfigError(f"{word} needs a value: {word}=VALUE")
+        overrides[key] = text
+    return others, overrides
+
+
+def override(config: ConfigDict, overrides: Mapping[str, str]) -> None:
+    """Change values of a config, in place.
+
+    Where a section's ``name`` changes, fields that the file gives it and the new
+    component does not take are left out, which a line on stderr says.
+
+    Args:
+      config: what a file made.
+      overrides: texts by key ('model.depth'), read as literals where the old value
+        is not a string.
+
+    Raises:
+      ConfigError: no such section, or a value of another type than the file's.
+    """
+    # Names first: fields that are given beside a new name are meant for it.
+    for key in sorted(overrides, key=lambda key: not key.endswith(".name")):
+        text, section = overrides[key], config
+        *sections, last = key.split(".")
+        for name in sections:
+            if name not in section:
+                raise names.choices("config key", name, list(section))
+            section = section[name]
+            if not isinstance(section, ConfigDict):
+                raise ConfigError(f"{PREFIX}{key}: {name!r} is not a section")
+        if last == "name" and sections:
+            _leave_out(section, sections, text)
+        try:
+            section[last] = _value(text, section.get(last))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{PREFIX}{key}={text}: {error}") from None
+
+
+def _value(text: str, old: Any) -> Any:
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if type(old) is float:
+        return float(text)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = text
+    if isinstance(old, tuple | list) and not isinstance(value, tuple | list):
+        raise ConfigError(
+            f"several values are expected here: '({value!r},)' is the one value "
+            f"{value!r}, '(0, 1, 2)' are three"
+        )
+    if isinstance(old, ConfigDict) and not isinstance(value, dict):
+        raise ConfigError("a section is expected here, as \"{'name': 'sgd'}\"")
+    return value
+
+
+def _leave_out(section: ConfigDict, place: Sequence[str], name: str) -> None:
+    """Delete the fields of a section that a component of another name lacks."""
+    datasets = {name: prepared.open_set, **data.TABLE}
+    table = {**run_config.TABLES, "dataset": datasets}.get(place[-1])
+    if table is None or section.get("name") == name:
+        return
+    try:
+        accepted = names.parameters(names.resolve(place[-1], name, table))
+    except (TypeError, ValueError):  # the config's check says what is wrong
+        return
+    kept = {"name", "stream", *accepted}
+    extra = [key for key in section if key not in kept]
+    for key in extra:
+        del section[key]
+    if extra:
+        print(
+            f"config.{'.'.join(place)}: {name!r} does not take {', '.join(extra)}: "
+            "left out",
+            file=sys.stderr,
+        )
+
+
+def place_of(flag: str, section: Any, where: str = "config") -> str:
+    """The shallowest place of a flag's name in a config: 'config.run.steps'; or ''."""
+    if not isinstance(section, ConfigDict):
+        return ""
+    key = flag.lstrip("-").partition("=")[0]
+    if key in section:
+        return f"{where}.{key}"
+    deeper = [place_of(key, section[name], f"{where}.{name}") for name in section]
+    return min(filter(None, deeper), key=lambda place: place.count("."), default="")

@@ -1,0 +1,1 @@
+"""Graph transformer networks that read lines of digits: training, reading, figures."""
