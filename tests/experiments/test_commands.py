@@ -188,7 +188,7 @@ def test_a_figure_that_fails_does_not_hide_that_the_study_was_stopped(
     assert degradation.main([*STUDY, f"--workdir={tmp_path}"]) == 143
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "warning: nothing was drawn: ValueError: cannot draw"
-    assert lines[1].endswith("the same command goes on from there")
+    assert lines[1].endswith("the same command resumes from there")
 
 
 def test_plot_only_without_runs_says_so(tmp_path, capsys):

@@ -186,7 +186,7 @@ def test_stopped_killed_and_started_again(reference, tmp_path, cache):
         running[1].send_signal(signal.SIGTERM)
         statuses, said = ended(running)
     assert statuses == [143, 143], said
-    assert "the same command goes on from there" in said[0]
+    assert "the same command resumes from there" in said[0]
     stopped_at = int(checkpoint.steps(place.checkpoints)[-1].stem.split("_")[1])
     assert 3 < stopped_at < STEPS
 
