@@ -4,12 +4,10 @@ Everything here can be sent to a worker process.
 """
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
-from cnn_jax import names
-from cnn_jax.data import regions, transforms
+from cnn_jax.data import pictures, regions, transforms
 from cnn_jax.data.disk import Part
 from cnn_jax.data.item import Item
 from cnn_jax.data.order import shuffled
@@ -24,13 +22,13 @@ class Maker:
     Attributes:
       part: where the examples are.
       transform: from a picture to an image.
-      damaged: see `regions.Picture`.
+      damaged: as in `pictures.decode`.
       seed: of the random crops.
     """
 
     part: Part
     transform: transforms.Transform
-    damaged: Literal["refuse", "accept"]
+    damaged: pictures.Damaged
     seed: int = 0
 
     def batch(self, numbers: np.ndarray, positions: np.ndarray) -> Item:
@@ -58,9 +56,10 @@ class Maker:
             try:
                 picture = regions.Picture(encoded, channels, self.damaged)
                 images[row] = self.transform(picture, random)
-            except (OSError, ValueError) as error:
-                where = self.part.where(int(numbers[row]))
-                raise names.ConfigError(f"{where} is no picture: {error}") from error
+            except pictures.PictureError as error:
+                number = int(numbers[row])
+                key = "dataset.stream.damaged"
+                raise self.part.refusal(number, error, key) from error
             labels[row] = label
         return {"image": images, "label": labels}
 

@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import PIL
+import simplejpeg
 from jaxtyping import Int
 
 from cnn_jax import names
@@ -92,6 +93,22 @@ class Part:
         """An example's place, for messages."""
         return self.reader.where(self.split, self._numbers([chosen])[0])
 
+    def refusal(
+        self, chosen: int, error: pictures.PictureError, key: str
+    ) -> names.ConfigError:
+        """The error for an example that is no picture, or a damaged one.
+
+        Args:
+          chosen: the example.
+          error: what its decoder said.
+          key: of the config, that would accept what can be decoded of it.
+        """
+        advice = f" ({key}='accept' takes what can be decoded of it)"
+        return names.ConfigError(
+            f"{self.where(chosen)} is no picture: {error}"
+            f"{advice if error.acceptable else ''}"
+        )
+
     def key(self, remember: bool) -> str:
         """Names the part's content: its files' checksums and its examples."""
         store = cache.Cache(self.reader.path)
@@ -120,12 +137,14 @@ class OnDisk:
       evaluated: 'test', or 'validation' for a part held out of the training set.
       size: side of the images in memory, made of the central square of each
         picture; 0 for pictures as they are.
+      damaged: as in `pictures.decode`, for images in memory.
     """
 
     train: Part
     test: Part
     evaluated: Literal["test", "validation"]
     size: int = 0
+    damaged: pictures.Damaged = "refuse"
 
     @property
     def name(self) -> str:
@@ -139,11 +158,12 @@ class OnDisk:
           ConfigError: an example that cannot be decoded, images of several
             sizes, a label outside the classes.
         """
-        train = read(self.train.reader, self.train.split, self.size)
+        form = self.size, self.damaged
+        train = read(self.train.reader, self.train.split, *form)
         if self.evaluated == "validation":
             parts = (train.part(self.train.numbers), train.part(self.test.numbers))
         else:
-            test = read(self.test.reader, self.test.split, self.size)
+            test = read(self.test.reader, self.test.split, *form)
             parts = (train, test)
         reader = self.train.reader
         return Dataset(
@@ -157,6 +177,7 @@ def open_parts(
     test_split: str,
     validation_size: int,
     size: int = 0,
+    damaged: pictures.Damaged = "refuse",
 ) -> OnDisk:
     """The parts of a data set that a run trains on and is evaluated on.
 
@@ -168,6 +189,7 @@ def open_parts(
         evaluated in place of ``test_split`` (see `held_out`), which is then not
         looked at.
       size: see `OnDisk`.
+      damaged: see `OnDisk`.
 
     Returns:
       Both parts.
@@ -183,21 +205,27 @@ def open_parts(
             raise names.ConfigError(f"dataset {reader.name!r}: {split} is empty")
     if not validation_size:
         parts = Part(reader, train_split), Part(reader, test_split)
-        return OnDisk(*parts, "test", size)
+        return OnDisk(*parts, "test", size, damaged)
     held = held_out(reader.count(train_split), validation_size)
     train, validation = (
         Part(reader, train_split, np.flatnonzero(mask)) for mask in (~held, held)
     )
-    return OnDisk(train, validation, "validation", size)
+    return OnDisk(train, validation, "validation", size, damaged)
 
 
-def read(reader: Reader, split: str, size: int = 0) -> Arrays:
+def read(
+    reader: Reader,
+    split: str,
+    size: int = 0,
+    damaged: pictures.Damaged = "refuse",
+) -> Arrays:
     """Decode a whole split, or take it from the cache beside it.
 
     Args:
       reader: of the data set.
       split: its name there.
       size: see `OnDisk`.
+      damaged: see `OnDisk`.
 
     Returns:
       Its images and labels, in their order on disk.
@@ -207,32 +235,31 @@ def read(reader: Reader, split: str, size: int = 0) -> Arrays:
     """
     part = Part(reader, split)
     if len(part) < CACHE_FROM:
-        return _decode(part, size)
+        return _decode(part, size, damaged)
     store = cache.Cache(reader.path)
-    prefix = f"arrays-{cache.key(split=split, size=size)[:8]}"
-    name = f"{prefix}-{cache.key(part=part.key(False), pillow=PIL.__version__)}"
+    prefix = f"arrays-{cache.key(split=split, size=size, damaged=damaged)[:8]}"
+    decoders = [PIL.__version__, simplejpeg.__version__]
+    name = f"{prefix}-{cache.key(part=part.key(False), decoders=decoders)}"
     found = store.read(name)
     if found is not None:
         return Arrays(found["images"], found["labels"])
-    arrays = _decode(part, size)
+    arrays = _decode(part, size, damaged)
     store.write(name, {"images": arrays.images, "labels": arrays.labels}, f"{prefix}-*")
     return arrays
 
 
-def _decode(part: Part, size: int) -> Arrays:
+def _decode(part: Part, size: int, damaged: pictures.Damaged) -> Arrays:
     images: np.ndarray | None = None
     labels = np.empty(len(part), np.int32)
     for start in range(0, len(part), CHUNK):
         chosen = range(start, min(start + CHUNK, len(part)))
         for index, (encoded, label) in zip(chosen, part.fetch(chosen), strict=True):
             try:
-                image = pictures.decode(encoded, part.reader.channels)
-                if size:
-                    image = pictures.central_square(image, size)
-            except (OSError, ValueError) as error:
-                raise names.ConfigError(
-                    f"{part.where(index)} is no picture: {error}"
-                ) from error
+                image = pictures.decode(encoded, part.reader.channels, damaged)
+            except pictures.PictureError as error:
+                raise part.refusal(index, error, "dataset.damaged") from error
+            if size:
+                image = pictures.central_square(image, size)
             sides = part.reader.sides if not size else (size, size)
             if any(
                 wanted not in (None, found)

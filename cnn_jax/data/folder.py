@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 
 from cnn_jax import names
+from cnn_jax.data import pictures
 from cnn_jax.data.disk import OnDisk, open_parts
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -125,6 +126,7 @@ def open_set(
     test_split: str = "test",
     validation_size: int = 0,
     size: int = 0,
+    damaged: pictures.Damaged = "refuse",
     channels: int = 3,
 ) -> OnDisk:
     """A folder of class folders.
@@ -139,6 +141,8 @@ def open_set(
       channels: 1 (grey) or 3 (RGB).
       size: side to which the central squares of pictures are resized, for a set
         in memory whose pictures are of several sizes; 0 for pictures as they are.
+      damaged: 'refuse' a damaged picture, or 'accept' what could be decoded of it
+        (see `pictures.decode`), for a set in memory.
 
     Returns:
       The data set, not yet read.
@@ -149,7 +153,7 @@ def open_set(
     if not data_dir:
         raise names.ConfigError("dataset 'folder' needs data_dir, the folder's path")
     reader = Folder(data_dir, train_split, channels)
-    return open_parts(reader, train_split, test_split, validation_size, size)
+    return open_parts(reader, train_split, test_split, validation_size, size, damaged)
 
 
 def _visible(path: str) -> list[os.DirEntry]:

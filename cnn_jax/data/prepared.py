@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cnn_jax import names
+from cnn_jax.data import pictures
 from cnn_jax.data.disk import OnDisk, open_parts
 
 VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -236,6 +237,7 @@ def open_set(
     test_split: str = "test",
     validation_size: int = 0,
     size: int = 0,
+    damaged: pictures.Damaged = "refuse",
 ) -> OnDisk:
     """A prepared TFDS image-classification set.
 
@@ -248,6 +250,8 @@ def open_set(
         and evaluated in place of ``test_split`` (see `open_parts`).
       size: side to which the central squares of pictures are resized, for a set
         in memory whose pictures are of several sizes; 0 for pictures as they are.
+      damaged: 'refuse' a damaged picture, or 'accept' what could be decoded of it
+        (see `pictures.decode`), for a set in memory.
 
     Returns:
       The data set, not yet read.
@@ -256,7 +260,7 @@ def open_set(
       ConfigError: not prepared, not image classification, no such split.
     """
     reader = Prepared(name, find(name, data_dir))
-    return open_parts(reader, train_split, test_split, validation_size, size)
+    return open_parts(reader, train_split, test_split, validation_size, size, damaged)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,17 +1,15 @@
 """Regions of encoded pictures: decoded as far as needed, and resized.
 
-JPEG files are decoded by libjpeg-turbo (simplejpeg), which refuses damaged ones,
-and at 1/2, 1/4 or 1/8 of their size where the region is shrunk that much anyway.
-OpenCV resizes in training (bilinear, as the Caffe code of He et al. did),
-Pillow in evaluation (bilinear with antialiasing, as torchvision does).
+JPEG files are decoded at 1/8 to 4/8 of their size where the region is shrunk
+that much anyway (see `cnn_jax.data.pictures`). OpenCV resizes in training (bilinear,
+as the Caffe code of He et al. did), Pillow in evaluation (bilinear with antialiasing,
+as torchvision does).
 """
 
 import math
-from typing import Literal
 
 import cv2
 import numpy as np
-import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -23,7 +21,6 @@ cv2.setNumThreads(1)
 Number = int | float
 Box = tuple[Number, Number, Number, Number]
 Pixels = UInt8[np.ndarray, "height width channels"]
-JPEG_START = b"\xff\xd8"
 
 
 class Picture:
@@ -32,41 +29,31 @@ class Picture:
     Args:
       encoded: the file's bytes.
       channels: 1 (grey) or 3 (RGB).
-      damaged: whether a JPEG that libjpeg complains about is refused, or taken
-        for what could be decoded of it. Truncated files are always refused.
+      damaged: as in `pictures.decode`.
 
     Attributes:
       height: rows of the whole picture.
       width: columns of the whole picture.
 
     Raises:
-      OSError: no picture, or (on use) a truncated one.
-      ValueError: a picture of more than 8 bits a channel, or a damaged JPEG.
+      PictureError: as `pictures.decode`, some of it on use only.
     """
 
     def __init__(
         self,
         encoded: bytes,
         channels: int,
-        damaged: Literal["refuse", "accept"] = "refuse",
+        damaged: pictures.Damaged = "refuse",
     ):
         self._encoded = encoded
         self._channels = channels
-        self._strict = damaged == "refuse"
+        self._damaged: pictures.Damaged = damaged
         self._pixels: np.ndarray | None = None
-        self._jpeg = encoded.startswith(JPEG_START)
-        if self._jpeg:
-            try:
-                self.height, self.width, space, _ = simplejpeg.decode_jpeg_header(
-                    encoded
-                )
-                # simplejpeg converts no CMYK that Adobe programs write inverted
-                self._jpeg = space in ("YCbCr", "Gray", "RGB")
-            except ValueError:
-                self._jpeg = False  # an unusual JPEG is Pillow's business
-        if not self._jpeg:
-            self._pixels = pictures.decode(encoded, channels)
-            self.height, self.width = self._pixels.shape[:2]
+        sides = pictures.jpeg_sides(encoded, damaged)
+        if sides is None:
+            self._pixels = pictures.decode(encoded, channels, damaged)
+            sides = self._pixels.shape[:2]
+        self.height, self.width = sides
 
     def cut(self, box: Box, size: int, mirrored: bool) -> Pixels:
         """A region, resized bilinearly by OpenCV; for training.
@@ -119,21 +106,9 @@ class Picture:
         """The whole picture, at ``scale`` of its size or somewhat more."""
         if self._pixels is not None:
             return self._pixels
-        try:
-            pixels = simplejpeg.decode_jpeg(
-                self._encoded,
-                "GRAY" if self._channels == 1 else "RGB",
-                min_height=math.ceil(self.height * scale),
-                min_width=math.ceil(self.width * scale),
-                min_factor=1 if scale == 1 else 2,
-            )
-        except ValueError as error:
-            if self._strict:
-                raise ValueError(
-                    f"{error} (dataset.stream.damaged='accept' takes what can be "
-                    "decoded of it)"
-                ) from error
-            return pictures.decode(self._encoded, self._channels)
+        sides = math.ceil(self.height * scale), math.ceil(self.width * scale)
+        least = None if scale == 1 else sides
+        pixels = pictures.decode(self._encoded, self._channels, self._damaged, least)
         if scale == 1:
             self._pixels = pixels
         return pixels

@@ -245,6 +245,11 @@ def open_source(
             f"dataset.size {found.size} is for sets in memory; a stream's is in "
             "dataset.stream.train.size and dataset.stream.test.size"
         )
+    if found.damaged != "refuse":
+        raise names.ConfigError(
+            f"dataset.damaged {found.damaged!r} is for sets in memory; a stream's is "
+            "dataset.stream.damaged"
+        )
     try:
         from cnn_jax.data import streams
     except ImportError as error:

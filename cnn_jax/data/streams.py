@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import grain
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from cnn_jax import names
-from cnn_jax.data import cache, transforms
+from cnn_jax.data import cache, pictures, transforms
 from cnn_jax.data.batches import InOrder, Maker, Shuffled
 from cnn_jax.data.disk import OnDisk
 from cnn_jax.data.item import Item, Split
@@ -44,8 +44,8 @@ class Stream:
         error is measured; 0 for all.
       statistics_images: training examples, evenly spread, from which the mean
         and standard deviation are computed (on central crops); 0 for all.
-      damaged: 'refuse' a JPEG that libjpeg complains about, or 'accept' what
-        could be decoded of it.
+      damaged: 'refuse' a damaged picture, or 'accept' what could be decoded of it
+        (see `pictures.decode`).
       process_index: this process (host) among ``process_count``.
       process_count: processes that share a global batch.
 
@@ -61,7 +61,7 @@ class Stream:
         workers: int = 0,
         clean_images: int = 0,
         statistics_images: int = 0,
-        damaged: Literal["refuse", "accept"] = "refuse",
+        damaged: pictures.Damaged = "refuse",
         process_index: int = 0,
         process_count: int = 1,
     ):

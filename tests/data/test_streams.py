@@ -216,6 +216,32 @@ def test_corrupt_picture_is_named(tmp_path, workers):
         first(open_stream(folder, workers=workers), 5)
 
 
+@pytest.mark.parametrize("form", ["png", "jpeg"])
+def test_memory_and_stream_refuse_the_same_damage(tmp_path, form):
+    place = tmp_path / "train" / "a"
+    place.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    encoded = encode(noise, form)
+    hurt = encoded[: len(encoded) // 2] + bytes(len(encoded) // 2)
+    for number, content in enumerate((encoded, hurt)):
+        (place / f"{number}.{form}").write_bytes(content)
+    section = {"name": "folder", "data_dir": str(tmp_path), "test_split": "train"}
+    said = []
+    for key, stream in (("dataset", {}), ("dataset.stream", STREAM)):
+        with pytest.raises(names.ConfigError) as raised:
+            source = sources.open_source({**section, "stream": stream})
+            first(source, 1, batch_size=2)
+        said.append(str(raised.value).replace(f"{key}.damaged", "KEY"))
+        assert str(place / f"1.{form}") in said[-1]
+    assert said[0] == said[1]
+    assert ("KEY='accept' takes" in said[0]) == (form == "jpeg")
+    for fields in ({"damaged": "accept"}, {"stream": {**STREAM, "damaged": "accept"}}):
+        if form == "jpeg":
+            assert first(sources.open_source({**section, **fields}), 1, batch_size=2)
+    with pytest.raises(names.ConfigError, match=r"a stream's is dataset\.stream\.dam"):
+        sources.open_source({**section, "damaged": "accept", "stream": STREAM})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
