@@ -80,8 +80,9 @@ def decode(
                 min_factor=2 if least else 1,
             )
         except ValueError as error:
+            pixels = _by_pillow(encoded, channels, "accept")
             if damaged == "accept":
-                return _by_pillow(encoded, channels, damaged)
+                return pixels
             raise PictureError(_line(error), acceptable=True) from error
     except PictureError:
         raise
@@ -89,9 +90,7 @@ def decode(
         raise PictureError(_line(error)) from error
 
 
-def jpeg_sides(
-    encoded: bytes, damaged: Damaged = "refuse"
-) -> tuple[int, int] | None:
+def jpeg_sides(encoded: bytes, damaged: Damaged = "refuse") -> tuple[int, int] | None:
     """Height and width of a JPEG, without decoding it.
 
     Args:
@@ -111,7 +110,7 @@ def jpeg_sides(
     except Exception as error:
         # unusual sampling factors are Pillow's business, and so is no JPEG at all
         if damaged == "refuse" and "Corrupt" in str(error):
-            raise PictureError(_line(error), acceptable=True) from error
+            raise PictureError(_line(error)) from error
         return None
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's own
     if 0 < limit < height * width:
@@ -130,22 +129,23 @@ def _by_pillow(encoded: bytes, channels: int, damaged: Damaged) -> np.ndarray:
     with opened as picture:
         if picture.mode not in MODES:
             raise PictureError(f"{picture.format} of mode {picture.mode}, not 8-bit")
-        if damaged == "refuse":
-            _check(picture, encoded)
+        form, own_mode = picture.format, picture.mode
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")
         mode = "L" if channels == 1 else "RGB"
         pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+    if damaged == "refuse":
+        _check(encoded, form, own_mode)
     return pixels[..., None] if channels == 1 else pixels
 
 
-def _check(picture: Image.Image, encoded: bytes) -> None:
-    """Refuse damage that Pillow itself decodes without a word."""
+def _check(encoded: bytes, form: str, mode: str) -> None:
+    """Refuse damage that Pillow decodes without a word."""
     try:
-        if picture.format == "PNG":
+        if form == "PNG":
             with Image.open(io.BytesIO(encoded), formats=("PNG",)) as other:
                 other.verify()  # checksums of all chunks
-        elif picture.mode == "CMYK" and encoded.startswith(JPEG_START):
+        elif form == "JPEG" and mode == "CMYK":
             simplejpeg.decode_jpeg(encoded, "CMYK")
     except Exception as error:
         raise PictureError(_line(error), acceptable=True) from error

@@ -116,9 +116,7 @@ def outcome(encoded: bytes, damaged: pictures.Damaged) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    "count", [10, pytest.param(500, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("count", [10, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_any_damage_gives_pixels_or_a_line(form, count):
@@ -141,11 +139,6 @@ def test_damaged_png_is_refused_whatever_its_place():
         hurt = encoded[:place] + bytes(len(encoded) - place)
         with pytest.raises(PictureError):
             decode(hurt, 3)
-    # a picture that is decoded to its end, and whose checksum is wrong
-    hurt = encoded[:-20] + b"\0\0\0\0" + encoded[-16:]
-    with pytest.raises(PictureError, match="broken PNG file") as raised:
-        decode(hurt, 3)
-    assert raised.value.acceptable
 
 
 def test_pixels_of_another_checksum_are_accepted_on_request():
@@ -154,8 +147,9 @@ def test_pixels_of_another_checksum_are_accepted_on_request():
     start = encoded.index(b"IDAT")
     length = int.from_bytes(encoded[start - 4 : start])
     encoded[start + 4 + length] ^= 1  # of the chunk's checksum
-    with pytest.raises(PictureError, match="broken PNG file"):
+    with pytest.raises(PictureError, match="broken PNG file") as raised:
         decode(bytes(encoded), 3)
+    assert raised.value.acceptable
     np.testing.assert_array_equal(decode(bytes(encoded), 3, "accept"), PHOTO)
 
 
