@@ -41,6 +41,12 @@ def choices(kind: str, value: Any, allowed: Sequence[Any]) -> ConfigError:
     return ConfigError(f"unknown {kind} {value!r}{hint}; choices: {listed}")
 
 
+def few(found: Sequence[str], most: int = 5) -> str:
+    """The first of many names, and how many more there are."""
+    shown = ", ".join(found[:most])
+    return shown if len(found) <= most else f"{shown} and {len(found) - most} more"
+
+
 def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
     """The object that ``name`` stands for.
 

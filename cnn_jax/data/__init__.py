@@ -6,8 +6,9 @@ A config section ``dataset = dict(name=..., ...)`` names one of:
     pictures), 'digit_strings' (lines composed from another set's digits);
   - any image-classification set that TFDS prepared under ``data_dir``;
   - ``package.module:function``, whose keyword arguments are the section's
-    other keys and which returns a `Dataset` (arrays), an `OnDisk`, or a function from
-    (process_index, process_count) to a `cnn_jax.data.sources.Source`.
+    other keys and which returns NumPy arrays (see `cnn_jax.data.given`), a `Dataset`
+    of them, an `OnDisk`, or a function from (process_index, process_count) to a
+    `cnn_jax.data.sources.Source`.
 
 The other keys are those of `prepared.open_set`, and ``stream``, a section of
 its own, for sets that do not fit in memory (see `cnn_jax.data.streams`).
@@ -17,7 +18,7 @@ import functools
 from typing import Any
 
 from cnn_jax import names
-from cnn_jax.data import digits, folder, prepared, string_source
+from cnn_jax.data import digits, folder, given, prepared, string_source
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.disk import OnDisk
 
@@ -45,13 +46,16 @@ def open_set(name: str, **fields: Any) -> Any:
     """
     if not isinstance(name, str):
         raise names.ConfigError(f"dataset must be a name (str), got {name!r}")
-    table = dict(TABLE)
-    if name not in table and ":" not in name:
-        prepared.find(name, fields.get("data_dir", ""))  # or says what is there
-        table[name] = functools.partial(prepared.open_set, name)
     section = {"name": name, **fields}
     # a set that is made of another one is given the way to open it
-    return names.build("dataset", section, table, open_digits=load)
+    supplied = {"open_digits": load}
+    if ":" in name:
+        return given.open_set(section, **supplied)
+    table = dict(TABLE)
+    if name not in table:
+        prepared.find(name, fields.get("data_dir", ""))  # or says what is there
+        table[name] = functools.partial(prepared.open_set, name)
+    return names.build("dataset", section, table, **supplied)
 
 
 def load(name: str, **fields: Any) -> Dataset:
@@ -73,6 +77,6 @@ def load(name: str, **fields: Any) -> Dataset:
         return found.in_memory()
     if not isinstance(found, Dataset):
         raise names.ConfigError(
-            f"dataset {name!r} makes batches of its own; it cannot be read as images"
+            f"dataset {name!r} gives no images in memory but {type(found).__name__}"
         )
     return found

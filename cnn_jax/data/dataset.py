@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, Int32, UInt8
+from jaxtyping import Bool, Int
 
 from cnn_jax import names
 
@@ -19,12 +19,48 @@ class Arrays:
     """Images with their labels.
 
     Attributes:
-      images: pixels 0..255, (n, height, width, channels).
-      labels: classes from 0, (n,).
+      images: pixels 0..255, uint8 (n, height, width, channels).
+      labels: classes from 0, (n,); integers of any width, kept as int32.
+
+    Raises:
+      ConfigError: on construction, images or labels of another type, shape or
+        number.
     """
 
-    images: UInt8[np.ndarray, "n height width channels"]
-    labels: Int32[np.ndarray, " n"]
+    # Whatever NumPy makes arrays of; once checked, as said above.
+    images: Any
+    labels: Any
+
+    def __post_init__(self):
+        images, labels = _array("images", self.images), _array("labels", self.labels)
+        found = f"{images.dtype} {images.shape}"
+        if images.dtype != np.uint8:
+            raise names.ConfigError(
+                f"images must be uint8 with pixels 0..255, got {found}{_range(images)}"
+            )
+        if images.ndim != 4 or not all(images.shape[1:]):
+            raise names.ConfigError(
+                "images must be (examples, height, width, channels), with 1 channel "
+                f"where they are grey, got {found}"
+            )
+        if labels.ndim == 2 and labels.shape[1] > 1:
+            raise names.ConfigError(
+                f"labels must be one integer an example, got {labels.dtype} "
+                f"{labels.shape}: of one-hot labels, labels.argmax(1)"
+            )
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            numbers = "; np.unique(labels, return_inverse=True) numbers names"
+            raise names.ConfigError(
+                "labels must be one integer an example, from 0, got "
+                f"{labels.dtype} {labels.shape}"
+                f"{numbers if labels.dtype.kind in 'UO' else ''}"
+            )
+        if len(images) != len(labels):
+            raise names.ConfigError(f"{len(images)} images with {len(labels)} labels")
+        if labels.size and not -(2**31) <= int(labels.min()) <= labels.max() < 2**31:
+            raise names.ConfigError(f"labels reach {labels.max()}: they are no classes")
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,10 +90,11 @@ class Dataset:
       test: what is evaluated: the test set, or the validation part.
       evaluated: which of the two ``test`` is.
       path: directory of the set, beside which results are cached; '' for none.
+      class_names: what the classes are called, in their order; () where unknown.
 
     Raises:
-      ConfigError: on construction, an empty set, images of two shapes, or a
-        label outside the classes.
+      ConfigError: on construction, an empty set, images of two shapes, pixels that
+        are all 0 or 1, or a label outside the classes.
     """
 
     name: str
@@ -66,24 +103,44 @@ class Dataset:
     test: Arrays
     evaluated: Literal["test", "validation"] = "test"
     path: str = ""
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if isinstance(self.num_classes, np.integer):  # as labels.max() + 1 is
+            object.__setattr__(self, "num_classes", int(self.num_classes))
+        fields = {key: value for key, value in vars(self).items() if key != "name"}
+        names.check_fields(f"dataset {self.name!r}", Dataset, fields)
+        if self.num_classes < 1:
+            raise self._refuse(f"num_classes {self.num_classes} is not positive")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise self._refuse(
+                f"{self.num_classes} classes with {len(self.class_names)} names"
+            )
         for split, arrays in (("train", self.train), (self.evaluated, self.test)):
+            if not isinstance(arrays, Arrays):
+                raise self._refuse(
+                    f"{split} must be Arrays(images, labels), got "
+                    f"{type(arrays).__name__}"
+                )
             if not len(arrays):
-                raise names.ConfigError(f"dataset {self.name!r}: {split} is empty")
+                raise self._refuse(f"{split} is empty")
             outside = (arrays.labels < 0) | (arrays.labels >= self.num_classes)
             if outside.any():
                 index = int(outside.argmax())
-                raise names.ConfigError(
-                    f"dataset {self.name!r}: label {arrays.labels[index]} of "
-                    f"{split} example {index} is outside 0..{self.num_classes - 1}"
+                raise self._refuse(
+                    f"label {arrays.labels[index]} of {split} example {index} is "
+                    f"outside 0..{self.num_classes - 1}"
                 )
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
-            raise names.ConfigError(
-                f"dataset {self.name!r}: images of train are "
-                f"{self.train.images.shape[1:]}, of {self.evaluated} "
-                f"{self.test.images.shape[1:]}"
+            raise self._refuse(
+                f"images of train are {self.train.images.shape[1:]}, of "
+                f"{self.evaluated} {self.test.images.shape[1:]}"
             )
+        if self.train.images.max() == 1:
+            raise self._refuse("pixels are all 0 or 1; they must range over 0..255")
+
+    def _refuse(self, reason: str) -> names.ConfigError:
+        return names.ConfigError(f"dataset {self.name!r}: {reason}")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -133,3 +190,26 @@ def random_order(size: int, *seed: int) -> np.ndarray:
     """
     words = np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
     return np.argsort(words, kind="stable")
+
+
+def _array(field: str, value: Any) -> np.ndarray:
+    """What NumPy makes of images or labels that were given."""
+    try:
+        return np.asarray(value)
+    except Exception as error:  # lists of several lengths, tensors on a device
+        text = " ".join(str(error).split())
+        raise names.ConfigError(
+            f"{field} must be a NumPy array, got {type(value).__name__}: {text}"
+        ) from error
+
+
+def _range(images: np.ndarray) -> str:
+    """What helps who gave images that are not of bytes."""
+    if images.dtype.kind not in "fiub" or not images.size:
+        return ""
+    low, high = images.min(), images.max()
+    fitting = "images.astype(np.uint8)"
+    if images.dtype.kind == "f" and 0 <= low <= high <= 1:
+        fitting = "(255 * images).round().astype(np.uint8)"
+    advice = f"; {fitting} makes them so" if 0 <= low <= high <= 255 else ""
+    return f" from {low:.6g} to {high:.6g}{advice}"

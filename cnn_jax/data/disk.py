@@ -35,6 +35,7 @@ class Reader(Protocol):
       num_classes: labels are 0 ... num_classes - 1.
       channels: 1 (grey) or 3 (RGB).
       sides: height and width of every picture; None for any.
+      class_names: what the classes are called, in their order.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Reader(Protocol):
     num_classes: int
     channels: int
     sides: tuple[int | None, int | None]
+    class_names: tuple[str, ...]
 
     def count(self, split: str) -> int:
         """Examples of a split; ConfigError if there is no such split."""
@@ -167,7 +169,12 @@ class OnDisk:
             parts = (train, test)
         reader = self.train.reader
         return Dataset(
-            reader.name, reader.num_classes, *parts, self.evaluated, reader.path
+            reader.name,
+            reader.num_classes,
+            *parts,
+            self.evaluated,
+            reader.path,
+            reader.class_names,
         )
 
 

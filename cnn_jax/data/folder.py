@@ -1,21 +1,28 @@
-"""A folder of class folders of JPEG and PNG files, as a data set.
+"""A folder of class folders of pictures, as a data set.
 
     data_dir/train/cat/0001.jpg       split 'train', class 'cat'
-    data_dir/train/dog/anything.png
-    data_dir/test/cat/0002.jpg        the test split has the same classes
+    data_dir/train/dog/more/any.png   also in folders of a class's own
+    data_dir/test/cat/0002.webp       a split to test may lack classes
 
-Classes are numbered in the order of their sorted names. Names that begin with a
-dot are not looked at; any other file that is no picture is refused.
+Classes are numbered in the order of their sorted names. Pictures are told by the
+ends of their names (`pictures.SUFFIXES`). What systems leave behind (`LEFT_BEHIND`,
+names that begin with a dot) is not looked at, nor are files that stand beside
+folders and are no pictures: licences, lists. Among pictures any other file is refused.
 """
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cnn_jax import names
 from cnn_jax.data import pictures
 from cnn_jax.data.disk import OnDisk, open_parts
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+# By Windows, macOS, Synology's and ext file systems; in lower case.
+LEFT_BEHIND = (
+    *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),
+    *("system volume information", "icon\r", "__macosx", "@eadir", "lost+found"),
+)
 
 
 class Folder:
@@ -38,16 +45,17 @@ class Folder:
             raise names.ConfigError(f"folder: channels {channels} must be 1 or 3")
         self.path = os.path.abspath(os.path.expanduser(path))
         self.channels = channels
-        self.classes = self._classes(train_split)
-        self.num_classes = len(self.classes)
+        self.train_split = train_split
+        self.class_names = tuple(self._classes(train_split))
+        self.num_classes = len(self.class_names)
         self._found: dict[str, tuple[list[str], list[int]]] = {}
 
     def count(self, split: str) -> int:
         """Examples of a split.
 
         Raises:
-          ConfigError: no such folder, other classes than in the training split,
-            an empty class folder, or a file that is no picture.
+          ConfigError: no such folder, classes that the training split has not, a
+            class without a picture to train on, or a file that is no picture.
         """
         return len(self._examples(split)[0])
 
@@ -85,38 +93,46 @@ class Folder:
     def _classes(self, split: str) -> list[str]:
         place = os.path.join(self.path, split)
         if not os.path.isdir(place):
-            there = sorted(entry.name for entry in _visible(self.path))
+            there = [entry.name for entry in _visible(self.path) if entry.is_dir()]
             raise names.choices(f"split of folder {self.path!r}", split, there)
         entries = _visible(place)
-        files = [entry.path for entry in entries if not entry.is_dir()]
-        if files or not entries:
-            found = files[0] if files else "nothing"
+        loose = [entry.path for entry in entries if _is_picture(entry)]
+        classes = [entry.name for entry in entries if entry.is_dir()]
+        if loose or not classes:
+            found = f"{loose[0]!r}" if loose else "none"
             raise names.ConfigError(
-                f"{place!r} must hold class folders only; it holds {found}"
+                f"{place!r} must hold a folder for each class, with its pictures; it "
+                f"holds {found}"
             )
-        return [entry.name for entry in entries]
+        return classes
 
     def _list(self, split: str) -> tuple[list[str], list[int]]:
         classes = self._classes(split)
-        if classes != self.classes:
-            other = sorted(set(classes) ^ set(self.classes))
+        place = os.path.join(self.path, split)
+        unknown = [name for name in classes if name not in self.class_names]
+        if unknown:
             raise names.ConfigError(
-                f"{os.path.join(self.path, split)!r} and the training split differ "
-                f"in their classes: {', '.join(other)}"
+                f"{place!r} has classes that the training split has not: "
+                f"{names.few(unknown)}; each class has a folder of its name in both"
             )
-        files, labels = [], []
-        for label, name in enumerate(classes):
-            place = os.path.join(self.path, split, name)
-            entries = _visible(place)
-            if not entries:
-                raise names.ConfigError(f"class folder {place!r} is empty")
-            for entry in entries:
-                if not entry.name.lower().endswith(SUFFIXES) or entry.is_dir():
-                    raise names.ConfigError(
-                        f"{entry.path!r} is no picture ({', '.join(SUFFIXES)})"
-                    )
-                files.append(entry.path)
-                labels.append(label)
+        files: list[str] = []
+        labels: list[int] = []
+        empty = []
+        for label, name in enumerate(self.class_names):
+            inside = os.path.join(place, name)
+            found = list(_pictures(inside)) if name in classes else []
+            if not found:
+                empty.append(name)
+            files += found
+            labels += [label] * len(found)
+        if empty and split == self.train_split:
+            raise names.ConfigError(
+                f"class folder {os.path.join(place, empty[0])!r} holds no pictures"
+            )
+        if empty:
+            logging.getLogger(__name__).warning(
+                "%s has no pictures of %s", place, names.few(empty)
+            )
         return files, labels
 
 
@@ -157,9 +173,40 @@ def open_set(
 
 
 def _visible(path: str) -> list[os.DirEntry]:
-    """What is in a directory, sorted by name, without dot files."""
-    if not os.path.isdir(path):
-        raise names.ConfigError(f"no folder {path!r}")
-    with os.scandir(path) as entries:
-        found = [entry for entry in entries if not entry.name.startswith(".")]
+    """What is in a directory, sorted by name, without what systems leave there."""
+    try:
+        with os.scandir(path) as entries:
+            found = [
+                entry
+                for entry in entries
+                if not entry.name.startswith(".")
+                and entry.name.lower() not in LEFT_BEHIND
+            ]
+    except FileNotFoundError as error:
+        raise names.ConfigError(f"no folder {path!r}") from error
+    except OSError as error:
+        raise names.ConfigError(f"{path!r} cannot be read: {error.strerror}") from error
     return sorted(found, key=lambda entry: entry.name)
+
+
+def _is_picture(entry: os.DirEntry) -> bool:
+    return not entry.is_dir() and entry.name.lower().endswith(pictures.SUFFIXES)
+
+
+def _pictures(path: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """The picture files of a class, also in folders of its own."""
+    above = (*above, os.path.realpath(path))
+    entries = _visible(path)
+    beside_folders = any(entry.is_dir() for entry in entries)
+    for entry in entries:
+        if entry.is_dir():
+            if os.path.realpath(entry.path) in above:
+                raise names.ConfigError(f"{entry.path!r} links to a folder above it")
+            yield from _pictures(entry.path, above)
+        elif _is_picture(entry):
+            yield entry.path
+        elif not beside_folders:
+            raise names.ConfigError(
+                f"{entry.path!r} is no picture ({', '.join(pictures.SUFFIXES)}); "
+                "move it away, or convert it"
+            )

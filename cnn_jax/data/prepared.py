@@ -139,6 +139,7 @@ class Prepared:
             )
         self.num_classes, self.channels = label.num_classes, image.shape[-1]
         self.sides = image.shape[:2]
+        self.class_names = tuple(label.names)
         if image.np_dtype != np.uint8 or self.channels not in (1, 3):
             raise self._refuse(
                 f"has {np.dtype(image.np_dtype)} images of {self.channels} channels; "

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cnn_jax import data, names
-from cnn_jax.data import cache
+from cnn_jax.data import cache, given
 from cnn_jax.data.dataset import Dataset
 from cnn_jax.data.disk import CACHE_FROM, OnDisk
 from cnn_jax.data.item import Item, Split
@@ -115,6 +115,7 @@ class InMemory:
         self.dataset = dataset
         self.name = dataset.name
         self.num_classes = dataset.num_classes
+        self.class_names = dataset.class_names
         self.image_shape = dataset.image_shape
         self.num_train = len(dataset.train)
         self.num_test = len(dataset.test)
@@ -232,7 +233,12 @@ def open_source(
     if isinstance(found, Source):
         return found
     if callable(found):
-        return found(process_index, process_count)
+        made = found(process_index, process_count)
+        if not isinstance(made, Source):
+            raise _no_data(fields["name"], made)
+        return made
+    if not isinstance(found, OnDisk | Dataset):
+        raise _no_data(fields["name"], found)
     if not stream:
         dataset = found.in_memory() if isinstance(found, OnDisk) else found
         return InMemory(dataset, process_index, process_count)
@@ -264,3 +270,10 @@ def open_source(
     }
     names.check_fields("dataset.stream", streams.Stream, stream, list(supplied))
     return streams.Stream(**stream, **supplied)
+
+
+def _no_data(name: str, found: Any) -> names.ConfigError:
+    return names.ConfigError(
+        f"dataset {name!r} gives {type(found).__name__}; arrays {given.FORM}, a "
+        "Dataset, an OnDisk or a Source is needed (see cnn_jax.data)"
+    )

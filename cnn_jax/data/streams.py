@@ -81,6 +81,7 @@ class Stream:
             )
         reader = on_disk.train.reader
         self.name, self.num_classes = reader.name, reader.num_classes
+        self.class_names = reader.class_names
         self.image_shape = (self._train.size, self._train.size, reader.channels)
         self.num_train, self.num_test = len(on_disk.train), len(on_disk.test)
         self.evaluated = on_disk.evaluated

@@ -39,13 +39,73 @@ def test_class_folders_without_splits(place):
     assert (len(dataset.train), len(dataset.test)) == (4, 2)
 
 
+def write(path, content=b""):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "@eaDir/x"])
+@pytest.mark.parametrize("where", ["", "train", "train/ant", "test/bee"])
+def test_what_systems_leave_is_not_looked_at(place, where, name):
+    before = load(place).fingerprint
+    write(place / where / name)
+    assert load(place).fingerprint == before
+
+
+@pytest.mark.parametrize("where", ["", "train", "test"])
+def test_files_beside_folders_are_not_looked_at(place, where):
+    before = load(place).fingerprint
+    for name in ("LICENSE", "README.md", "classes.txt"):
+        write(place / where / name)
+    assert load(place).fingerprint == before
+
+
+def test_folders_of_a_class(place):
+    """As Tiny ImageNet has them, a list beside them."""
+    before = load(place)
+    for name in ("ant", "bee"):
+        inside = place / "train" / name / "images"
+        inside.mkdir()
+        for picture in (place / "train" / name).glob("*.png"):
+            picture.rename(inside / picture.name)
+        write(place / "train" / name / f"{name}_boxes.txt")
+    assert load(place).fingerprint == before.fingerprint
+    (inside / "again").symlink_to(place / "train")
+    with pytest.raises(names.ConfigError, match=r"again.* links to a folder above it"):
+        load(place)
+
+
+def test_pictures_of_all_formats(place):
+    pixels = np.full((4, 5, 3), 200, np.uint8)
+    for form in ("WEBP", "bmp", "gif", "TIFF", "tif", "ppm"):
+        content = encode(pixels, "tiff" if form == "tif" else form)
+        write(place / "train" / "cow" / f"x.{form}", content)
+    dataset = load(place)
+    assert dataset.class_names == ("ant", "bee", "cow")
+    cows = dataset.train.images[dataset.train.labels == 2]
+    assert len(cows) == 6
+    assert abs(cows.astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize("left", ["folder", "nothing"])
+def test_class_without_test_pictures(place, left, caplog):
+    (place / "test" / "ant" / "0.png").unlink()
+    if left == "nothing":
+        (place / "test" / "ant").rmdir()
+    dataset = load(place)
+    assert dataset.num_classes == 2
+    np.testing.assert_array_equal(dataset.test.labels, [1])
+    assert "test has no pictures of ant" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: (p / "train" / "cat").mkdir(), "class folder .*cat' is empty"),
-        (lambda p: (p / "train" / "bee" / "x.txt").write_text(""), "x.txt' is no pict"),
-        (lambda p: (p / "train" / "x.png").write_text(""), "class folders only.*x.png"),
-        (lambda p: (p / "test" / "cat").mkdir(), "differ in their classes: cat"),
+        (lambda p: (p / "train" / "cat").mkdir(), "class folder .*cat' holds no pic"),
+        (lambda p: write(p / "train" / "bee" / "x.txt"), "x.txt' is no picture.*move"),
+        (lambda p: write(p / "train" / "bee" / "x.heic"), "x.heic' is no picture"),
+        (lambda p: write(p / "train" / "x.png"), "a folder for each class.*x.png"),
+        (lambda p: (p / "test" / "cat").mkdir(), "training split has not: cat;"),
         (lambda p: (p / "test").rename(p / "val"), "'test'; choices: train, val"),
         (
             lambda p: (p / "train" / "bee" / "0.png").write_bytes(b"\x89PNG"),

@@ -157,15 +157,3 @@ def test_picture_that_cannot_be_decoded(tmp_path, pictures):
     write_set(tmp_path, "toy", {"train": whole + cut, "test": whole})
     with refused(match="toy-train.*, record 2 is no picture"):
         data.load("toy", data_dir=str(tmp_path))
-
-
-def test_arrays_are_checked():
-    good = Arrays(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32))
-    wide = Arrays(np.zeros((2, 4, 5, 1), np.uint8), np.array([0, 1], np.int32))
-    empty = Arrays(good.images[:0], good.labels[:0])
-    with refused(match=r"label 1 of test example 1 is outside 0\.\.0"):
-        Dataset("x", 1, Arrays(good.images[:1], good.labels[:1]), good)
-    with refused(match=r"images of train are \(4, 4, 1\), of test \(4, 5, 1\)"):
-        Dataset("x", 2, good, wide)
-    with refused(match="'x': train is empty"):
-        Dataset("x", 2, empty, good)

@@ -229,8 +229,7 @@ def test_memory_and_stream_refuse_the_same_damage(tmp_path, form):
     said = []
     for key, stream in (("dataset", {}), ("dataset.stream", STREAM)):
         with pytest.raises(names.ConfigError) as raised:
-            source = sources.open_source({**section, "stream": stream})
-            first(source, 1, batch_size=2)
+            first(sources.open_source({**section, "stream": stream}), 1, batch_size=2)
         said.append(str(raised.value).replace(f"{key}.damaged", "KEY"))
         assert str(place / f"1.{form}") in said[-1]
     assert said[0] == said[1]

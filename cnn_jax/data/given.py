@@ -1,0 +1,101 @@
+"""Data sets that a function of one's own gives, as NumPy arrays or as it likes.
+
+    def shapes(split):                    # 'train' or 'test'
+        return images, labels, names      # uint8 (n, h, w, c), (n,), one a class
+
+A function without an argument ``split`` gives one set of examples, of which the
+config's ``validation_size`` are held out and evaluated. Both are checked as any set
+is. What returns a `Dataset`, an `OnDisk` or a source says itself what is what.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import names
+from cnn_jax.data.dataset import Arrays, Dataset, held_out
+
+FORM = "(images, labels, names)"
+
+
+def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
+    """The data set of a function ``package.module:function``.
+
+    Args:
+      section: of a config: ``name``, the function's keyword arguments and, where it
+        gives arrays of one set, ``validation_size``.
+      **supplied: arguments that the program adds, as in `names.build`.
+
+    Returns:
+      A `Dataset` of the arrays, or what the function returned.
+
+    Raises:
+      ConfigError: no such function, fields that it does not take, or arrays that
+        make no data set.
+    """
+    name, fields = section["name"], dict(section)
+    accepted = names.parameters(names.resolve("dataset", name, {}))
+    held = 0
+    if "validation_size" not in accepted:
+        held = fields.pop("validation_size", 0)
+    split = accepted.get("split")
+    by_split = split is not None and split.default is inspect.Parameter.empty
+
+    def call(part: str) -> Any:
+        wanted = {"split": part} if by_split and "split" not in fields else {}
+        try:
+            return names.build("dataset", fields, {}, **supplied, **wanted)
+        except names.ConfigError as error:
+            if name in str(error):
+                raise
+            raise names.ConfigError(f"dataset {name!r}: {error}") from error
+
+    found = call("train")
+    if not isinstance(found, tuple | list):
+        if held:
+            kind = f"field of dataset {name!r}"
+            raise names.choices(kind, "validation_size", sorted(accepted))
+        return found
+    arrays, classes = _arrays(name, "train", found)
+    if by_split and not held:
+        test, others = _arrays(name, "test", call("test"))
+        if others != classes:
+            raise names.ConfigError(
+                f"dataset {name!r}: the classes of train are {names.few(classes)}, "
+                f"of test {names.few(others)}"
+            )
+        return Dataset(name, len(classes), arrays, test, class_names=classes)
+    if not held:
+        raise names.ConfigError(
+            f"dataset {name!r} gives one set of {len(arrays)} examples: config's "
+            "dataset.validation_size says how many of them are held out to evaluate "
+            "on, or the function takes an argument `split` ('train' or 'test')"
+        )
+    mask = held_out(len(arrays), held)
+    parts = arrays.part(np.flatnonzero(~mask)), arrays.part(np.flatnonzero(mask))
+    return Dataset(name, len(classes), *parts, "validation", class_names=classes)
+
+
+def _arrays(name: str, split: str, found: Any) -> tuple[Arrays, tuple[str, ...]]:
+    """Images, labels and names that a function returned, checked."""
+    if not isinstance(found, tuple | list) or len(found) != 3:
+        size = f" of {len(found)}" if isinstance(found, tuple | list) else ""
+        raise names.ConfigError(
+            f"dataset {name!r} must return {FORM}, got {type(found).__name__}{size}"
+        )
+    images, labels, classes = found
+    if isinstance(classes, str) or not np.iterable(classes):
+        raise names.ConfigError(
+            f"dataset {name!r}: names must be the names of the classes, got {classes!r}"
+        )
+    classes = tuple(map(str, classes))
+    if len(set(classes)) < len(classes):
+        raise names.ConfigError(
+            f"dataset {name!r}: names must be one a class, got {names.few(classes)}"
+        )
+    try:
+        return Arrays(images, labels), classes
+    except names.ConfigError as error:
+        raise names.ConfigError(f"dataset {name!r}, {split}: {error}") from error
