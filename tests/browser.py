@@ -8,9 +8,9 @@ import shutil
 import subprocess
 from typing import Any
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FOUND = next(filter(None, map(shutil.which, NAMES)), None)
-REASON = f"no browser: none of {', '.join(NAMES)} is installed"
+from tests.needs import BROWSERS
+
+FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 # The page under test is in a frame as wide as the screen that is asked for; a
 # window cannot be made as narrow as a telephone.
@@ -62,7 +62,7 @@ def run(page: pathlib.Path, profile: pathlib.Path, *flags: str) -> str:
         *("--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars"),
         *(f"--user-data-dir={profile}", "--virtual-time-budget=10000"),
     )
-    assert FOUND is not None, REASON
+    assert FOUND is not None
     done = subprocess.run(
         [FOUND, *quiet, *flags, page.as_uri()],
         capture_output=True,

@@ -8,16 +8,35 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ["CNN_JAX_KEEP_HEAP"] = "false"  # tests share a process, and its memory
+# What a user keeps elsewhere is neither read nor written.
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+os.environ.pop("JAX_ENABLE_COMPILATION_CACHE", None)
 
 import jax
 import pytest
 
+from cnn_jax.runtime import compilation_cache
+
+pytest_plugins = ["tests.needs"]
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def session_directory(tmp_path_factory):
+    """A directory of this session's own, which all its processes share.
+
+    It keeps compiled programs: many tests compile the same ones.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its own is in the session's
+        base = base.parent
+    compilation_cache.enable({"XDG_CACHE_HOME": str(base / "cache")})
+    return base
+
+
 @pytest.fixture(autouse=True)
-def quiet_home(tmp_path_factory, monkeypatch):
+def quiet_home(session_directory, monkeypatch):
     """What a test prepares or compiles is the session's, never the user's own."""
-    base = tmp_path_factory.getbasetemp().parent / "tensorflow_datasets"
-    monkeypatch.setenv("TFDS_DATA_DIR", str(base))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    prepared = session_directory / "tensorflow_datasets"
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(session_directory / "cache"))

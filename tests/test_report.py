@@ -11,8 +11,8 @@ import pytest
 from cnn_jax import plots, report
 from cnn_jax.names import ConfigError
 from tests import browser
+from tests.needs import needs
 
-in_a_browser = pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
 PHONE, DESK = 390, 1280
 
 
@@ -152,7 +152,7 @@ def test_text_stands_out_in_both_themes(page):
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground, colors)
 
 
-@in_a_browser
+@needs("a browser")
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_layout_in_a_real_browser(page, width, tmp_path):
     found = browser.measure(report.render(page), width, tmp_path)
@@ -175,7 +175,7 @@ def test_layout_in_a_real_browser(page, width, tmp_path):
         assert all(box["content"] > box["width"] for box in found["boxes"])
 
 
-@in_a_browser
+@needs("a browser")
 def test_the_browser_is_forbidden_every_request(page, tmp_path):
     """Its policy holds even for an image that found its way into the page."""
     asked = []

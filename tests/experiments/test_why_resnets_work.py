@@ -19,6 +19,7 @@ from configs import why_resnets_work_digits
 from experiments import analyses, pool, why_resnets_work
 from experiments.analyses import ANALYSES, Piece, Shape
 from tests import browser, tiny
+from tests.needs import needs
 
 
 def get_config():
@@ -130,7 +131,7 @@ def test_stochastic_depth_trains_another_net_on_the_same_data(done):
             assert row["error"] == intact[row["seed"]]
 
 
-@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
+@needs("a browser")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_in_a_real_browser(done, width, tmp_path):
     directory, _ = done

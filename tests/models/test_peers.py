@@ -7,8 +7,9 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.models.summary import summarize
+from tests.needs import REASONS
 
-pytest.importorskip("torch")
+pytest.importorskip("torch", reason=REASONS["torch"])
 from experiments.benchmark.peers import torch_nets
 from tests.models import torch_weights
 

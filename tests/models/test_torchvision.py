@@ -7,6 +7,7 @@ import pytest
 from cnn_jax import models, names
 from cnn_jax.models import torchvision
 from tests.models import drawn
+from tests.needs import needs
 
 NARROW = {
     "alexnet": {"widths": (4, 6, 8, 6, 4), "hidden": (10, 12)},
@@ -157,12 +158,9 @@ def test_unknown_names_list_the_choices():
         torchvision.create("resnet20")
 
 
+@needs("torch")
 class TestWithTorch:
     """Against the nets written out in torch."""
-
-    @pytest.fixture(autouse=True)
-    def _torch(self):
-        pytest.importorskip("torch")
 
     @staticmethod
     def peer(name, fields):

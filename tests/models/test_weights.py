@@ -7,6 +7,7 @@ import pytest
 
 from cnn_jax import names
 from cnn_jax.models import weights
+from tests.needs import needs
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -51,8 +52,10 @@ def test_torch_files_ask_for_torch(tmp_path, monkeypatch):
         weights.read_tensors(tmp_path / "w.pth")
 
 
+@needs("torch")
 def test_torch_files_are_read_where_torch_is(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     state = {"w": torch.arange(3.0, dtype=torch.bfloat16), "n": torch.tensor(3)}
     torch.save(state, tmp_path / "w.pth")
     found = weights.read_tensors(tmp_path / "w.pth")

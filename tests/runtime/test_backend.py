@@ -10,8 +10,8 @@ import jaxlib
 import pytest
 
 import cnn_jax
-from cnn_jax.runtime import backend
-from cnn_jax.runtime.backend import AFFECTED, FLAG, choose_library
+from cnn_jax.runtime.backend import FLAG, choose_library
+from tests.needs import needs
 
 
 @pytest.fixture
@@ -62,19 +62,8 @@ def test_what_a_user_chose_stays_in_processes_that_are_started(cores):
         assert environment == {"XLA_FLAGS": f"{FLAG}=-reduce"}
 
 
-@pytest.mark.skipif(jaxlib.__version__ not in AFFECTED, reason="other versions differ")
-@pytest.mark.parametrize(
-    "count",
-    [
-        1,
-        pytest.param(
-            2,
-            marks=pytest.mark.skipif(
-                len(backend.cores()) < 2, reason="needs two cores"
-            ),
-        ),
-    ],
-)
+@needs("a faulty jaxlib")
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=needs("two cores"))])
 def test_a_convolution_goes_to_the_library_on_one_core_only(count):
     program = """
 import os

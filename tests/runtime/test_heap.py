@@ -1,13 +1,11 @@
 """Kept memory is handed out again without a page fault."""
 
 import os
-import platform
 import subprocess
 import sys
 
-import pytest
-
 from cnn_jax.runtime import heap
+from tests.needs import needs
 
 FAULTS = """
 import ctypes, resource, sys
@@ -40,7 +38,7 @@ def second_use(**environment):
     return int(faults)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's heap")
+@needs("glibc")
 def test_memory_is_kept_unless_switched_off():
     assert second_use(CNN_JAX_KEEP_HEAP="true") < 8
     assert second_use(CNN_JAX_KEEP_HEAP="false") > 16  # 64 MiB are at least 32 pages

@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 import jax
-import jaxlib
 import numpy as np
 import pytest
 
 from cnn_jax.runtime import selfcheck
-from cnn_jax.runtime.backend import AFFECTED, FLAG
+from cnn_jax.runtime.backend import FLAG
 from cnn_jax.runtime.selfcheck import WrongBackend
 from experiments import train
+from tests.needs import needs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -72,9 +72,7 @@ def test_a_command_stops_with_the_advice(monkeypatch, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(
-    jaxlib.__version__ not in AFFECTED, reason="this jaxlib has no known fault"
-)
+@needs("a faulty jaxlib")
 def test_the_known_fault_is_noticed_where_the_user_asks_for_it():
     """With reductions let into the fusions, this jaxlib does compute wrongly."""
     code = "import cnn_jax.runtime.selfcheck; cnn_jax.runtime.selfcheck.check_backend()"

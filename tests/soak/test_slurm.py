@@ -5,7 +5,6 @@ Needs root and Debian's packages: ``apt-get install slurm-wlm munge``.
 
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from cnn_jax.study import jobs
 from cnn_jax.train.run_directory import RunDirectory
+from tests.needs import needs
 from tests.study.test_jobs import (
     Killer,
     assert_each_ran_once,
@@ -25,7 +25,6 @@ from tests.study.test_jobs import (
 
 __all__ = ["in_the_project"]  # the fixture, for these tests too
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-NEEDED = ("slurmctld", "slurmd", "munged", "mungekey", "sbatch", "srun")
 CONFIG = """
 ClusterName=single
 SlurmctldHost={host}(127.0.0.1)
@@ -61,10 +60,7 @@ srun --kill-on-bad-exit=1 {python} -m experiments.train \\
 
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(
-        os.getuid() != 0 or not all(map(shutil.which, NEEDED)),
-        reason="needs root and slurm-wlm",
-    ),
+    needs("slurm"),
 ]
 
 

@@ -15,6 +15,7 @@ from cnn_jax.names import ConfigError
 from cnn_jax.study import execution
 from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
+from tests.needs import needs
 from tests.train.host import Normalised
 
 
@@ -198,7 +199,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@needs("glibc")
 def test_workers_start_with_signals_blocked(tmp_path):
     """Else Ctrl-C while they import is a traceback of each."""
     done = subprocess.run(

@@ -12,6 +12,7 @@ from cnn_jax.train import checkpoint
 from cnn_jax.train.loop import fit
 from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
+from tests.needs import skip_without
 
 
 def mount(*arguments):
@@ -27,7 +28,7 @@ def small_disk(tmp_path):
         os.geteuid()
         or mount("-t", "tmpfs", "-o", "size=256k", "none", place).returncode
     ):
-        pytest.skip("mounting needs root")
+        skip_without("root")
     yield place
     subprocess.run(("umount", place), check=True)
 

@@ -18,6 +18,7 @@ from experiments.benchmark import __main__ as command
 from experiments.benchmark import case, contender, rounds, steps
 from experiments.benchmark.case import Case, parse
 from experiments.benchmark.peers import NoPeer, flax_nets
+from tests.needs import needs
 
 NARROW = {
     "residual": ({"name": "cifar_resnet", "depth": 8, "widths": (2, 3, 4)}, 8, 3),
@@ -181,9 +182,9 @@ def quick_compilation():
 
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", NARROW)
+@needs("torch")
 def test_contenders_learn_the_same(name, monkeypatch):
     """Three steps from the same weights: forward, backward and update agree."""
-    pytest.importorskip("torch")
     from experiments.benchmark.peers import flax_training, torch_training
 
     for module in (case, flax_training, torch_training):
@@ -206,8 +207,8 @@ def test_contenders_learn_the_same(name, monkeypatch):
 
 # torch says so of Python 3.13.0
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
+@needs("torch")
 def test_compiled_torch_computes_what_torch_does(monkeypatch):
-    pytest.importorskip("torch")
     import functools
 
     import torch
@@ -227,18 +228,19 @@ def test_compiled_torch_computes_what_torch_does(monkeypatch):
     ("change", "message"),
     [({"devices": 2}, "one device"), ({"platform": "gpu"}, "does not see the GPU")],
 )
-def test_torch_says_what_it_cannot_do(change, message):
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        pytest.skip("this torch sees a GPU")
+@needs("torch")
+def test_torch_says_what_it_cannot_do(change, message, monkeypatch):
+    import torch
+
     from experiments.benchmark.peers.torch_training import Torch
 
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(NoPeer, match=message):
         Torch(case_of(*NARROW["residual"], **change))
 
 
+@needs("torch")
 def test_branches_that_are_left_out_are_not_compared_with_whole_nets():
-    pytest.importorskip("torch")
     from experiments.benchmark.peers import torch_nets
 
     module = parse("resnet20", 1, "float32", 1, 1, {"stochastic_depth": 0.5}).module()
@@ -282,6 +284,7 @@ class Unmeasured:
 
 
 def test_what_a_peer_cannot_do_is_a_row_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(rounds, "Child", Unmeasured)
     monkeypatch.setattr(rounds, "machine", lambda: MACHINE)
     assert command.main(["--nets=lenet5_modern", "--peer=torch,flax"]) == 0
@@ -402,8 +405,8 @@ def test_a_child_hands_on_errors_by_kind():
         assert child.ask(divmod, 7, 2) == (3, 1)
 
 
+@needs("torch")
 def test_the_command_measures_and_writes(tmp_path, capsys):
-    pytest.importorskip("torch")
     path = tmp_path / "new" / "speed.json"
     status = command.main(
         [

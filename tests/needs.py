@@ -1,0 +1,73 @@
+"""What some tests need that the extra ``test`` does not bring; nothing else skips.
+
+A plugin of pytest too: a test that skips for a reason that is not here fails. So
+what a new user's run leaves out is known.
+"""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+
+import jaxlib
+import pytest
+
+from cnn_jax.runtime import backend
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SLURM = ("slurmctld", "slurmd", "munged", "mungekey", "sbatch", "srun")
+ROOT = os.geteuid() == 0
+
+# Whether it is there, and what brings it.
+THINGS = {
+    "torch": (
+        importlib.util.find_spec("torch") is not None,
+        "pip install -e '.[test,peer]'",
+    ),
+    "a browser": (any(map(shutil.which, BROWSERS)), "apt-get install chromium"),
+    "root": (ROOT, "sudo .venv/bin/python -m pytest"),
+    "slurm": (
+        ROOT and all(map(shutil.which, SLURM)),
+        "apt-get install slurm-wlm munge, and root",
+    ),
+    "a faulty jaxlib": (
+        jaxlib.__version__ in backend.AFFECTED,
+        f"pip install jax=={backend.AFFECTED[-1]}",
+    ),
+    "two cores": (len(backend.cores()) > 1, "taskset -c 0,1 python -m pytest"),
+    "glibc": (platform.libc_ver()[0] == "glibc", "docker run -it python:3.11"),
+}
+REASONS = {thing: f"needs {thing}: {how}" for thing, (_, how) in THINGS.items()}
+
+
+def needs(thing: str) -> pytest.MarkDecorator:
+    """The mark of a test that is skipped without that thing."""
+    return pytest.mark.skipif(not THINGS[thing][0], reason=REASONS[thing])
+
+
+def skip_without(thing: str) -> None:
+    """Skip a test, or a whole file, from inside it."""
+    if not THINGS[thing][0]:
+        pytest.skip(REASONS[thing], allow_module_level=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """A test that skips for another reason fails."""
+    return _checked((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """So does a file."""
+    return _checked((yield))
+
+
+def _checked(report):
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if reason not in REASONS.values():
+            report.outcome = "failed"
+            report.longrepr = f"{reason!r} is no reason of tests/needs.py to skip"
+    return report

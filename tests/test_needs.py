@@ -1,0 +1,45 @@
+"""A test skips for the reasons of tests/needs.py only."""
+
+import subprocess
+import sys
+
+from tests import needs
+
+TESTS = """
+import pytest
+from tests import needs
+
+needs.THINGS["torch"] = (False, "")
+
+def test_known():
+    needs.skip_without("torch")
+
+def test_unknown():
+    pytest.importorskip("no_such_module")
+
+@pytest.mark.skip(reason="today")
+def test_marked():
+    pass
+
+@pytest.mark.xfail
+def test_expected():
+    assert False
+"""
+FILE = "import pytest; pytest.skip('all of it', allow_module_level=True)"
+
+
+def test_other_reasons_to_skip_fail(tmp_path):
+    (tmp_path / "test_one.py").write_text(TESTS)
+    (tmp_path / "test_two.py").write_text(FILE)
+    command = [sys.executable, "-m", "pytest", "-p", "tests.needs", "-c", "/dev/null"]
+    done = subprocess.run(
+        [*command, "-rs", "--continue-on-collection-errors", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout.count("is no reason of tests/needs.py to skip") == 3
+    for reason in ("'today'", "'all of it'", "could not import 'no_such_module'"):
+        assert reason in done.stdout
+    assert needs.REASONS["torch"] in done.stdout
+    assert "1 failed, 1 skipped, 1 xfailed, 2 errors" in done.stdout
