@@ -6,7 +6,9 @@
 
 Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG, SVG, PDF)
 into the study's directory, ``runs/NAME`` by default. The same command goes on
-with a study that was stopped. Exit status 1 when a run failed or diverged.
+with a study that was stopped, and can add families, depths and seeds to one that is
+there. Exit status 1 when a run is not finished: it failed, diverged, or another
+process has it.
 """
 
 import argparse
@@ -68,12 +70,13 @@ def body(values: argparse.Namespace) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = values.config
     directory = pathlib.Path(values.workdir or f"runs/{config.name}")
-    runs = study.expand(config)
     if values.plot_only:
-        if not (directory / "runs").is_dir():
+        recorded = study.StudyDirectory(directory).config()
+        table = write(directory, recorded["name"] if recorded else config.name)
+        if table.empty:
             raise ConfigError(f"{directory} holds no runs of a study")
-        write(directory, config.name)
         return 0
+    runs = study.StudyDirectory(directory).enter(config)
     try:
         with StudyProgress(runs) as progress:
             unfinished = train(values, runs, directory, progress)
@@ -85,10 +88,12 @@ def body(values: argparse.Namespace) -> int:
                 kind = type(error).__name__
                 print(f"warning: nothing was drawn: {kind}: {error}", file=sys.stderr)
         raise
-    write(directory, config.name)
-    for event in unfinished:
-        print(f"{event.run.name} {event.status}: {event.message}", file=sys.stderr)
-    return 1 if any(e.status in ("failed", "diverged") for e in unfinished) else 0
+    status = write(directory, config.name)["status"]
+    told = {event.run.name: f"{event.status}: {event.message}" for event in unfinished}
+    missing = [run.name for run in runs if status.get(run.name) != "finished"]
+    for name in missing:
+        print(f"{name} {told.get(name, 'is not finished')}", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def train(
@@ -111,13 +116,22 @@ def train(
     )
 
 
-def write(directory: pathlib.Path, title: str) -> None:
-    """Results and figures of a study, from its run directories alone."""
+def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
+    """Results and figures of a study, from its run directories alone.
+
+    Args:
+      directory: of the study.
+      title: its name.
+
+    Returns:
+      Its runs, from `cnn_jax.study.load`.
+    """
     table = study.load(directory)
-    study.write_results(table, directory / "results.csv")
+    if not table.empty:
+        study.write_results(table, directory / "results.csv")
     finished = table[table["status"] == "finished"]
     if finished.empty:
-        return
+        return table
     held_out = study.held_out_of(directory)
     logs = study.logs(directory)
     plots.depth_vs_error(table, directory, title, held_out)
@@ -127,6 +141,7 @@ def write(directory: pathlib.Path, title: str) -> None:
     print(f"\n{title}: {plots.seeds_of(table)}, error in percent")
     print(summary(table, held_out))
     print(f"\n{directory / 'results.csv'}\n{directory / 'depth_vs_error.png'}")
+    return table
 
 
 def summary(table: "pandas.DataFrame", held_out: str) -> str:

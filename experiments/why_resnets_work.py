@@ -113,7 +113,7 @@ def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None
     Raises:
       ConfigError: a run failed or diverged: what is missing must not go unnoticed.
     """
-    runs = study.expand(config)
+    runs = study.StudyDirectory(directory).enter(config)
     with StudyProgress(runs) as progress:
         workers = workers or execution.default_workers(runs)
         unfinished = execution.execute(runs, directory, progress, workers)

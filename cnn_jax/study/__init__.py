@@ -2,9 +2,11 @@
 
 A study is a directory of runs; everything else in it (``results.csv``, figures) is
 rebuilt from them. `plan` lists the runs, `execution` trains them in processes of
-this machine, `jobs` in jobs of a cluster, and `results` reads what they came to.
+this machine, `jobs` in jobs of a cluster, `directory` is where they are kept, and
+`results` reads what they came to.
 """
 
+from cnn_jax.study.directory import StudyDirectory as StudyDirectory
 from cnn_jax.study.plan import Run as Run
 from cnn_jax.study.plan import expand as expand
 from cnn_jax.study.plan import merge as merge

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,8 @@ from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
 
 KEYS = ("name", "families", "depths", "seeds", "overrides", "run")
+LONGEST_NAME = 200  # bytes; file systems take 255, and depth and seed are added
+DEEPEST = 100_000  # layers; a bound on the time that it takes to refuse a net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +42,9 @@ def expand(config: run_config.Config) -> list[Run]:
     """The runs of a study, shallow first, seeds of a shape together.
 
     Args:
-      config: ``families`` (arm to changes of the run's config), ``depths``,
-        ``seeds``, ``overrides`` ('depth110' to changes) and ``run``.
+      config: ``families`` (arm to changes of the run's config, where ``name`` calls
+        the arm by a name that is no key, as '0.1'), ``depths``, ``seeds``,
+        ``overrides`` ('depth110' to changes) and ``run``.
 
     Returns:
       Every family x depth x seed.
@@ -47,7 +52,42 @@ def expand(config: run_config.Config) -> list[Run]:
     Raises:
       ConfigError: a key or a run that cannot be; nothing has compiled yet.
     """
-    config = run_config.as_dict(config)
+    config = check(config)
+    runs = []
+    for depth in config["depths"]:
+        for family in families(config):
+            of_seeds = {
+                seed: config_of(config, family, depth, seed) for seed in config["seeds"]
+            }
+            for shape in of_seeds.values():
+                run_config.check(shape)
+            names.build(
+                "model", shape["model"], run_config.TABLES["model"], num_classes=2
+            )
+            runs += [Run(family, depth, *item) for item in of_seeds.items()]
+    return runs
+
+
+def check(config: run_config.Config) -> dict[str, Any]:
+    """Refuse a study's config of the wrong form; its runs are not looked at.
+
+    Args:
+      config: see `expand`.
+
+    Returns:
+      The config as plain dicts.
+
+    Raises:
+      ConfigError: one line naming the key, the value and what is expected.
+    """
+    try:
+        config = run_config.as_dict(config)
+        json.dumps(config)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"a study's config holds what a file cannot: {error}; give numbers, "
+            "texts, tuples and sections of these"
+        ) from None
     of_a_run = config.get("run") if isinstance(config.get("run"), Mapping) else {}
     for key in config:
         if key not in KEYS and key in of_a_run:
@@ -59,6 +99,12 @@ def expand(config: run_config.Config) -> list[Run]:
     missing = [key for key in KEYS if key not in config]
     if missing:
         raise ConfigError(f"a study's config lacks {', '.join(missing)}")
+    for key in ("families", "overrides", "run"):
+        _check_section(f"config.{key}", config[key])
+    _check_section("config.run.model", config["run"].get("model", {}))
+    for key in ("families", "overrides"):
+        for name, changes in config[key].items():
+            _check_section(f"config.{key}.{name}", changes)
     for key in ("families", "depths", "seeds"):
         if not config[key]:
             raise ConfigError(f"config.{key} is empty: the study has no runs")
@@ -67,25 +113,77 @@ def expand(config: run_config.Config) -> list[Run]:
             raise ConfigError(f"config.{key} must be integers, got {config[key]!r}")
         if len(set(config[key])) != len(config[key]):
             raise ConfigError(f"config.{key} repeats a value: {config[key]!r}")
+    if max(config["depths"]) > DEEPEST:
+        raise ConfigError(
+            f"config.depths: no net of {max(config['depths'])} layers can be built; "
+            f"at most {DEEPEST:,}"
+        )
     known = [f"depth{depth}" for depth in config["depths"]]
     for key in config["overrides"]:
-        if not key.removeprefix("depth").isdigit():
+        if not re.fullmatch(r"depth[0-9]+", key):
             raise names.choices("key of config.overrides", key, known)
-    runs = []
-    for depth in config["depths"]:
-        for family, changes in config["families"].items():
-            shape = merge(config["run"], {"model": {"depth": depth}})
-            shape = merge(shape, changes)
-            shape = merge(shape, config["overrides"].get(f"depth{depth}", {}))
-            run_config.check(shape)
-            names.build(
-                "model", shape["model"], run_config.TABLES["model"], num_classes=2
-            )
-            runs += [
-                Run(family, depth, seed, {**shape, "seed": seed})
-                for seed in config["seeds"]
-            ]
-    return runs
+    _check_name("config.name", config["name"])
+    for key, changes in config["families"].items():
+        _check_name(f"family {key!r}: its name", changes.get("name", key))
+    if len(families(config)) < len(config["families"]):
+        called = [
+            changes.get("name", key) for key, changes in config["families"].items()
+        ]
+        raise ConfigError(f"two families have the same name: {', '.join(called)}")
+    return config
+
+
+def families(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The arms of a checked config by their names, with the changes of each."""
+    return {
+        changes.get("name", key): {k: v for k, v in changes.items() if k != "name"}
+        for key, changes in config["families"].items()
+    }
+
+
+def config_of(
+    config: Mapping[str, Any], family: str, depth: int, seed: int
+) -> dict[str, Any]:
+    """The config of one run of a study.
+
+    Args:
+      config: of the study, checked.
+      family: the arm's name.
+      depth: weight layers.
+      seed: of the run.
+
+    Returns:
+      The run's whole config.
+    """
+    shape = merge(config["run"], {"model": {"depth": depth}})
+    shape = merge(shape, families(config)[family])
+    shape = merge(shape, config["overrides"].get(f"depth{depth}", {}))
+    return {**shape, "seed": seed}
+
+
+def _check_section(where: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{where} must be a section, got {value!r} ({type(value).__name__})"
+        )
+    for key in value:
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: keys must be texts, got {key!r}")
+
+
+def _check_name(where: str, name: Any) -> None:
+    """Refuse what cannot be the name of a folder."""
+    if (
+        not isinstance(name, str)
+        or not name.isprintable()
+        or not 0 < len(name.encode()) <= LONGEST_NAME
+        or "/" in name
+        or name[:1] == "."
+    ):
+        raise ConfigError(
+            f"{where} must be fit for a folder's: a text of 1 to {LONGEST_NAME} bytes "
+            f"without a slash, not beginning with a dot, got {name!r}"
+        )
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ for it.
 """
 
 import pathlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from cnn_jax.study.directory import StudyDirectory
 from cnn_jax.train.checkpoint import write_atomically
-from cnn_jax.train.run_directory import RunDirectory, flatten
+from cnn_jax.train.run_directory import flatten
 
 if TYPE_CHECKING:
     import pandas
@@ -30,7 +30,6 @@ COLUMNS = (
     "seconds",
 )
 UNFINISHED = "not finished"
-NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)")
 
 
 def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
@@ -38,6 +37,9 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
 
     Args:
       directory: the study's directory.
+
+    Directories and files in ``runs/`` that are no runs of the study are left out, with
+    a warning on stderr that names them.
 
     Returns:
       A table indexed by the runs' names, sorted by family, depth and seed. Its
@@ -52,7 +54,7 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
     import pandas as pd
 
     rows, configs = {}, {}
-    for place, head in _runs(directory):
+    for place, head in StudyDirectory(directory).runs(warn=True):
         result = place.result() or {"status": UNFINISHED}
         rows[place.path.name] = {"steps": result.get("step"), **result, **head}
         configs[place.path.name] = flatten(place.config() or {})
@@ -86,7 +88,7 @@ def logs(directory: str | pathlib.Path) -> "pandas.DataFrame":
 
     rows = [
         {"run": place.path.name, **head, **row}
-        for place, head in _runs(directory)
+        for place, head in StudyDirectory(directory).runs()
         for row in place.rows()
     ]
     return pd.DataFrame(rows, columns=None if rows else ["run", *COLUMNS[:3], "step"])
@@ -135,21 +137,5 @@ def held_out(config: Mapping[str, Any]) -> str:
 
 def held_out_of(directory: str | pathlib.Path) -> str:
     """`held_out` of a study's runs, from their directories; 'test' of none."""
-    configs = (place.config() for place, _ in _runs(directory))
+    configs = (place.config() for place, _ in StudyDirectory(directory).runs())
     return next((held_out(config) for config in configs if config), "test")
-
-
-def _runs(
-    directory: str | pathlib.Path,
-) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
-    """Run directories of a study, with the family, depth and seed of each."""
-    for path in sorted((pathlib.Path(directory) / "runs").glob("*")):
-        if found := NAME.fullmatch(path.name):
-            yield (
-                RunDirectory(path),
-                {
-                    "family": found["family"],
-                    "depth": int(found["depth"]),
-                    "seed": int(found["seed"]),
-                },
-            )

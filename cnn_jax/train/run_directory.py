@@ -83,11 +83,7 @@ class RunDirectory:
                 f"{path}: a run directory of format {version}, this version reads "
                 f"{READABLE[0]} to {FORMAT}; use the version that wrote it"
             )
-        for old, new in RENAMED.items():
-            section, _, key = old.rpartition(".")
-            fields = config.get(section) if section else config
-            if isinstance(fields, dict) and key in fields:
-                fields[new.rpartition(".")[2]] = fields.pop(key)
+        rename(config)
         return config
 
     def check_config(self, config: Mapping[str, Any]) -> None:
@@ -263,6 +259,15 @@ class RunDirectory:
 
 def _nothing() -> None:
     """The check of a directory that is not open for training."""
+
+
+def rename(config: dict[str, Any]) -> None:
+    """Give keys of a config that an older version wrote their names of now."""
+    for old, new in RENAMED.items():
+        section, _, key = old.rpartition(".")
+        fields = config.get(section) if section else config
+        if isinstance(fields, dict) and key in fields:
+            fields[new.rpartition(".")[2]] = fields.pop(key)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,9 @@ import re
 import pytest
 
 from cnn_jax.train.interrupt import Interrupted
+from cnn_jax.train.run_directory import RunDirectory
 from experiments import degradation, progress, train
+from tests.study.directories import RESULT
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHORT = (
@@ -151,7 +153,7 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
         for name in ("depth_vs_error", "training_curves")
         for suffix in ("pdf", "png", "svg")
     }
-    assert made == {"runs", "results.csv", *figures}
+    assert made == {"study.json", "runs", "results.csv", *figures}
 
     for name in ("results.csv", *figures):
         (tmp_path / "study" / name).unlink()
@@ -171,7 +173,7 @@ def test_a_study_that_is_stopped_before_its_first_run(
     monkeypatch.setattr("cnn_jax.study.execution.execute", execute)
     arguments = [*STUDY, f"--workdir={tmp_path / 'study'}"]
     assert degradation.main(arguments) == status
-    assert not (tmp_path / "study").exists()
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["study.json"]
 
 
 def test_a_figure_that_fails_does_not_hide_that_the_study_was_stopped(
@@ -207,3 +209,32 @@ def test_a_failing_run_is_reported_with_a_status(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "plain-8-seed0 failed: RuntimeError: this block is broken" in captured.err
     assert "residual-8-seed0 finished" in captured.out
+
+
+@pytest.mark.parametrize("lost", ["runs", "all"])
+def test_a_study_with_fewer_rows_than_runs_never_ends_well(
+    lost, tmp_path, monkeypatch, capsys
+):
+    """Whatever became of them, and although nothing was reported."""
+
+    def execute(runs, directory, *rest):
+        for run in runs[: 1 if lost == "runs" else 0]:
+            place = RunDirectory(directory / "runs" / run.name)
+            with place.open_for_training(run.config):
+                row = {"step": 4, "running_train_error": 0.5, "test_error": 0.5}
+                place.append_row(row)
+                place.finish({**RESULT, **row})
+        return []
+
+    monkeypatch.setattr("cnn_jax.study.execution.execute", execute)
+    assert degradation.main([*STUDY, f"--workdir={tmp_path / 'study'}"]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert error[-1] == "residual-8-seed0 is not finished"
+    assert len(error) == (1 if lost == "runs" else 2)
+
+
+def test_a_name_that_cannot_be_a_folders_is_refused_before_training(tmp_path, capsys):
+    arguments = [*STUDY, f"--workdir={tmp_path}", "--config.name=a/b"]
+    assert degradation.main(arguments) == 2
+    assert "without a slash" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

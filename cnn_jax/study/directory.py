@@ -1,0 +1,248 @@
+"""A study on disk: its config and the runs that belong to it.
+
+study.json       the config, with all families, depths and seeds asked for so far
+runs/            a run directory each, see `cnn_jax.train.run_directory`
+failures/        the tracebacks of runs that failed
+results.csv, and the figures: rebuilt from the runs
+
+Studies of the version before have no study.json.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cnn_jax.names import ConfigError
+from cnn_jax.study import plan
+from cnn_jax.study.plan import Run
+from cnn_jax.train import config as run_config
+from cnn_jax.train.checkpoint import write_atomically
+from cnn_jax.train.run_directory import FREE_KEYS, RunDirectory, flatten, rename
+
+FORMAT = 1
+NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)
+ABSENT = "(absent)"
+# What each run replaces, or what changes no run.
+FREE = {"run.seed", "run.model.depth", *(f"run.{key}" for key in FREE_KEYS)}
+
+
+class StudyDirectory:
+    """The files of one study.
+
+    Args:
+      path: the directory.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path)
+
+    def config(self) -> dict[str, Any] | None:
+        """The config of all that was asked for here, or None if none is recorded.
+
+        Raises:
+          ConfigError: damaged, or written by another version.
+        """
+        path = self.path / "study.json"
+        try:
+            config = dict(json.loads(path.read_text()))
+            version = config.pop("format")
+            if version == FORMAT:
+                plan.check(config)
+        except FileNotFoundError:
+            return None
+        except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{path} cannot be read: {error!s:.200}; delete it, and the study's "
+                "command writes it again"
+            ) from None
+        if version != FORMAT:
+            raise ConfigError(
+                f"{path}: a study of format {version}, this version reads {FORMAT}; "
+                "use the version that wrote it"
+            )
+        for section in (config["run"], *_values(config, "families", "overrides")):
+            rename(section)
+        return config
+
+    def enter(self, config: run_config.Config) -> list[Run]:
+        """Plan a study here; it may add families, depths and seeds to what there is.
+
+        Args:
+          config: of the study, see `cnn_jax.study.expand`.
+
+        Returns:
+          Its runs.
+
+        Raises:
+          ConfigError: a config that cannot be, or that differs in anything else
+            from what the directory holds: the message names the keys.
+        """
+        runs = plan.expand(config)
+        config = json.loads(json.dumps(run_config.as_dict(config)))
+        if (self.path / "config.json").exists():
+            raise ConfigError(f"{self.path} holds a run; a study needs another workdir")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with _one_at_a_time(self.path):
+                started = any((self.path / "runs").glob("[!.]*"))
+                old = self.config() if started else None
+                if old is None:
+                    new = self._with_runs(config)
+                else:
+                    self._check(old, config)
+                    new = _union(old, config)
+                if new != old:
+                    text = json.dumps({"format": FORMAT, **new}, indent=2) + "\n"
+                    write_atomically(self.path / "study.json", text.encode())
+        except OSError as error:
+            raise ConfigError(
+                f"workdir {self.path} cannot be written: {error.strerror}"
+            ) from None
+        return runs
+
+    def runs(self, warn: bool = False) -> list[tuple[RunDirectory, dict[str, Any]]]:
+        """The runs of the study that have been started.
+
+        Args:
+          warn: name on stderr what else there is among them, hidden files apart.
+
+        Returns:
+          The directory of each with its family, depth and seed, sorted by these.
+
+        Raises:
+          ConfigError: the config of one of them is damaged.
+        """
+        config, found, strangers = self.config(), [], []
+        for path in sorted((self.path / "runs").glob("[!.]*")):
+            head = _parse(path.name) if path.is_dir() else None
+            if head is not None and _belongs(RunDirectory(path), head, config):
+                found.append((RunDirectory(path), head))
+            else:
+                strangers.append(repr(path.name))
+        if strangers and warn:
+            print(
+                f"warning: {self.path / 'runs'}: left out, no runs of this study: "
+                f"{', '.join(strangers)}",
+                file=sys.stderr,
+                flush=True,
+            )
+        return sorted(found, key=lambda run: tuple(run[1].values()))
+
+    def _check(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+        """Refuse a config that changes what was asked for before."""
+        before, now = _fixed(old, new), _fixed(new, old)
+        differing = [
+            f"{key}: {before.get(key, ABSENT)!r} there, {now.get(key, ABSENT)!r} now"
+            for key in sorted({*before, *now})
+            if before.get(key, ABSENT) != now.get(key, ABSENT) and key not in FREE
+        ]
+        if differing:
+            raise ConfigError(
+                f"{self.path} holds a study of another config "
+                f"({'; '.join(differing)}); it can grow by families, depths and seeds "
+                "alone: choose another workdir, or delete this one"
+            )
+
+    def _with_runs(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The same where no config is recorded: what was asked for are the runs."""
+        depths, seeds = list(config["depths"]), list(config["seeds"])
+        for place, head in self.runs():
+            if head["family"] in plan.families(config):
+                place.check_config(plan.config_of(config, **head))
+                depths.append(head["depth"])
+                seeds.append(head["seed"])
+        return _union(config, {**config, "depths": depths, "seeds": seeds})
+
+
+def _values(config: Mapping[str, Any], *keys: str) -> list[dict[str, Any]]:
+    return [changes for key in keys for changes in config[key].values()]
+
+
+def _parse(name: str) -> dict[str, Any] | None:
+    """Family, depth and seed of a run by its directory's name; None of another."""
+    found = NAME.fullmatch(name)
+    if found is None:
+        return None
+    return {
+        "family": found["family"],
+        "depth": int(found["depth"]),
+        "seed": int(found["seed"]),
+    }
+
+
+def _belongs(
+    place: RunDirectory, head: Mapping[str, Any], config: Mapping[str, Any] | None
+) -> bool:
+    """Whether a directory holds the run that it is named after, and the study has it.
+
+    Raises:
+      ConfigError: its config is damaged.
+    """
+    own = place.config()
+    if config is None:
+        return own is None or (
+            own["seed"],
+            own["model"].get("depth", head["depth"]),
+        ) == (
+            head["seed"],
+            head["depth"],
+        )
+    if (
+        head["family"] not in plan.families(config)
+        or head["depth"] not in config["depths"]
+        or head["seed"] not in config["seeds"]
+    ):
+        return False
+    try:
+        place.check_config(plan.config_of(config, **head))
+    except ConfigError:
+        return False
+    return True
+
+
+def _fixed(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """What two configs of one study must have in common, with dotted keys."""
+    arms, others = plan.families(config), plan.families(other)
+    depths = [f"depth{depth}" for depth in config["depths"] if depth in other["depths"]]
+    return flatten(
+        {
+            "run": config["run"],
+            "families": {name: arms[name] for name in arms if name in others},
+            "overrides": {key: config["overrides"].get(key, {}) for key in depths},
+        }
+    )
+
+
+def _union(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Both together; what may differ is as it is now."""
+    overrides = {
+        f"depth{depth}": config["overrides"][f"depth{depth}"]
+        for config in (new, old)
+        for depth in config["depths"]
+        if f"depth{depth}" in config["overrides"]
+    }
+    return {
+        **new,
+        "families": {**plan.families(old), **plan.families(new)},
+        "depths": list(dict.fromkeys([*old["depths"], *new["depths"]])),
+        "seeds": list(dict.fromkeys([*old["seeds"], *new["seeds"]])),
+        "overrides": overrides,
+    }
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: pathlib.Path) -> Iterator[None]:
+    """Keep other processes from the same, where the file system can."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

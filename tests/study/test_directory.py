@@ -1,0 +1,213 @@
+"""A study's directory knows its config, and which runs are its own."""
+
+import json
+import shutil
+
+import pytest
+
+from cnn_jax import study
+from cnn_jax.names import ConfigError
+from cnn_jax.study import StudyDirectory
+from cnn_jax.train.run_directory import RunDirectory
+from tests import tiny
+
+FAMILIES = {
+    "plain": {"model": {"shortcut": "none"}},
+    "residual": {"model": {"shortcut": "A"}},
+}
+WARMUP = {"warmup": {"rate": 0.01, "until_train_error": 0.5}}
+
+
+def config(depths=(8, 14), seeds=(0,), families=FAMILIES, overrides=None, **run):
+    return {
+        "name": "tiny",
+        "families": families,
+        "depths": depths,
+        "seeds": seeds,
+        "overrides": overrides or {},
+        "run": tiny.config(**run),
+    }
+
+
+def start(runs, directory):
+    """What training does first: a directory for each run."""
+    for run in runs:
+        with RunDirectory(directory / "runs" / run.name).open_for_training(run.config):
+            pass
+
+
+@pytest.fixture
+def directory(tmp_path):
+    start(StudyDirectory(tmp_path).enter(config()), tmp_path)
+    return tmp_path
+
+
+def names(directory):
+    return [place.path.name for place, _ in StudyDirectory(directory).runs()]
+
+
+OWN = ["plain-14-seed0", "plain-8-seed0", "residual-14-seed0", "residual-8-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys"),
+    [
+        ({"steps": 8}, ["run.steps: 12 there, 8 now"]),
+        # the example: another depth, other steps and another batch
+        (
+            {"depths": (20,), "steps": 8, "batch_size": 8},
+            ["run.batch_size: 16 there, 8 now", "run.steps: 12 there, 8 now"],
+        ),
+        (
+            {"families": {"plain": {"model": {"shortcut": "B"}}}},
+            ["families.plain.model.shortcut: 'none' there, 'B' now"],
+        ),
+        (
+            {"families": {**FAMILIES, "plain": {}}},
+            ["families.plain.model.shortcut: 'none' there, '(absent)' now"],
+        ),
+        (
+            {"overrides": {"depth14": WARMUP}},
+            ["overrides.depth14.warmup.rate: '(absent)' there, 0.01 now"],
+        ),
+        ({"model": {"widths": (2, 2, 3)}}, ["run.model.widths: [2, 2, 2] there, [2"]),
+    ],
+)
+def test_what_else_changes_is_refused_with_the_keys(directory, changes, keys):
+    before = (directory / "study.json").read_bytes()
+    with pytest.raises(ConfigError, match="holds a study of another config") as error:
+        StudyDirectory(directory).enter(config(**changes))
+    assert all(key in str(error.value) for key in keys)
+    assert "\n" not in str(error.value)
+    assert (directory / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({}, []),
+        ({"depths": (8,), "seeds": (0,)}, []),
+        ({"depths": (8,), "seeds": (3,)}, ["plain-8-seed3", "residual-8-seed3"]),
+        (
+            {"depths": (20,), "overrides": {"depth20": WARMUP}},
+            ["plain-20-seed0", "residual-20-seed0"],
+        ),
+        (
+            {"depths": (8,), "families": {"b": {"model": {"shortcut": "B"}}}},
+            ["b-8-seed0"],
+        ),
+        ({"dataset": {"data_dir": "moved"}}, []),
+    ],
+)
+def test_a_study_grows_by_families_depths_and_seeds(directory, changes, more):
+    start(StudyDirectory(directory).enter(config(**changes)), directory)
+    assert sorted(names(directory)) == sorted([*OWN, *more])
+    # and is still the study of all that was asked for before
+    whole = StudyDirectory(directory).config()
+    StudyDirectory(directory).enter(whole)
+    StudyDirectory(directory).enter(config())
+    assert StudyDirectory(directory).config()["depths"] == whole["depths"]
+    with pytest.raises(ConfigError, match=r"run\.steps"):
+        StudyDirectory(directory).enter(config(**{**changes, "steps": 8}))
+
+
+def test_another_warm_up_of_a_depth_that_was_added_is_refused(directory):
+    added = {"depths": (20,), "overrides": {"depth20": WARMUP}}
+    StudyDirectory(directory).enter(config(**added))
+    StudyDirectory(directory).enter(config())  # 20 is not asked for
+    with pytest.raises(ConfigError, match=r"overrides\.depth20\.warmup\.rate"):
+        StudyDirectory(directory).enter(config(depths=(20,)))
+
+
+def test_a_study_none_of_whose_runs_has_started_can_be_changed(tmp_path):
+    StudyDirectory(tmp_path).enter(config())
+    StudyDirectory(tmp_path).enter(config(steps=8))
+    assert StudyDirectory(tmp_path).config()["run"]["steps"] == 8
+
+
+def test_a_directory_of_the_version_before_is_checked_by_its_runs(directory):
+    (directory / "study.json").unlink()
+    assert sorted(names(directory)) == OWN
+    with pytest.raises(ConfigError, match="steps: 12 there, 8 now"):
+        StudyDirectory(directory).enter(config(depths=(20,), steps=8))
+    StudyDirectory(directory).enter(config(depths=(20,)))
+    assert sorted(names(directory)) == OWN
+
+
+def test_the_directory_of_a_run_is_no_place_for_a_study(directory):
+    place = directory / "runs" / OWN[0]
+    before = sorted(path.name for path in place.iterdir())
+    with pytest.raises(ConfigError, match="holds a run"):
+        StudyDirectory(place).enter(config())
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def add_foreign(runs):
+    """What people leave among runs; returns the names."""
+    shutil.copytree(runs / OWN[1], runs / f"{OWN[1]}.bak")
+    shutil.copytree(runs / OWN[1], runs / f"{OWN[1]} (copy)")
+    shutil.copytree(runs / OWN[1], runs / "plain-8-seed1")  # it is of seed 0
+    shutil.copytree(runs / OWN[1], runs / "plain-20-seed0")  # it is of depth 8
+    (runs / "old").mkdir()
+    (runs / "a-8-seedx").mkdir()
+    (runs / "notes-8-seed0").write_text("a file")
+    return [
+        *(f"{OWN[1]}.bak", f"{OWN[1]} (copy)", "plain-8-seed1", "plain-20-seed0"),
+        *("old", "a-8-seedx", "notes-8-seed0"),
+    ]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_is_no_run_of_the_study_is_left_out_and_named(directory, recorded, capsys):
+    foreign = add_foreign(directory / "runs")
+    (directory / "runs" / ".DS_Store").write_text("of the system")
+    if recorded:  # then a run of a family that nobody asked for is known, too
+        shutil.copytree(directory / "runs" / OWN[1], directory / "runs" / "x-8-seed0")
+        foreign.append("x-8-seed0")
+        # and one of another recipe
+        other = study.expand(config(seeds=(5,), steps=8))
+        StudyDirectory(directory).enter(config(seeds=(5,)))
+        start(other[:1], directory)
+        foreign.append(other[0].name)
+    else:
+        (directory / "study.json").unlink()
+    assert study.load(directory).index.tolist() == [
+        *("plain-8-seed0", "plain-14-seed0", "residual-8-seed0", "residual-14-seed0")
+    ]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: ")
+    assert all(repr(name) in line for name in foreign)
+    assert "DS_Store" not in line
+    assert study.logs(directory).empty
+    assert study.held_out_of(directory) == "test"
+
+
+@pytest.mark.parametrize("family", ["a-b", "0.1", "$x$", "_", "seed0", "é", "a b"])
+def test_a_run_is_known_by_its_name_again(family, tmp_path):
+    families = {"arm": {"name": family, "model": {"shortcut": "B"}}}
+    runs = StudyDirectory(tmp_path).enter(config(families=families, seeds=(0, 12)))
+    start(runs, tmp_path)
+    table = study.load(tmp_path)
+    assert set(table["family"]) == {family}
+    assert set(table.index) == {run.name for run in runs}
+    assert "model.shortcut" not in table
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"[1]", b"\xff", b'{"format": 1}', b'{"format": 1, "run": 5}']
+    + [b"[" * 100_000, b'{"format": 2}'],
+)
+def test_a_damaged_record_is_one_line(directory, content):
+    (directory / "study.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"study\.json") as error:
+        study.load(directory)
+    assert "\n" not in str(error.value)
+
+
+def test_the_record_is_read_under_the_old_names_of_keys(directory):
+    record = json.loads((directory / "study.json").read_text())
+    record["run"]["steps_per_dispatch"] = record["run"].pop("steps_per_execution")
+    (directory / "study.json").write_text(json.dumps(record))
+    assert len(names(directory)) == 4
+    StudyDirectory(directory).enter(config())
