@@ -113,12 +113,15 @@ class ResNet(nn.Module):
     scan: bool = False
     remat: bool = False
 
+    # `nn.tabulate` takes any method for a part of the forward pass, unless it is
+    # marked: those that only read fields are, and so is `init_with_output`.
     def __post_init__(self):
         super().__post_init__()
         check_fields(self)
         self.blocks_per_stage()
         self.death_rates()
 
+    @nn.nowrap
     def block_class(self) -> Any:
         """The class that ``block`` names."""
         block = names.resolve("block", self.block, BLOCKS)
@@ -126,6 +129,7 @@ class ResNet(nn.Module):
             raise names.ConfigError(f"block {self.block!r} is not a linen module class")
         return block
 
+    @nn.nowrap
     def skipped_layers(self) -> int:
         """Weight layers of a block."""
         block = self.block_class()
@@ -137,6 +141,7 @@ class ResNet(nn.Module):
             )
         return self.layers_per_block or least
 
+    @nn.nowrap
     def stage_widths(self) -> tuple[int, ...]:
         """Width of each stage."""
         own = (16, 32, 64) if self.layout == "cifar" else (64, 128, 256, 512)
@@ -150,6 +155,7 @@ class ResNet(nn.Module):
             )
         return widths
 
+    @nn.nowrap
     def blocks_per_stage(self) -> tuple[int, ...]:
         """Blocks of each stage, by ``stage_sizes`` or by the depth."""
         if self.layout not in ("cifar", "imagenet"):
@@ -187,6 +193,7 @@ class ResNet(nn.Module):
             )
         return sizes
 
+    @nn.nowrap
     def death_rates(self) -> tuple[float, ...]:
         """Probability that each block's branch is left out, first block first."""
         last = self.stochastic_depth
@@ -200,6 +207,7 @@ class ResNet(nn.Module):
         count = sum(self.blocks_per_stage())
         return tuple(last * number / count for number in range(1, count + 1))
 
+    @nn.nowrap
     def stacks(self) -> dict[str, tuple[str, ...]]:
         """Names of the stacked blocks' variables, and of the blocks in each.
 
@@ -216,6 +224,7 @@ class ResNet(nn.Module):
             if self.scan and size > 1
         }
 
+    @nn.nowrap
     def init_with_output(self, *arguments: Any, **keywords: Any) -> Any:
         """As of any module (and so is ``init``); initial values do not see ``scan``."""
         if not self.scan:
