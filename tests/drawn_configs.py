@@ -150,7 +150,8 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
         wrong = st.sampled_from(WRONG)
         config[key] = draw(SCALARS.get(key, wrong) | wrong)
         return
-    if not isinstance(config[place], dict) or config[place].get("name", "") is None:
+    section = config.get(place)
+    if not isinstance(section, dict) or section.get("name", "") is None:
         return
     if place == "warmup":
         fields = {"rate": float, "until_train_error": float}

@@ -22,6 +22,7 @@ from cnn_jax.analysis import layers
 from cnn_jax.analysis.trained import Batch, Variables
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.models.layers import Images
+from cnn_jax.train.optimizer import Rule
 
 HOWS = ("none", "residual", "plain_identity", "plain_he")
 
@@ -264,7 +265,7 @@ def train(
     variables: Variables,
     batches: Iterable[Batch],
     loss: Callable[[Any, Batch], Float[Array, " batch"]],
-    optimizer: optax.GradientTransformation,
+    optimizer: Rule,
     rate: float,
 ) -> Iterator[Variables]:
     """Train all parameters further, at a constant rate and from no momentum.
@@ -274,13 +275,13 @@ def train(
       variables: 'params' and 'batch_stats'.
       batches: one a step.
       loss: (outputs, batch) to the loss of each example.
-      optimizer: transformation without its rate, as of a run.
+      optimizer: from a learning rate to the transformation, as of a run.
       rate: learning rate.
 
     Yields:
       The variables after each step.
     """
-    state = optimizer.init(variables["params"])
+    state = optimizer(rate).init(variables["params"])
     for batch in batches:
         variables, state = _step(
             model, loss, optimizer, variables, state, batch, jnp.float32(rate)
@@ -292,7 +293,7 @@ def train(
 def _step(
     model: nn.Module,
     loss: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: Rule,
     variables: Variables,
     state: Any,
     batch: Batch,
@@ -310,6 +311,6 @@ def _step(
         return losses.sum() / batch["mask"].sum(), changed
 
     gradient, changed = jax.grad(objective, has_aux=True)(variables["params"])
-    directions, state = optimizer.update(gradient, state, variables["params"])
-    params = jax.tree.map(lambda p, d: p - rate * d, variables["params"], directions)
+    updates, state = optimizer(rate).update(gradient, state, variables["params"])
+    params = optax.apply_updates(variables["params"], updates)
     return {"params": params, **changed}, state

@@ -7,14 +7,15 @@ the section has. The program supplies ``SUPPLIED`` arguments itself.
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ml_collections
 
 from cnn_jax import models, names
-from cnn_jax.data import augment, preprocess
+from cnn_jax.data import augment, mixing, preprocess
 from cnn_jax.names import ConfigError
-from cnn_jax.train import hosts, losses, optimizer
+from cnn_jax.train import hosts, losses, optimizer, schedule
 
 Config = Mapping[str, Any] | ml_collections.ConfigDict
 
@@ -37,6 +38,12 @@ KEYS: dict[str, type] = {
     "eval_every": int,  # steps between evaluations; 0 for the last step only
     "checkpoint_every": int,  # steps between checkpoints; 0 for the last only
     "parallel": dict,
+}
+# Keys that a config may lack, with the value of each that turns it off.
+OPTIONAL: dict[str, Any] = {
+    "clip_norm": 0.0,  # greatest norm of a step's gradient; see `optimizer.build`
+    "ema_decay": 0.0,  # of the weights' moving average; see `steps.make_train_step`
+    "mix": {},  # a section of `cnn_jax.data.mixing`
 }
 PARALLEL: dict[str, type] = {
     "mode": str,  # 'pmap' or 'shard_map'
@@ -61,13 +68,16 @@ TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "preprocess": preprocess.TABLE,
     "augment": augment.TABLE,
     "optimizer": optimizer.OPTIMIZERS,
-    "schedule": optimizer.SCHEDULES,
+    "schedule": schedule.SCHEDULES,
+    "mix": mixing.TABLE,
 }
 SUPPLIED = {
     "model": ("num_classes", "norm", "conv"),
     "loss": ("outputs", "batch"),
     "preprocess": ("statistics",),
     "augment": ("statistics",),
+    "optimizer": ("learning_rate",),
+    "schedule": ("batch_size",),
 }
 
 
@@ -81,20 +91,25 @@ def check(config: Config) -> None:
       ConfigError: one line naming the key, the value and what is expected.
     """
     config = as_dict(config)
-    _check_keys("config", config, KEYS)
+    allowed = {key: type(value) for key, value in OPTIONAL.items()}
+    _check_keys("config", config, KEYS, allowed)
     for section, table in TABLES.items():
-        fields = config[section]
+        fields = config[section] if section in KEYS else option(config, section)
+        if section in OPTIONAL and not fields:
+            continue
         if "name" not in fields:
             raise ConfigError(
                 f"config.{section} needs a 'name'; choices: {', '.join(table)}"
             )
+        if section == "optimizer":
+            optimizer.check_takes_rate(fields)
         target = names.resolve(section, fields["name"], table)
         given = {key: value for key, value in fields.items() if key != "name"}
         kind = f"{section} {fields['name']!r}"
         names.check_fields(kind, target, given, SUPPLIED.get(section, ()))
     if "name" not in config["dataset"]:
         raise ConfigError("config.dataset needs a 'name'")
-    _check_keys("config.warmup", config["warmup"], optimizer.Warmup.__annotations__)
+    _check_keys("config.warmup", config["warmup"], schedule.Warmup.__annotations__)
     _check_keys("config.parallel", config["parallel"], PARALLEL)
     placing = config["parallel"]
     if placing["hosts"] != hosts.ONE:
@@ -110,6 +125,14 @@ def check(config: Config) -> None:
     for key in NOT_NEGATIVE:
         if config[key] < 0:
             raise ConfigError(f"config.{key} must not be negative, got {config[key]}")
+    if not 0 <= option(config, "clip_norm") < math.inf:
+        raise ConfigError(
+            f"config.clip_norm {config['clip_norm']} is not a number from 0 up"
+        )
+    if not 0 <= option(config, "ema_decay") < 1:
+        raise ConfigError(f"config.ema_decay {config['ema_decay']} is not in [0, 1)")
+    if option(config, "mix") and config["loss"]["name"] == "strings":
+        raise ConfigError("config.mix is for images of one class, not for 'strings'")
     if config["seed"] > LARGEST_SEED:
         raise ConfigError(
             f"config.seed must not exceed {LARGEST_SEED}, got {config['seed']}"
@@ -125,6 +148,11 @@ def check(config: Config) -> None:
         )
 
 
+def option(config: Config, key: str) -> Any:
+    """The value of a key of `OPTIONAL`, which the config may lack."""
+    return config.get(key, OPTIONAL[key])
+
+
 def as_dict(config: Config) -> dict[str, Any]:
     """The config as plain dicts, as ``config.json`` holds it."""
     if isinstance(config, ml_collections.ConfigDict):
@@ -133,12 +161,16 @@ def as_dict(config: Config) -> dict[str, Any]:
 
 
 def _check_keys(
-    where: str, section: Mapping[str, Any], keys: Mapping[str, type]
+    where: str,
+    section: Mapping[str, Any],
+    keys: Mapping[str, type],
+    optional: Mapping[str, type] = MappingProxyType({}),
 ) -> None:
+    known = {**keys, **optional}
     for key, value in section.items():
-        if key not in keys:
-            raise names.choices(f"key of {where}", key, sorted(keys))
-        kind = keys[key]
+        if key not in known:
+            raise names.choices(f"key of {where}", key, sorted(known))
+        kind = known[key]
         is_section = isinstance(value, Mapping)
         if is_section != (kind is dict) or not names.has_type(value, kind):
             expected = "a section" if kind is dict else kind.__name__

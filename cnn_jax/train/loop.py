@@ -229,6 +229,11 @@ class _Run:
             for split, name in (("train", "clean_train"), ("test", "test")):
                 found = self.program.evaluate(self.state, split, self.stop.check)
                 measured |= {f"{name}_{key}": value for key, value in found.items()}
+            if self.program.ema_decay:
+                found = self.program.evaluate(
+                    self.state, "test", self.stop.check, averaged=True
+                )
+                measured |= {f"ema_test_{key}": found[key] for key in found}
         except Interrupted:
             # Evaluations may be long: this one is left, and done when the run
             # goes on from here.

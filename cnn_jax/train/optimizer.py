@@ -1,22 +1,25 @@
-"""Optimizers and learning-rate schedules, both by name.
+"""Optimizers, by name.
 
-An optimizer here is an optax transformation *without* its learning rate: the
-step multiplies by the rate, which may depend on the state (see `Warmup`).
-Rates are functions of the optimizer step, never of the epoch.
+The convention is optax's: an optimizer is a function of the learning rate, and of
+fields of its own, to an optax transformation whose updates are *added* to the
+parameters. A step builds the transformation for its own rate (see
+`cnn_jax.train.schedule`), so `optax:adamw` and the like work as they are, whatever
+they do with the rate.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from cnn_jax import names
 
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+Rate = float | Float[Array, ""]
+Rule = Callable[[Rate], optax.GradientTransformation]
 Decay = Literal["all", "kernels"]
 
 
@@ -43,6 +46,7 @@ def decay_mask(decay: Decay) -> Callable[[Any], Any]:
 
 
 def sgd(
+    learning_rate: Rate,
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
@@ -55,13 +59,14 @@ def sgd(
     section 3.4).
 
     Args:
+      learning_rate: of this step.
       momentum: weight of the old direction, in [0, 1).
       nesterov: Nesterov's form of the momentum.
       weight_decay: factor of the L2 gradient.
       decay: what decays (see `decay_mask`).
 
     Returns:
-      The transformation, to be scaled by minus the rate.
+      The transformation.
 
     Raises:
       ConfigError: a value out of range.
@@ -69,13 +74,15 @@ def sgd(
     if not 0 <= momentum < 1:
         raise names.ConfigError(f"optimizer.momentum {momentum} is not in [0, 1)")
     _check_not_negative("optimizer.weight_decay", weight_decay)
-    return optax.chain(
+    direction = optax.chain(
         optax.add_decayed_weights(weight_decay, decay_mask(decay)),
         optax.trace(momentum, nesterov) if momentum else optax.identity(),
     )
+    return _descend(direction, learning_rate)
 
 
 def adamw(
+    learning_rate: Rate,
     b1: float = 0.9,
     b2: float = 0.999,
     epsilon: float = 1e-8,
@@ -85,6 +92,7 @@ def adamw(
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
     Args:
+      learning_rate: of this step.
       b1: decay of the mean of gradients.
       b2: decay of the mean of their squares.
       epsilon: added to the denominator.
@@ -92,7 +100,7 @@ def adamw(
       decay: what decays (see `decay_mask`).
 
     Returns:
-      The transformation, to be scaled by minus the rate.
+      The transformation.
 
     Raises:
       ConfigError: a value out of range.
@@ -103,70 +111,23 @@ def adamw(
     if not 0 < epsilon < math.inf:
         raise names.ConfigError(f"optimizer.epsilon {epsilon} is not positive")
     _check_not_negative("optimizer.weight_decay", weight_decay)
-    return optax.chain(
+    direction = optax.chain(
         optax.scale_by_adam(b1, b2, epsilon),
         optax.add_decayed_weights(weight_decay, decay_mask(decay)),
     )
+    return _descend(direction, learning_rate)
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+def _descend(
+    direction: optax.GradientTransformation, learning_rate: Rate
+) -> optax.GradientTransformation:
+    """Minus the rate times a direction; the state is the direction's alone."""
 
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        found, state = direction.update(gradients, state, params)
+        return jax.tree.map(lambda leaf: -learning_rate * leaf, found), state
 
-def piecewise(rates: Sequence[float], boundaries: Sequence[int] = ()) -> Schedule:
-    """Constant rates: ``rates[i]`` until step ``boundaries[i]``, then the next.
-
-    Args:
-      rates: learning rates, one more than boundaries.
-      boundaries: first step of each later rate, increasing.
-
-    Returns:
-      From a step to its rate.
-
-    Raises:
-      ConfigError: lengths that do not fit, boundaries that do not increase, a
-        negative rate.
-    """
-    for value in rates:
-        _check_not_negative("schedule.rates", value)
-    if len(rates) != len(boundaries) + 1:
-        raise names.ConfigError(
-            f"schedule: {len(rates)} rates need {len(rates) - 1} boundaries, "
-            f"got {len(boundaries)}"
-        )
-    if sorted(set(boundaries)) != list(boundaries):
-        raise names.ConfigError(
-            f"schedule: boundaries must increase, got {tuple(boundaries)}"
-        )
-
-    def rate(step: Int[Array, ""]) -> Float[Array, ""]:
-        table = jnp.asarray(rates, jnp.float32)
-        return table[(step >= jnp.asarray(boundaries, jnp.int32)).sum()]
-
-    return rate
-
-
-def cosine(rate: float, steps: int, warmup_steps: int = 0) -> Schedule:
-    """Linear from 0 over ``warmup_steps``, then half a cosine down to 0.
-
-    Args:
-      rate: highest rate (Loshchilov and Hutter 2017, without restarts).
-      steps: step at which 0 is reached.
-      warmup_steps: length of the rise.
-
-    Returns:
-      From a step to its rate.
-
-    Raises:
-      ConfigError: a rise that is no part of the steps, a negative rate.
-    """
-    _check_not_negative("schedule.rate", rate)
-    if not 0 <= warmup_steps < steps:
-        raise names.ConfigError(
-            f"schedule: warmup_steps {warmup_steps} must lie in [0, steps={steps})"
-        )
-    return optax.warmup_cosine_decay_schedule(
-        0.0 if warmup_steps else rate, rate, warmup_steps, steps
-    )
+    return optax.GradientTransformation(direction.init, update)
 
 
 def _check_not_negative(key: str, value: float) -> None:
@@ -174,30 +135,92 @@ def _check_not_negative(key: str, value: float) -> None:
         raise names.ConfigError(f"{key} {value} is not a number from 0 up")
 
 
-SCHEDULES = {"piecewise": piecewise, "cosine": cosine}
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
 
 
-class Warmup(NamedTuple):
-    """A low rate until training gets going (He et al. 2015, section 4.2).
+def build(section: Mapping[str, Any], clip_norm: float = 0.0) -> Rule:
+    """The optimizer that a config section describes.
 
-    The paper trains depth 110 at 0.01 "until the training error is below 80 %"
-    and then goes back to 0.1 for good. The training error is the running one,
-    averaged over about 50 steps (see `cnn_jax.train.steps`).
+    Args:
+      section: ``name`` (of `OPTIMIZERS`, ``optax:adamw``, or a function of your
+        own) and its fields, but for the learning rate.
+      clip_norm: gradients whose norm, over all parameters, exceeds this are scaled
+        down to it (Pascanu, Mikolov and Bengio 2013, "On the difficulty of training
+        recurrent neural networks", section 3.2); 0 for no clipping.
 
-    Attributes:
-      rate: learning rate of the warm-up.
-      until_train_error: training error (a fraction) that ends it; 0 for no warm-up.
+    Returns:
+      From a learning rate to the transformation.
+
+    Raises:
+      ConfigError: unknown name, field or value; a rule without a learning rate.
     """
+    check_takes_rate(section)
 
-    rate: float = 0.0
-    until_train_error: float = 0.0
+    def rule(learning_rate: Rate) -> optax.GradientTransformation:
+        own = names.build("optimizer", section, OPTIMIZERS, learning_rate=learning_rate)
+        if not clip_norm:
+            return own
+        return optax.chain(optax.clip_by_global_norm(clip_norm), own)
+
+    rule(0.0)
+    return rule
 
 
-def current_rate(
-    schedule: Schedule,
-    warmup: Warmup,
-    step: Int[Array, ""],
-    warming: Bool[Array, ""] | bool,
-) -> Float[Array, ""]:
-    """The learning rate of a step: the warm-up's while it lasts, else scheduled."""
-    return jnp.where(warming, jnp.float32(warmup.rate), schedule(step))
+def check_takes_rate(section: Mapping[str, Any]) -> None:
+    """Refuse a rule that is not a function of the learning rate, or has it fixed."""
+    name = section["name"]
+    target = names.resolve("optimizer", name, OPTIMIZERS)
+    if not callable(target) or "learning_rate" not in names.parameters(target):
+        raise names.ConfigError(
+            f"optimizer {name!r} takes no learning_rate; expected a function "
+            "(learning_rate, ...) to an optax transformation whose updates are added "
+            "to the parameters, as optax:adamw is"
+        )
+    if "learning_rate" in section:
+        raise names.ConfigError(
+            f"optimizer {name!r}: learning_rate is set by config.schedule, as "
+            f"schedule={{'name': 'piecewise', 'rates': ({section['learning_rate']},)}}"
+        )
+
+
+def check_descends(name: str, rule: Rule, params: Any) -> None:
+    """Refuse an optimizer whose updates climb, by three steps down a paraboloid.
+
+    Args:
+      name: of the optimizer, for the message.
+      rule: from a learning rate to the transformation.
+      params: shapes of the parameters; small ones of the same paths are tried.
+
+    Raises:
+      ConfigError: it climbs, or it cannot be updated with gradients alone.
+    """
+    rng = np.random.default_rng(0)
+    # |w|^2 / 2, whose gradient is w
+    small = jax.tree.map(
+        lambda leaf: rng.normal(size=[min(n, 2) for n in leaf.shape]).astype("f4"),
+        params,
+    )
+
+    @jax.jit
+    def climb(weights: Any) -> Any:
+        transformation = rule(1e-3)
+        state, total = transformation.init(weights), 0.0
+        for _ in range(3):
+            updates, state = transformation.update(weights, state, weights)
+            total += optax.tree.vdot(updates, weights)
+            weights = optax.apply_updates(weights, updates)
+        return total
+
+    try:
+        climbed = float(climb(small))
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise names.ConfigError(
+            f"optimizer {name!r} cannot be updated: {type(error).__name__}: {first}"
+        ) from error
+    if climbed > 0:
+        raise names.ConfigError(
+            f"optimizer {name!r} climbs the loss: its updates, which are added to the "
+            "parameters, point along the gradient; expected minus the learning rate "
+            "times a direction, as optax.scale_by_learning_rate makes it"
+        )

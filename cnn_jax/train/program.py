@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import models, names
-from cnn_jax.data import augment, preprocess, sources
+from cnn_jax.data import augment, mixing, preprocess, sources
 from cnn_jax.graphs import Graph
 from cnn_jax.models import layout
 from cnn_jax.train import config as run_config
-from cnn_jax.train import feed, hosts, losses, optimizer, state, steps
+from cnn_jax.train import feed, hosts, losses, optimizer, schedule, state, steps
 from cnn_jax.train.parallel import Devices
 from cnn_jax.train.run_directory import flatten
 
@@ -75,14 +75,22 @@ class Program:
         )
         self.compiled_model = self._model(placing["bn_group_size"])
         self.model = layout.unrolled(self.compiled_model)
-        self.optimizer = names.build(
-            "optimizer", config["optimizer"], optimizer.OPTIMIZERS
+        self.optimizer = optimizer.build(
+            config["optimizer"], run_config.option(config, "clip_norm")
         )
-        self.schedule = names.build("schedule", config["schedule"], optimizer.SCHEDULES)
-        self.warmup = optimizer.Warmup(**config["warmup"])
+        self.schedule = names.build(
+            "schedule",
+            config["schedule"],
+            schedule.SCHEDULES,
+            batch_size=config["batch_size"],
+        )
+        self.warmup = schedule.Warmup(**config["warmup"])
         statistics = self.source.statistics()
         self.preprocess = preprocess.build(config["preprocess"], statistics)
         self.augment = augment.build(config["augment"], statistics)
+        mix = run_config.option(config, "mix")
+        self.mix = names.build("mix", mix, mixing.TABLE) if mix else None
+        self.ema_decay = run_config.option(config, "ema_decay")
         self.image_shape = self._shape_after_preprocessing()
         self.num_parameters = self._check_model()
         self.traces = 0
@@ -103,10 +111,11 @@ class Program:
         return jax.device_get(
             state.create_state(
                 self.model,
-                self.optimizer,
+                self.optimizer(self.schedule(jnp.int32(0))),
                 self.image_shape,
                 seed,
                 warming=self.warmup.until_train_error > 0,
+                averaged=self.ema_decay > 0,
             )
         )
 
@@ -159,6 +168,8 @@ class Program:
             self.schedule,
             self.warmup,
             self.errors,
+            self.mix,
+            self.ema_decay,
         )
 
     def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,7 +192,11 @@ class Program:
         return self.devices.compile(step, donate_state=False)
 
     def evaluate(
-        self, state: Any, split: str, between: Callable[[], None] = lambda: None
+        self,
+        state: Any,
+        split: str,
+        between: Callable[[], None] = lambda: None,
+        averaged: bool = False,
     ) -> dict[str, float]:
         """Loss and error over every example of a split, in evaluation mode.
 
@@ -189,11 +204,14 @@ class Program:
           state: a `TrainState` on the devices (see `place`).
           split: 'train' or 'test'.
           between: called before each batch; may raise to end it.
+          averaged: of the moving average of the weights (``ema_decay``).
 
         Returns:
           'loss' (mean) and 'error' (a fraction), each example counted once.
         """
         weights = (state.params, state.batch_stats)
+        if averaged:
+            weights = (state.average["params"], state.average["batch_stats"])
         batches = self.source.eval_batches(split, self.config["eval_batch_size"])
         totals = dict.fromkeys(("loss", "error", "count"), 0.0)
         pending: collections.deque[Any] = collections.deque()
@@ -257,6 +275,9 @@ class Program:
             )
         )
         self._check_loss(outputs)
+        name = self.config["optimizer"]["name"]
+        if ":" in name:
+            optimizer.check_descends(name, self.optimizer, variables["params"])
         leaves = jax.tree.leaves(variables["params"])
         return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
 

@@ -33,12 +33,23 @@ class TrainState(flax.struct.PyTreeNode):
     recent_error: Float[Array, "*device"] | Float[np.ndarray, "*device"]
 
 
+class AveragedState(TrainState):
+    """A state with a moving average of the weights beside them.
+
+    Attributes:
+      average: 'params' and 'batch_stats', as the state's own.
+    """
+
+    average: Any
+
+
 def create_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
     seed: int,
     warming: bool,
+    averaged: bool = False,
 ) -> TrainState:
     """A fresh state, on the host's default device.
 
@@ -48,6 +59,7 @@ def create_state(
       image_shape: (height, width, channels) after preprocessing.
       seed: of the parameters and of every later draw.
       warming: whether the run begins with a warm-up.
+      averaged: whether the state has an average of the weights.
 
     Returns:
       The state before the first step.
@@ -58,15 +70,17 @@ def create_state(
     variables = model.lazy_init(
         init_key, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), train=False
     )
-    params = variables["params"]
-    return TrainState(
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    average = {"average": {"params": params, "batch_stats": batch_stats}}
+    return (AveragedState if averaged else TrainState)(
         step=jnp.zeros((), jnp.int32),
         key=jax.random.key_data(run_key),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=optimizer.init(params),
         warming=jnp.asarray(warming),
         recent_error=jnp.ones((), jnp.float32),
+        **(average if averaged else {}),
     )
 
 

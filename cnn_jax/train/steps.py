@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from cnn_jax.data.mixing import Mix
 from cnn_jax.data.sources import average_views
 from cnn_jax.train import parallel
-from cnn_jax.train.optimizer import Schedule, Warmup, current_rate
+from cnn_jax.train.optimizer import Rule
+from cnn_jax.train.schedule import Schedule, Warmup, current_rate
 from cnn_jax.train.state import TrainState
 
 Batch = Mapping[str, Any]
@@ -60,10 +62,12 @@ def make_train_step(
     take: Callable[[Any, Any], Batch],
     preprocess: Callable[[Array], Array],
     augment: Callable[[Array, Array], Array],
-    optimizer: optax.GradientTransformation,
+    optimizer: Rule,
     schedule: Schedule,
     warmup: Warmup,
     errors: Loss = errors,
+    mix: Mix | None = None,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """The step that learns from one batch.
 
@@ -73,10 +77,14 @@ def make_train_step(
       take: (resident arrays, item) to a batch (see `cnn_jax.data.sources`).
       preprocess: uint8 images to normalised float32 ones.
       augment: (key, normalised images) to augmented ones.
-      optimizer: transformation without its rate.
+      optimizer: from the rate to the transformation.
       schedule: from the step to the rate.
       warmup: the rate before the training error has fallen.
       errors: (outputs, batch) to 1 for each example that is wrong, else 0.
+      mix: how images are mixed in pairs (see `cnn_jax.data.mixing`), if at all; an
+        error is then one against the label of the larger share.
+      ema_decay: of the weights' moving average, whose state is an `AveragedState`;
+        0 for none (see `averaged`).
 
     Returns:
       Pure ``step(state, resident, item) -> (state, sums)``; the sums are those
@@ -90,6 +98,11 @@ def make_train_step(
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, preprocess(batch["image"]))
         total = parallel.psum(batch["mask"].sum())
+        losses_of, labelled = loss, batch
+        if mix is not None:
+            images, losses_of, labelled = mixed(
+                mix, jax.random.fold_in(key, 2), images, loss, batch
+            )
 
         def objective(params: Any) -> tuple[Array, Any]:
             outputs, changed = model.apply(
@@ -99,7 +112,7 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
-            losses = loss(outputs, batch)
+            losses = losses_of(outputs, batch)
             # This device's share of the global mean: shares and their
             # gradients add up over devices.
             share = jnp.where(batch["mask"] > 0, losses, 0.0).sum() / total
@@ -108,20 +121,24 @@ def make_train_step(
         grad = jax.grad(objective, has_aux=True)
         gradients, (outputs, losses, changed) = grad(state.params)
         gradients = parallel.psum(gradients)
-        sums = masked_sums(losses, errors(outputs, batch), batch["mask"])
+        sums = masked_sums(losses, errors(outputs, labelled), batch["mask"])
 
         rate = current_rate(schedule, warmup, state.step, state.warming)
-        directions, opt_state = optimizer.update(
+        updates, opt_state = optimizer(rate).update(
             gradients, state.opt_state, state.params
         )
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, directions)
+        params = optax.apply_updates(state.params, updates)
+        # Running averages of the groups on all devices together.
+        batch_stats = parallel.pmean(changed.get("batch_stats", {}))
+        if ema_decay:
+            weights = {"params": params, "batch_stats": batch_stats}
+            state = state.replace(average=averaged(state, weights, ema_decay))
         error = sums["error"] / sums["count"]
         recent = ERROR_MEMORY * state.recent_error + (1 - ERROR_MEMORY) * error
         state = state.replace(
             step=state.step + 1,
             params=params,
-            # Running averages of the groups on all devices together.
-            batch_stats=parallel.pmean(changed.get("batch_stats", {})),
+            batch_stats=batch_stats,
             opt_state=opt_state,
             warming=state.warming & (recent >= warmup.until_train_error),
             recent_error=recent,
@@ -129,6 +146,55 @@ def make_train_step(
         return state, {**sums, "rate": rate}
 
     return step
+
+
+def mixed(
+    mix: Mix, key: Array, images: Array, loss: Loss, batch: Batch
+) -> tuple[Array, Loss, Batch]:
+    """A batch mixed in pairs.
+
+    Args:
+      mix: from `cnn_jax.data.mixing`.
+      key: of this step.
+      images: of the batch, augmented.
+      loss: of outputs and the batch.
+      batch: with everything but the images.
+
+    Returns:
+      The images, the loss of their two labels, and the batch with the label of the
+      larger share.
+    """
+    images, partner, share = mix(key, images)
+    own = {name: value for name, value in batch.items() if name != "image"}
+    other = jax.tree.map(lambda leaf: leaf[partner], own)
+
+    def shared(outputs: Any, batch: Batch) -> Float[Array, " batch"]:
+        return share * loss(outputs, batch) + (1 - share) * loss(outputs, other)
+
+    larger = jax.tree.map(lambda *pair: jnp.where(share >= 0.5, *pair), own, other)
+    return images, shared, larger
+
+
+def averaged(state: Any, weights: Any, decay: float) -> Any:
+    """The moving average of the weights after a step.
+
+    ``average <- d average + (1 - d) weights`` (Polyak and Juditsky 1992 in the
+    exponential form of Szegedy et al. 2016, section 8), with
+    ``d = min(decay, (1 + step) / (10 + step))``, so that short runs forget where
+    they began, as TensorFlow's ``ExponentialMovingAverage`` does.
+
+    Args:
+      state: an `AveragedState`, before the step.
+      weights: 'params' and 'batch_stats' after it.
+      decay: the weight of the past in the long run.
+
+    Returns:
+      A tree like ``weights``.
+    """
+    kept = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(
+        lambda old, new: kept * old + (1 - kept) * new, state.average, weights
+    )
 
 
 def repeat(step: TrainStep, most: int) -> Callable[..., Any]:

@@ -56,7 +56,7 @@ class Tuned(Program):
         """A fresh state of the seed, around the recogniser that is there."""
         state = super().initial_state(seed)
         params = {**state.params, "recognizer": self.start}
-        return state.replace(params=params, opt_state=self.optimizer.init(params))
+        return state.replace(params=params, opt_state=self.optimizer(0.0).init(params))
 
 
 def define(parser: argparse.ArgumentParser) -> None:

@@ -96,7 +96,7 @@ def test_nothing_inserted_is_the_network_itself():
 def test_training_goes_on_as_by_hand():
     net, variables = nets.build()
     batch = nets.batch()
-    optimizer = sgd(momentum=0.9, weight_decay=1e-2)
+    optimizer = functools.partial(sgd, momentum=0.9, weight_decay=1e-2)
     longer, more = insert(net, variables, "none")
     *_, trained = insertion.train(
         longer, more, [batch, batch], softmax_cross_entropy, optimizer, 0.1

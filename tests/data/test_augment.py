@@ -125,3 +125,36 @@ def test_amounts_out_of_range():
 def test_negative_pad():
     with pytest.raises(names.ConfigError, match="pad -1 is negative"):
         augment.build({"name": "crop_flip", "pad": -1})
+
+
+def test_random_erasing_is_a_rectangle_of_the_papers_sizes():
+    """Zhong et al. 2020, algorithm 1: area 2 to 40 %, aspect ratio 0.3 to 1 / 0.3."""
+    images = jnp.ones((400, 32, 32, 2))
+    erasing = jax.jit(augment.random_erasing, static_argnums=2)
+    erased = np.asarray(erasing(jax.random.key(0), images, 0.5) == 0)
+    assert (erased[..., 0] == erased[..., 1]).all()
+    chosen = erased[..., 0][erased.any((1, 2, 3))]
+    # 400 draws: three standard deviations are 0.075
+    assert len(chosen) / 400 == pytest.approx(0.5, abs=0.075)
+    rows, columns = chosen.any(2).sum(1), chosen.any(1).sum(1)
+    np.testing.assert_array_equal(chosen.sum((1, 2)), rows * columns)
+    # sides are rounded to whole pixels
+    assert (((rows + 0.5) * (columns + 0.5)) > 0.02 * 1024).all()
+    assert (((rows - 0.5) * (columns - 0.5)) < 0.4 * 1024).all()
+    aspect = rows / columns
+    assert 0.2 < aspect.min() < 0.5
+    assert 2.0 < aspect.max() < 4.5
+    # every place is reached, the borders too
+    assert chosen.any(0).all()
+
+
+def test_erasing_comes_after_crop_and_flip_and_leaves_their_draws():
+    images = jax.random.normal(jax.random.key(0), (64, 8, 8, 1)) + 5
+    key = jax.random.key(1)
+    without = jax.jit(augment.crop_flip(pad=1))(key, images)
+    found = jax.jit(augment.crop_flip(pad=1, erase=0.5))(key, images)
+    same = np.asarray(found == without)
+    assert (np.asarray(found)[~same] == 0).all()
+    assert 0.2 < (~same).any((1, 2, 3)).mean() < 0.8
+    with pytest.raises(names.ConfigError, match=r"erase 1.5 is not in \[0, 1\]"):
+        augment.crop_flip(erase=1.5)

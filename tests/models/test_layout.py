@@ -214,6 +214,7 @@ def test_sizes_do_not_depend_on_the_layout():
 def test_an_optimizers_state_and_updates_convert_as_its_parameters_do(rule, decay):
     unrolled, looped = pair()
     rule = rule(
+        0.1,
         weight_decay=0.1,
         decay=decay,
         **({"momentum": 0.9} if rule is optimizer.sgd else {}),

@@ -123,9 +123,9 @@ def test_the_train_step_does_not_grow_with_the_depth():
     assert size(3) == size(6)
 
 
-def elementwise(rate: float = 1.0):
+def elementwise(learning_rate, momentum: float = 0.5):
     """An optimizer of one's own."""
-    return optimizer.sgd(momentum=0.5)
+    return optimizer.sgd(learning_rate, momentum)
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,41 @@ def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, st
     reference.assert_equals(place)
 
 
+def test_an_average_of_the_weights_is_kept_evaluated_and_resumed(tmp_path):
+    """With mixed images and clipped gradients; the average by its formula."""
+    program = Program(tiny.config(ema_decay=0.7, mix={"name": "cutmix"}, clip_norm=0.5))
+    whole = Uninterrupted.train(program, tmp_path / "whole")
+
+    state = program.place(program.initial_state(0))
+    average = program.fetch(state).average
+    for dispatch in feed(program.source, program.devices, program.config, 0, b""):
+        state, _ = program.train(state, dispatch)
+        host, step = program.fetch(state), dispatch.last - 1
+        kept = min(0.7, (1 + step) / (10 + step))
+        weights = {"params": host.params, "batch_stats": host.batch_stats}
+        average = jax.tree.map(
+            lambda old, new, kept=kept: kept * old + (1 - kept) * new, average, weights
+        )
+    for found, expected in zip(
+        jax.tree.leaves(whole.state.average), jax.tree.leaves(average), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    swapped = state.replace(**state.average)
+    for key, value in program.evaluate(swapped, "test").items():
+        assert whole.result[f"ema_test_{key}"] == value
+    assert whole.result["ema_test_loss"] != whole.result["test_loss"]
+
+    def fail(step, row):
+        if step == 5:
+            raise RuntimeError("stopped")
+
+    place = RunDirectory(tmp_path / "stopped")
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(program, 0, place, fail)
+    fit(program, 0, place)
+    whole.assert_equals(place)
+
+
 def test_sigterm_saves_that_step_and_resumes(program, reference, tmp_path):
     place = RunDirectory(tmp_path / "run")
 

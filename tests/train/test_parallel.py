@@ -1,5 +1,7 @@
 """Devices agree: 1, 2 and 8 of them, pmap and shard_map, and BN groups."""
 
+from functools import partial
+
 import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,9 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.names import ConfigError
-from cnn_jax.train import losses, optimizer, steps
-from cnn_jax.train.optimizer import Warmup
+from cnn_jax.train import losses, optimizer, schedule, steps
 from cnn_jax.train.parallel import Devices
+from cnn_jax.train.schedule import Warmup
 from cnn_jax.train.state import create_state
 
 BATCH = 16
@@ -34,7 +36,7 @@ def one_step(mode, count, group_size, batch):
         widths=(2, 3, 4),
         norm=devices.norm(BATCH, group_size),
     )
-    rule = optimizer.sgd(momentum=0.9, weight_decay=1e-2)
+    rule = partial(optimizer.sgd, momentum=0.9, weight_decay=1e-2)
     step = steps.make_train_step(
         model,
         losses.softmax_cross_entropy,
@@ -42,10 +44,10 @@ def one_step(mode, count, group_size, batch):
         lambda images: images,
         lambda key, images: images,
         rule,
-        optimizer.piecewise((0.1,)),
+        schedule.piecewise((0.1,)),
         Warmup(),
     )
-    state = create_state(model, rule, (8, 8, 1), 0, warming=False)
+    state = create_state(model, rule(0.0), (8, 8, 1), 0, warming=False)
     compiled = devices.compile(step, donate_state=True)
     state, sums = compiled(devices.replicate(state), {}, devices.split(batch))
     state, sums = devices.fetch((state, sums))

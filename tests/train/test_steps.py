@@ -1,5 +1,7 @@
 """One training step against a NumPy float64 reference, not against itself."""
 
+from functools import partial
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,9 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
-from cnn_jax.train import losses, optimizer, steps
-from cnn_jax.train.optimizer import Warmup
+from cnn_jax.train import losses, optimizer, schedule, steps
 from cnn_jax.train.parallel import Devices
+from cnn_jax.train.schedule import Warmup
 from cnn_jax.train.state import create_state
 from tests.train import reference
 
@@ -21,7 +23,7 @@ def make_step(residual, devices, warmup=Warmup(), rates=(RATE,), boundaries=()):
     model = models.create(
         "cifar_resnet" if residual else "cifar_plain", 10, depth=8, widths=WIDTHS
     )
-    rule = optimizer.sgd(momentum=MOMENTUM, weight_decay=DECAY)
+    rule = partial(optimizer.sgd, momentum=MOMENTUM, weight_decay=DECAY)
     step = steps.make_train_step(
         model,
         losses.softmax_cross_entropy,
@@ -29,11 +31,11 @@ def make_step(residual, devices, warmup=Warmup(), rates=(RATE,), boundaries=()):
         lambda images: images,
         lambda key, images: images,
         rule,
-        optimizer.piecewise(rates, boundaries),
+        schedule.piecewise(rates, boundaries),
         warmup,
     )
     state = create_state(
-        model, rule, (8, 8, 2), 3, warming=warmup.until_train_error > 0
+        model, rule(0.0), (8, 8, 2), 3, warming=warmup.until_train_error > 0
     )
     return devices.compile(step, donate_state=False), devices.replicate(state), state
 
@@ -141,7 +143,7 @@ def test_a_random_key_is_folded_with_the_step(batch):
         return images
 
     model = models.create("cifar_resnet", 10, depth=8, widths=(2, 2, 2))
-    rule = optimizer.sgd()
+    rule = optimizer.sgd
     step = steps.make_train_step(
         model,
         losses.softmax_cross_entropy,
@@ -149,12 +151,12 @@ def test_a_random_key_is_folded_with_the_step(batch):
         lambda images: images,
         augment,
         rule,
-        optimizer.piecewise((0.1,)),
+        schedule.piecewise((0.1,)),
         Warmup(),
     )
     compiled = devices.compile(step, donate_state=False)
     for _ in range(2):
-        state = create_state(model, rule, (8, 8, 2), 3, warming=False)
+        state = create_state(model, rule(0.0), (8, 8, 2), 3, warming=False)
         state = devices.replicate(state)
         for _ in range(2):
             state, _ = compiled(state, {}, devices.split(batch))
@@ -163,6 +165,28 @@ def test_a_random_key_is_folded_with_the_step(batch):
     assert draws[0] == draws[2]
     assert draws[1] == draws[3]
     assert draws[0] != draws[1]
+
+
+def test_a_mixed_batchs_loss_is_shared_between_two_labels():
+    """Zhang et al. 2018, section 2; an error is one against the larger share."""
+    partner, logits = jnp.array([1, 2, 0]), jnp.eye(3) * 2.0
+    batch = {"image": None, "label": jnp.array([0, 1, 2]), "mask": jnp.ones(3)}
+    loss = losses.softmax_cross_entropy
+    own, other = (
+        loss(logits, {"label": labels})
+        for labels in (batch["label"], batch["label"][partner])
+    )
+    for share, wrong in ((0.7, [0, 0, 0]), (0.3, [1, 1, 1])):
+        _, shared, larger = steps.mixed(
+            lambda key, images, share=share: (images, partner, jnp.float32(share)),
+            jax.random.key(0),
+            jnp.zeros((3, 1, 1, 1)),
+            loss,
+            batch,
+        )
+        found = shared(logits, batch)
+        np.testing.assert_allclose(found, share * own + (1 - share) * other, rtol=1e-6)
+        assert steps.errors(logits, larger).tolist() == wrong
 
 
 def test_one_compiled_program_takes_any_number_of_steps():
@@ -175,7 +199,7 @@ def test_one_compiled_program_takes_any_number_of_steps():
         return state.replace(step=state.step + 1), sums
 
     model = models.create("cifar_resnet", 10, depth=8, widths=WIDTHS)
-    state = create_state(model, optimizer.sgd(), (8, 8, 2), 0, warming=False)
+    state = create_state(model, optimizer.sgd(0.0), (8, 8, 2), 0, warming=False)
     many = jax.jit(steps.repeat(step, 4))
     items = jnp.arange(8.0).reshape(2, 4)
     for count in (4, 1, 3):

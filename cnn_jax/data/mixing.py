@@ -1,0 +1,89 @@
+"""Training images mixed in pairs, on the device, inside the compiled step.
+
+What is built here is a pure function ``(key, images) -> (images, partner, share)``
+of a batch that has been augmented already. The loss of an example is ``share`` of
+that for its own label, and the rest of that for its partner's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from cnn_jax import names
+
+Images = Float[Array, "n h w c"]
+Mixed = tuple[Images, Int[Array, " n"], Float[Array, ""]]
+Mix = Callable[[Any, Array], Mixed]
+
+
+def mixup(alpha: float = 0.2) -> Mix:
+    """Weighted means of pairs of images.
+
+    Zhang, Cisse, Dauphin and Lopez-Paz (2018), "mixup: beyond empirical risk
+    minimization", section 2: ``share x[i] + (1 - share) x[j]``, with one share a
+    batch, as in the authors' code.
+
+    Args:
+      alpha: the share is drawn from Beta(alpha, alpha).
+
+    Returns:
+      Function of a key and images (n, h, w, c).
+
+    Raises:
+      ConfigError: alpha is not positive.
+    """
+    _check(alpha)
+
+    def mix(key: Key[Array, ""], images: Images) -> Mixed:
+        share_key, pair_key = jax.random.split(key)
+        share = jax.random.beta(share_key, alpha, alpha)
+        partner = jax.random.permutation(pair_key, len(images))
+        return share * images + (1 - share) * images[partner], partner, share
+
+    return mix
+
+
+def cutmix(alpha: float = 1.0) -> Mix:
+    """A rectangle of each image replaced by its partner's.
+
+    Yun et al. (2019), "CutMix: regularization strategy to train strong classifiers
+    with localizable features", section 3.1: the rectangle has the image's aspect
+    ratio and, drawn for the batch, a share 1 - Beta(alpha, alpha) of its area; what
+    lies outside the image is cut off, and the share is that of the pixels kept.
+
+    Args:
+      alpha: of the beta distribution.
+
+    Returns:
+      Function of a key and images (n, h, w, c).
+
+    Raises:
+      ConfigError: alpha is not positive.
+    """
+    _check(alpha)
+
+    def mix(key: Key[Array, ""], images: Images) -> Mixed:
+        share_key, place_key, pair_key = jax.random.split(key, 3)
+        side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha))
+        centre = jax.random.uniform(place_key, (2,))
+        inside = [
+            jnp.abs((jnp.arange(length) + 0.5) / length - middle) < side / 2
+            for length, middle in zip(images.shape[1:3], centre, strict=True)
+        ]
+        cut = inside[0][:, None] & inside[1][None, :]
+        partner = jax.random.permutation(pair_key, len(images))
+        mixed = jnp.where(cut[None, :, :, None], images[partner], images)
+        return mixed, partner, 1 - cut.mean()
+
+    return mix
+
+
+def _check(alpha: float) -> None:
+    if not 0 < alpha < float("inf"):
+        raise names.ConfigError(f"mix.alpha {alpha} is not positive")
+
+
+TABLE = {"mixup": mixup, "cutmix": cutmix}
