@@ -186,13 +186,8 @@ def _belongs(
     """
     own = place.config()
     if config is None:
-        return own is None or (
-            own["seed"],
-            own["model"].get("depth", head["depth"]),
-        ) == (
-            head["seed"],
-            head["depth"],
-        )
+        depth = own["model"].get("depth", head["depth"]) if own else head["depth"]
+        return own is None or (own["seed"], depth) == (head["seed"], head["depth"])
     if (
         head["family"] not in plan.families(config)
         or head["depth"] not in config["depths"]

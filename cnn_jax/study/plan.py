@@ -126,9 +126,8 @@ def check(config: run_config.Config) -> dict[str, Any]:
     for key, changes in config["families"].items():
         _check_name(f"family {key!r}: its name", changes.get("name", key))
     if len(families(config)) < len(config["families"]):
-        called = [
-            changes.get("name", key) for key, changes in config["families"].items()
-        ]
+        arms = config["families"].items()
+        called = [changes.get("name", key) for key, changes in arms]
         raise ConfigError(f"two families have the same name: {', '.join(called)}")
     return config
 

@@ -195,8 +195,10 @@ def test_a_run_is_known_by_its_name_again(family, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"null", b"[1]", b"\xff", b'{"format": 1}', b'{"format": 1, "run": 5}']
-    + [b"[" * 100_000, b'{"format": 2}'],
+    [
+        *(b"", b"{", b"null", b"[1]", b"\xff", b"[" * 100_000),
+        *(b'{"format": 1}', b'{"format": 1, "run": 5}', b'{"format": 2}'),
+    ],
 )
 def test_a_damaged_record_is_one_line(directory, content):
     (directory / "study.json").write_bytes(content)

@@ -160,12 +160,12 @@ def try_many(examples):
         try:
             runs = study.expand(changed)
         except ConfigError as error:
-            assert str(error)
-            assert "\n" not in str(error)
-            outcomes["refused"] += 1
+            line, outcome = str(error), "refused"
         else:
-            assert runs
-            outcomes["planned"] += 1
+            line, outcome = runs[0].name, "planned"
+        assert line
+        assert "\n" not in line
+        outcomes[outcome] += 1
 
     try_one()
     return outcomes
