@@ -6,21 +6,29 @@
 
 The name is TFDS's own (``set`` or ``set/config``), or a builder class of yours.
 Building the sets of TFDS needs TensorFlow (``pip install -e '.[prepare]'``);
-reading them afterwards does not.
+reading them afterwards does not. A set that is there as tfrecord files is not built
+again: its records are written as array_record beside them, without TensorFlow.
 """
 
 import argparse
+import contextlib
 import difflib
+import fcntl
 import importlib.util
+import json
 import os
+import pathlib
+import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from cnn_jax import names
 from cnn_jax.data import digits, prepared
+from cnn_jax.train.checkpoint import write_atomically
 from experiments import launch
 
 # What the builders that come with TFDS import, beyond what this project needs.
@@ -46,10 +54,38 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, An
     if name == "digits":
         return _describe(name, digits.prepare(data_dir))
     root = prepared.directory(data_dir)
+    path = _there(name, data_dir)
+    if not path or _tfrecords(path):
+        prepared.check_writable(name, data_dir)
+        with _alone(root):
+            path = _there(name, data_dir) or _build(name, root, manual_dir)
+            if _tfrecords(path):
+                convert(path)
+    return _describe(name, path)
+
+
+def _there(name: str, data_dir: str) -> str:
+    """The directory of a set that is there, in whatever format; '' if none is."""
+    try:
+        return prepared.find(name, data_dir)
+    except names.ConfigError:
+        return ""
+
+
+@contextlib.contextmanager
+def _alone(root: str) -> Iterator[None]:
+    """One process at a time prepares under a root: others wait, and find its work."""
+    os.makedirs(root, exist_ok=True)
+    with open(os.path.join(root, ".preparing"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(name: str, root: str, manual_dir: str) -> str:
+    """Download and write a set of TFDS, unless it is there; its directory."""
     builder = _builder(name, root)
     path = str(builder.data_dir)
     if not os.path.exists(os.path.join(path, "dataset_info.json")):
-        prepared.check_writable(name, data_dir)
         _check_manual_files(name, builder, root, manual_dir)
         config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
         try:
@@ -59,7 +95,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, An
             raise names.ConfigError(
                 f"dataset {name!r} could not be prepared under {root!r}: {kind}: {text}"
             ) from error
-    return _describe(name, path)
+    return path
 
 
 def _builder(name: str, root: str) -> tfds.core.DatasetBuilder:
@@ -85,10 +121,7 @@ def _builder(name: str, root: str) -> tfds.core.DatasetBuilder:
         return target(data_dir=root, file_format="array_record", **chosen)
     except ValueError as error:
         text = " ".join(str(error).split())
-        raise names.ConfigError(
-            f"dataset {name!r} under {root!r}: {text} (a set that is there in "
-            "another file format must be moved away first)"
-        ) from error
+        raise names.ConfigError(f"dataset {name!r} under {root!r}: {text}") from error
 
 
 def _check_manual_files(
@@ -103,6 +136,80 @@ def _check_manual_files(
             f"into {place!r} (or name their folder with --manual_dir): "
             f"{' '.join(instructions.split())}"
         )
+
+
+def _tfrecords(path: str) -> dict[str, Any]:
+    """The description of a set that has tfrecord files alone; else nothing."""
+    try:
+        about = json.loads(pathlib.Path(path, "dataset_info.json").read_text())
+        others = about.get("alternativeFileFormats", [])
+        only = about["fileFormat"] == "tfrecord" and "array_record" not in others
+        return about if only else {}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # a damaged file, which opening the set will name
+
+
+def convert(path: str) -> None:
+    """Write a set's tfrecord files as array_record beside them, for both to be read.
+
+    Records are the same in both formats. TFDS calls the second one an "alternative
+    file format" of the set; its own ``convert_format`` needs Beam and TensorFlow.
+
+    Args:
+      path: directory of the set.
+
+    Raises:
+      ConfigError: a file lacks records, or is no tfrecord file.
+    """
+    about = _tfrecords(path)
+    for split in tfds.builder_from_directory(path).info.splits.values():
+        new = split.filename_template.replace(filetype_suffix="array_record")
+        targets = new.sharded_filepaths(len(split.shard_lengths))
+        shards = zip(split.filepaths, targets, split.shard_lengths, strict=True)
+        for source, target, expected in shards:
+            beside = f"{target}.incomplete"
+            try:
+                found = _copy(str(source), beside)
+                if found != expected:
+                    raise names.ConfigError(
+                        f"{str(source)!r} has {found:,} whole records; "
+                        f"dataset_info.json says {expected:,}"
+                    )
+                os.replace(beside, target)
+            except RuntimeError as error:  # array_record's: the disk is full
+                raise names.ConfigError(f"{beside!r}: {error}") from error
+            finally:
+                pathlib.Path(beside).unlink(missing_ok=True)
+            print(f"wrote {target}", flush=True)
+    about.setdefault("alternativeFileFormats", []).append("array_record")
+    text = json.dumps(about, indent=2)
+    write_atomically(pathlib.Path(path, "dataset_info.json"), text.encode())
+
+
+def _copy(source: str, target: str) -> int:
+    """Write the records of a tfrecord file as array_record; how many there are."""
+    writer, count = ArrayRecordWriter(target, "group_size:1"), 0
+    for record in records(source):
+        writer.write(record)
+        count += 1
+    writer.close()
+    return count
+
+
+def records(path: str) -> Iterator[bytes]:
+    """The records of a tfrecord file, up to the first that is cut off.
+
+    Each is its length (8 bytes), the length's checksum (4), the content and the
+    content's checksum (4); checksums are not compared.
+    """
+    with open(path, "rb") as file:
+        while len(head := file.read(12)) == 12:
+            (length,) = struct.unpack("<Q", head[:8])
+            left = os.fstat(file.fileno()).st_size - file.tell()
+            if length + 4 > left:
+                return
+            yield file.read(length)
+            file.seek(4, os.SEEK_CUR)
 
 
 def _describe(name: str, path: str) -> dict[str, Any]:

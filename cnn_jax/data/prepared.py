@@ -124,7 +124,7 @@ class Prepared:
         if stored != "array_record":
             raise self._refuse(
                 f"holds {stored} files; array_record is needed: `python -m "
-                f"experiments.prepare {name}` writes it"
+                f"experiments.prepare {name}` writes it beside them"
             )
         self.image_key, self.label_key = keys[0], keys[1]
         image = features.get(self.image_key)
@@ -154,7 +154,13 @@ class Prepared:
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
         """TFDS's own reader."""
-        return tfds.builder_from_directory(self.path)
+        builder = tfds.builder_from_directory(self.path)
+        others = [other.value for other in builder.info.alternative_file_formats]
+        if "array_record" in others:
+            builder.info.set_file_format(
+                "array_record", override=True, override_if_initialized=True
+            )
+        return builder
 
     def count(self, split: str) -> int:
         """Examples of a split.

@@ -1,5 +1,7 @@
-"""Weights in files: safetensors, read and written without torch."""
+"""Weights in files: safetensors, read and written without torch; torch's own, read."""
 
+import argparse
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,68 +13,127 @@ from safetensors.numpy import load_file, save_file
 
 from cnn_jax import names
 
+# Suffixes that training scripts give to what `torch.save` wrote.
+TORCH = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt")
+# What DataParallel, `torch.compile` and Lightning modules put before every name.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """The named arrays of a file.
 
+    A training script's checkpoint is read too: a state_dict beside an epoch or an
+    optimizer's state, under names with the prefixes that wrappers add.
+
     Args:
-      path: a ``.safetensors`` file; or ``.pt``, ``.pth``, which torch reads (its
+      path: a ``.safetensors`` file; or one of torch (`TORCH`), which torch reads (its
         tensors only, no code).
 
     Returns:
       Arrays by name.
 
     Raises:
-      ConfigError: no such file, another suffix, not such a file, or torch is
-        needed and not installed.
+      ConfigError: no such file, another suffix, not such a file, what cannot be read
+        without running code of it, or torch is needed and not installed.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise names.ConfigError(
-            f"weights {str(path)!r}: expected a .safetensors, .pt or .pth file"
-        )
+    if path.suffix not in (".safetensors", *TORCH):
+        raise _refuse(path, f"expected a .safetensors file, or {', '.join(TORCH)}")
     if not path.is_file():
-        raise names.ConfigError(f"weights {str(path)!r}: no such file")
+        raise _refuse(path, "no such file")
+    with open(path, "rb") as file:
+        if file.read(64).lstrip()[:1] == b"<":
+            raise _refuse(path, "a web page, not weights: download the file again")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except SafetensorError as error:
-            raise names.ConfigError(
-                f"weights {str(path)!r}: not a safetensors file ({error})"
-            ) from error
+            raise _refuse(path, f"not a safetensors file ({error})") from error
+    else:
+        tensors = {
+            name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+            for name, tensor in _state_dict(path).items()
+        }
+    while prefix := _common_prefix(tensors):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _refuse(path: Path, reason: str) -> names.ConfigError:
+    return names.ConfigError(f"weights {str(path)!r}: {reason}")
+
+
+def _common_prefix(tensors: Mapping[str, Any]) -> str:
+    """One of `PREFIXES` that all names have; '' if there is none."""
+    common = (p for p in PREFIXES if all(name.startswith(p) for name in tensors))
+    return next(common, "") if tensors else ""
+
+
+def _state_dict(path: Path) -> Mapping[str, Any]:
+    """The state_dict in a file of torch, by itself or in a checkpoint."""
     try:
         import torch
     except ImportError as error:
-        raise names.ConfigError(
-            f"weights {str(path)!r}: only torch reads this format: run "
-            "`pip install -e '.[peer]'` in the project's folder, or save the weights "
-            "as safetensors"
+        raise _refuse(
+            path,
+            "only torch reads this format: run `pip install -e '.[peer]'` in the "
+            "project's folder, or save the weights as safetensors",
         ) from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(state, Mapping) or not all(map(torch.is_tensor, state.values())):
-        raise names.ConfigError(
-            f"weights {str(path)!r}: expected a state_dict, a dict of tensors only"
+    try:
+        # Many scripts save their flags too; a Namespace runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zip and pickle have many of their own
+        other = re.search(r"GLOBAL (\S+)", str(error))
+        if other:
+            raise _refuse(
+                path,
+                f"it holds {other[1]} beside tensors, and loading that could run code "
+                "of the file; where it was made, save the tensors alone: "
+                "torch.save(model.state_dict(), 'weights.pth')",
+            ) from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise _refuse(path, f"damaged, or no file of torch ({reason})") from error
+
+    def is_state_dict(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(map(torch.is_tensor, value.values()))
+
+    if is_state_dict(content):
+        return content
+    inside = dict(content) if isinstance(content, Mapping) else {}
+    found = [key for key, value in inside.items() if value and is_state_dict(value)]
+    if len(found) != 1:
+        several = f"several ({', '.join(map(str, found))})" if found else "none"
+        raise _refuse(
+            path,
+            f"expected a state_dict, a dict of tensors, and found {several}; where it "
+            "was made, save one alone: torch.save(model.state_dict(), 'weights.pth')",
         )
-    return {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        for name, tensor in state.items()
-    }
+    return inside[found[0]]
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write named arrays to a ``.safetensors`` file, whole or not at all.
 
     Raises:
-      ConfigError: another suffix.
+      ConfigError: another suffix, or a place that cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise names.ConfigError(f"weights {str(path)!r}: expected a .safetensors file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+        raise _refuse(path, "expected a .safetensors file")
+    if path.is_dir():
+        raise _refuse(path, "it is a directory; a file is written here")
     part = path.with_suffix(".part")
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    save_file(arrays, part)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise _refuse(path, f"cannot be written: {error}") from error
+    finally:
+        if part.is_file():
+            part.unlink()
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -68,6 +68,40 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
         convert.convert("resnet20", source, target)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config():\n    return None", "get_config() returned None"),
+        ("x = 1", "no function get_config()"),
+        ("def get_config(:", "SyntaxError"),
+        ("def get_config():\n    return {'families': {}}", "the config is of a study"),
+        ("def get_config():\n    return {'model': {}}", "config lacks"),
+    ],
+)
+def test_configs_that_cannot_be_evaluated_are_one_line(
+    text, message, tmp_path, narrow, capsys
+):
+    source, target = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
+    weights.write_tensors(source, narrow)
+    (tmp_path / "config.py").write_text(text)
+    evaluate = f"--evaluate={tmp_path / 'config.py'}"
+    assert convert.main(["resnet18", source, target, evaluate]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["taken.safetensors", "/proc/no/b.safetensors"])
+def test_targets_that_cannot_be_written_are_one_line(tmp_path, narrow, capsys, target):
+    (tmp_path / "taken.safetensors").mkdir()
+    source = str(tmp_path / "a.safetensors")
+    weights.write_tensors(source, narrow)
+    assert convert.main(["resnet18", source, str(tmp_path / target)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
 def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
     """Both forms of the same weights have the same error on a config's test set."""
     config = tmp_path / "config.py"
@@ -95,7 +129,7 @@ def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
         )
     assert found[0] == found[1]
     labels = tiny.noise(40).test.labels
-    assert f"test_error: {(labels != 1).mean()}" in "".join(found[0])
+    assert f"test_error: {100 * (labels != 1).mean():.2f} %" in "".join(found[0])
 
     narrow["fc.weight"], narrow["fc.bias"] = np.zeros((4, 5)), np.zeros(4)
     weights.write_tensors(source, narrow)

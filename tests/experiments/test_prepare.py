@@ -1,13 +1,18 @@
 """``python -m experiments.prepare``."""
 
+import concurrent.futures
 import os
+import pathlib
+import struct
 
 import numpy as np
+import pytest
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 
-from cnn_jax import data
+from cnn_jax import data, names
 from experiments import prepare
-from tests.data.conftest import encode
+from tests.data.conftest import encode, write_set
 
 PIXELS = np.full((4, 4, 3), 7, np.uint8)
 
@@ -108,3 +113,82 @@ def test_unknown_name(capsys):
     assert "that are less alike" in error
     assert len(error) < 200
     assert "unknown attribute" in failed(capsys, f"{__name__}:Tow")
+
+
+def test_what_is_there_needs_no_tensorflow(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(prepare, "NEEDED", ("a_package_that_is_not_there",))
+    write_set(tmp_path, "mnist", {"train": [(encode(PIXELS), 0)] * 2})
+    assert prepare.main(["mnist", f"--data_dir={tmp_path}"]) == 0
+    assert "train: 2" in capsys.readouterr().out
+
+
+@pytest.fixture
+def tfrecords(tmp_path):
+    """A set as most people have it on disk; its directory."""
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
+    examples = [(encode(image), number % 3) for number, image in enumerate(pictures)]
+    path = write_set(tmp_path, "toy", {"train": examples[:3], "test": examples[3:]})
+    for file in pathlib.Path(path).glob("*array_record*"):
+        stored = ArrayRecordReader(str(file)).read_all()
+        content = b"".join(
+            struct.pack("<Q", len(record)) + b"----" + record + b"----"
+            for record in stored
+        )
+        new = file.with_name(file.name.replace("array_record", "tfrecord"))
+        new.write_bytes(content)
+        file.unlink()
+    info = pathlib.Path(path, "dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    return pathlib.Path(path), pictures
+
+
+def test_tfrecords_are_written_as_array_record_beside_them(
+    tfrecords, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(prepare, "NEEDED", ("a_package_that_is_not_there",))
+    path, pictures = tfrecords
+    before = {file.name for file in path.iterdir()}
+    with pytest.raises(names.ConfigError, match=r"experiments.prepare toy` writes it"):
+        data.load("toy", data_dir=str(tmp_path))
+    for _ in range(2):
+        assert prepare.main(["toy", f"--data_dir={tmp_path}"]) == 0
+        assert "train: 3" in capsys.readouterr().out
+    found = data.load("toy", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(found.train.images, pictures[:3])
+    np.testing.assert_array_equal(found.test.labels, [0, 1])
+    more = {file.name for file in path.iterdir()} - before
+    assert more == {
+        f"toy-{split}.array_record-00000-of-00001" for split in ("train", "test")
+    }
+
+
+def test_a_tfrecord_file_that_is_cut_off_is_named(tfrecords, tmp_path, capsys):
+    path, _ = tfrecords
+    (file,) = path.glob("toy-train.tfrecord*")
+    file.write_bytes(file.read_bytes()[:-30])
+    error = failed(capsys, "toy", f"--data_dir={tmp_path}")
+    assert "toy-train.tfrecord-00000-of-00001' has 2 whole records" in error
+    assert "dataset_info.json says 3" in error
+    assert not list(path.glob("toy-train.array_record*"))
+
+
+def test_several_at_once_find_the_work_of_one(tmp_path):
+    manual = tmp_path / "by_hand"
+    manual.mkdir()
+    (manual / "toy.txt").write_text("3")
+    one = (TOY, str(tmp_path), str(manual))
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: prepare.prepare(*one), range(3)))
+    assert [each["train"] for each in found] == [3, 3, 3]
+
+
+def test_ctrl_c_is_a_word(tmp_path, capsys, monkeypatch):
+    def build(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Toy, "download_and_prepare", build)
+    (tmp_path / "x.txt").touch()
+    given = [TOY, f"--data_dir={tmp_path}", f"--manual_dir={tmp_path}"]
+    assert prepare.main(given) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -1,5 +1,6 @@
 """Weights in files."""
 
+import argparse
 import sys
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_variables_have_flat_names():
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(names.ConfigError, match=r"expected a .safetensors, .pt or"):
+    with pytest.raises(names.ConfigError, match=r"expected a .safetensors"):
         weights.read_tensors(tmp_path / "w.npz")
     with pytest.raises(names.ConfigError, match=r"w.safetensors': no such file"):
         weights.read_tensors(tmp_path / "w.safetensors")
@@ -62,6 +63,86 @@ def test_torch_files_are_read_where_torch_is(tmp_path):
     np.testing.assert_array_equal(found["w"], np.array([0, 1, 2], np.float32))
     assert found["w"].dtype == np.float32
     assert found["n"] == 3
-    torch.save({"state_dict": state}, tmp_path / "w.pt")
-    with pytest.raises(names.ConfigError, match="expected a state_dict"):
-        weights.read_tensors(tmp_path / "w.pt")
+
+
+def checkpoints(torch):
+    """What training scripts save, by name."""
+    state = {"conv.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
+    wrapped = {f"module._orig_mod.{name}": value for name, value in state.items()}
+    optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1}]}
+    flags = argparse.Namespace(arch="resnet", lr=0.1)
+    return state, {
+        "plain.th": state,
+        "parallel.pth.tar": {"epoch": 3, "state_dict": wrapped, "best": 0.5},
+        "compiled.bin": {f"_orig_mod.{name}": value for name, value in state.items()},
+        "lightning.ckpt": {
+            "epoch": 1,
+            "state_dict": {f"model.{name}": value for name, value in state.items()},
+            "optimizer_states": [optimizer],
+            "loops": {},
+        },
+        "flags.pt": {"model": state, "optimizer": optimizer, "args": flags},
+    }
+
+
+def test_checkpoints_of_training_scripts_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    state, files = checkpoints(torch)
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+        found = weights.read_tensors(tmp_path / name)
+        assert list(found) == list(state), name
+        np.testing.assert_array_equal(found["conv.weight"], state["conv.weight"])
+    weights.write_tensors(tmp_path / "a.safetensors", {"module.w": np.ones(2)})
+    assert list(weights.read_tensors(tmp_path / "a.safetensors")) == ["w"]
+
+
+class Network:
+    """What a pickled model needs to be loaded: code."""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda _: Network(), r"holds \S+Network beside tensors.*torch.save\(model"),
+        (lambda state: {"a": state, "b": state}, r"found several \(a, b\)"),
+        (lambda state: {"epoch": 3, "model": {}}, r"and found none"),
+        (lambda state: [1, 2], r"and found none"),
+    ],
+)
+def test_what_torch_saved_and_is_no_state_dict(content, message, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(content({"w": torch.ones(2)}), tmp_path / "w.pth")
+    with pytest.raises(names.ConfigError, match=message) as caught:
+        weights.read_tensors(tmp_path / "w.pth")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda whole: whole[: len(whole) // 2], "damaged, or no file of torch"),
+        (lambda whole: b"", "damaged, or no file of torch"),
+        (lambda whole: b"\n<!DOCTYPE html><html>404</html>", "a web page, not weights"),
+        (lambda whole: b"version https://git-lfs.github.com", "damaged, or no file"),
+    ],
+)
+def test_damaged_files_of_torch_are_a_line(damage, message, tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "w.pth"
+    torch.save({"w": torch.ones(2000)}, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(names.ConfigError, match=message) as caught:
+        weights.read_tensors(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_places_that_cannot_be_written_are_a_line(tmp_path):
+    (tmp_path / "w.safetensors").mkdir()
+    with pytest.raises(names.ConfigError, match="it is a directory"):
+        weights.write_tensors(tmp_path / "w.safetensors", TENSORS)
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", "/proc/nowhere"):
+        with pytest.raises(names.ConfigError, match="cannot be written"):
+            weights.write_tensors(f"{place}/w.safetensors", TENSORS)
+    assert not list(tmp_path.rglob("*.part"))

@@ -1,0 +1,105 @@
+"""How commands start: what their lines may hold, and what becomes of errors."""
+
+import io
+import sys
+
+import pytest
+
+from cnn_jax.names import ConfigError
+from experiments import launch
+
+
+def run(words, define=lambda parser: None, body=lambda values: 0, config=None):
+    return launch.run(body, define, "What it does.", words, config)
+
+
+def flags(parser):
+    parser.add_argument("--workers", type=launch.at_least(0), default=0)
+    parser.add_argument("--share", type=launch.at_least(0, float), default=0.5)
+    parser.add_argument("--depths", type=launch.listed(int), default=[])
+    parser.add_argument("--plot_only", action="store_true")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--worker=2"], "unknown flag '--worker' (did you mean '--workers'?)"),
+        (["--workers=many"], "argument --workers: 'many' is not a whole number"),
+        (["--workers=-1"], "argument --workers: -1 is less than 0"),
+        (["--share=nan"], "argument --share: nan is less than 0"),
+        (["--share=half"], "argument --share: 'half' is not a number"),
+        (["--workers"], "argument --workers: expected one argument"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["--config.depth=3"], "unknown flag '--config.depth'"),
+    ],
+)
+def test_a_slip_is_one_line_and_status_2(words, message, capsys):
+    assert run(words, flags) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {message}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_flags_read_with_an_equals_sign_or_a_space():
+    seen = []
+    words = ["--workers", "2", "--depths=8,14", "--plot_only", "--workers=3"]
+    assert run(words, flags, lambda values: seen.append(vars(values)) or 0) == 0
+    assert seen == [
+        {"workers": 3, "share": 0.5, "depths": [8, 14], "plot_only": True},
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "resnet_digits", "--config.model.depth", "8"],
+        ["--config=resnet_digits.py", "--config.model.depth=8"],
+    ],
+)
+def test_configs_read_with_an_equals_sign_or_a_space(words):
+    seen = []
+    run(words, body=lambda values: seen.append(values.config) or 0, config="")
+    assert (seen[0].model.depth, seen[0].model.block) == (8, "basic")
+
+
+def test_the_default_config_is_replaced():
+    seen = []
+
+    def body(values):
+        seen.append(values.config.name)
+        return 0
+
+    run([], body=body, config="degradation_digits.py")
+    run(["--config", "degradation_mnist"], body=body, config="degradation_digits.py")
+    assert seen == ["degradation_digits", "degradation_mnist"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ConfigError("two\n  lines"), 2, "error: two lines\n"),
+        (OSError(28, "No space left"), 2, "error: [Errno 28] No space left\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_become_a_line(error, status, said, capsys):
+    def body(values):
+        raise error
+
+    assert run([], body=body) == status
+    assert capsys.readouterr().err == said
+
+
+def test_a_terminal_that_lacks_a_sign_gets_another(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run([], body=lambda values: print("2.1 ± 0.2 %, é") or 0) == 0
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"2.1 +- 0.2 %, ?\n"
+
+
+def test_results_are_shown_in_percent_as_progress_is(capsys):
+    launch.show({"test_error": 0.0168, "test_loss": 0.5, "parameters": 61706})
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["test_error: 1.68 %", "test_loss: 0.5", "parameters: 61,706"]
