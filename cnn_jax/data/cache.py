@@ -12,7 +12,6 @@ import json
 import os
 import pathlib
 import socket
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,9 +44,10 @@ class Cache:
     def read(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays kept under a name; None if absent or damaged."""
         for folder in self.folders():
-            # the archive has a checksum of each array
+            # The archive has a checksum of each array; of a damaged one NumPy and
+            # zipfile raise nearly anything.
             with (
-                contextlib.suppress(OSError, ValueError, EOFError, zipfile.BadZipFile),
+                contextlib.suppress(Exception),
                 open(folder / f"{name}.npz", "rb") as file,
                 np.load(file, allow_pickle=False) as found,
             ):

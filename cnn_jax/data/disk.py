@@ -112,11 +112,21 @@ class Part:
         )
 
     def key(self, remember: bool) -> str:
-        """Names the part's content: its files' checksums and its examples."""
+        """Names the part's content: its files' checksums and its examples.
+
+        Raises:
+          ConfigError: a file cannot be read.
+        """
         store = cache.Cache(self.reader.path)
         files = self.reader.files(self.split)
+        try:
+            checksums = store.checksums(files, remember)
+        except OSError as error:
+            raise names.ConfigError(
+                f"{error.filename} cannot be read: {error.strerror}"
+            ) from error
         return cache.key(
-            files=store.checksums(files, remember),
+            files=checksums,
             split=self.split,
             numbers=[int(number) for number in self.numbers],
             channels=self.reader.channels,

@@ -5,15 +5,18 @@ A set is prepared when ``tfds.builder_from_directory`` can open it: a directory
 array_record files.
 """
 
+import concurrent.futures
+import contextlib
 import functools
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
 
 from cnn_jax import names
 from cnn_jax.data import pictures
@@ -114,21 +117,24 @@ class Prepared:
         for file in ("dataset_info.json", "features.json"):
             if not os.path.exists(os.path.join(path, file)):
                 raise self._refuse(f"is not a prepared data set: it has no {file}")
-        try:
+        with self._reading("cannot be opened"):
             info = self.builder.info
             features = dict(info.features.items())
             keys = info.supervised_keys or ("image", "label")
-        except Exception as error:  # whatever TFDS makes of a damaged file
-            raise self._refuse(f"cannot be opened: {_first_line(error)}") from error
-        stored = info.file_format.value
+            stored = info.file_format.value
         if stored != "array_record":
             raise self._refuse(
                 f"holds {stored} files; array_record is needed: `python -m "
                 f"experiments.prepare {name}` writes it beside them"
             )
-        self.image_key, self.label_key = keys[0], keys[1]
-        image = features.get(self.image_key)
-        label = features.get(self.label_key)
+        with self._reading("cannot be opened"):
+            self._take_features(features, *keys[:2])
+
+    def _take_features(
+        self, features: dict[str, Any], image_key: str, label_key: str
+    ) -> None:
+        self.image_key, self.label_key = image_key, label_key
+        image, label = features.get(image_key), features.get(label_key)
         if not isinstance(image, tfds.features.Image) or not isinstance(
             label, tfds.features.ClassLabel
         ):
@@ -140,6 +146,10 @@ class Prepared:
         self.num_classes, self.channels = label.num_classes, image.shape[-1]
         self.sides = image.shape[:2]
         self.class_names = tuple(label.names)
+        if not 0 < self.num_classes == len(self.class_names):
+            raise self._refuse(
+                f"has {self.num_classes} classes of {len(self.class_names)} names"
+            )
         if image.np_dtype != np.uint8 or self.channels not in (1, 3):
             raise self._refuse(
                 f"has {np.dtype(image.np_dtype)} images of {self.channels} channels; "
@@ -168,7 +178,9 @@ class Prepared:
         Raises:
           ConfigError: no such split, or one that TFDS cannot slice so.
         """
-        return len(self._source(split))
+        source = self._source(split)
+        with self._reading(f"split {split!r} cannot be read"):
+            return len(source)
 
     def fetch(self, split: str, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
         """Encoded pictures and labels of records of a split.
@@ -191,7 +203,7 @@ class Prepared:
 
     def where(self, split: str, number: int) -> str:
         """The file and the record in it of an example."""
-        for part in self.builder.info.splits[split].file_instructions:
+        for part in self._file_parts(split):
             if number < part.take:
                 return f"{part.filename}, record {part.skip + number}"
             number -= part.take
@@ -199,26 +211,39 @@ class Prepared:
 
     def files(self, split: str) -> list[str]:
         """The record files of a split, and the description of their features."""
-        parts = self.builder.info.splits[split].file_instructions
         features = os.path.join(self.path, "features.json")
-        return [features, *(part.filename for part in parts)]
+        return [features, *(part.filename for part in self._file_parts(split))]
+
+    def _file_parts(self, split: str) -> list[Any]:
+        """Which records of which files make up a split."""
+        with self._reading(f"split {split!r} cannot be read"):
+            return self.builder.info.splits[split].file_instructions
 
     def _source(self, split: str) -> Any:
         """The records of a split, their pictures still encoded."""
         if split not in self._records:
-            known = list(self.builder.info.splits)
+            with self._reading("cannot be opened"):
+                known = list(self.builder.info.splits)
             if re.split(r"[\[+]", split)[0] not in known:
                 raise names.choices(f"split of dataset {self.name!r}", split, known)
             decoders = {self.image_key: tfds.decode.SkipDecoding()}
-            try:
-                self._records[split] = self.builder.as_data_source(
-                    split, decoders=decoders
-                )
-            except (ValueError, AssertionError, FileNotFoundError) as error:
-                raise self._refuse(
-                    f"split {split!r} cannot be read: {_first_line(error)}"
-                ) from error
+            with self._reading(f"split {split!r} cannot be read"):
+                source = self.builder.as_data_source(split, decoders=decoders)
+                self._check_counts(split)
+            self._records[split] = source
         return self._records[split]
+
+    def _check_counts(self, split: str) -> None:
+        """Refuse files that hold more or fewer records than dataset_info.json says."""
+        parts = self._file_parts(split)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            counts = pool.map(_count, [part.filename for part in parts])
+            for part, count in zip(parts, counts, strict=True):
+                if count != part.examples_in_shard:
+                    raise self._refuse(
+                        f"is damaged: {part.filename} holds {count} records, "
+                        f"{part.examples_in_shard} after dataset_info.json"
+                    )
 
     @functools.cached_property
     def _records(self) -> dict[str, Any]:
@@ -232,6 +257,16 @@ class Prepared:
             raise names.ConfigError(
                 f"{where} is damaged: {_first_line(error)}"
             ) from error
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Turn whatever a file of the set makes TFDS raise into one line."""
+        try:
+            yield
+        except names.ConfigError:
+            raise
+        except Exception as error:  # whatever TFDS makes of a damaged file
+            raise self._refuse(f"{what}: {_first_line(error)}") from error
 
     def _refuse(self, reason: str) -> names.ConfigError:
         return names.ConfigError(f"dataset {self.name!r}: {self.path!r} {reason}")
@@ -273,3 +308,18 @@ def open_set(
 def _first_line(error: Exception) -> str:
     """An error as one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _count(path: str) -> int:
+    """Records of an array_record file; ConfigError names one that is unreadable."""
+    try:
+        os.stat(path)
+        reader = ArrayRecordReader(path)
+        try:
+            return reader.num_records()
+        finally:
+            reader.close()
+    except OSError as error:
+        raise names.ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:
+        raise names.ConfigError(f"{path} is damaged: {_first_line(error)}") from error

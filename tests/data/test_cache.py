@@ -36,6 +36,19 @@ def test_damaged_entry_is_no_entry(store):
     assert store.read("x") is None
 
 
+def test_any_damage_of_an_entry_makes_it_none(store):
+    store.write("x", {"a": np.arange(50)}, "x")
+    path = store.folders()[0] / "x.npz"
+    content = path.read_bytes()
+    # the archive's directory, of which zipfile raises most kinds of errors
+    for place in range(len(content) - 70, len(content)):
+        for value in (1, 255):
+            path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+            found = store.read("x")
+            if found is not None and "a" in found:
+                np.testing.assert_array_equal(found["a"], np.arange(50))
+
+
 def test_read_only_set_is_left_alone(store):
     os.chmod(store.beside, 0o555)
     try:

@@ -113,15 +113,15 @@ def test_label_outside_the_classes(tmp_path, pictures):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content.replace(b"IHDR", b"IHDX", 1), "record 0 is damaged"),
-        (lambda content: content[: len(content) // 2], "record 0 is damaged"),
-        (lambda content: b"", "record 0 is damaged"),
+        (lambda content: content.replace(b"IHDR", b"IHDX", 1), ", record 0 is damaged"),
+        (lambda content: content[: len(content) // 2], " is damaged: "),
+        (lambda content: b"", " is damaged: "),
     ],
 )
 def test_damaged_record_is_named(toy, damage, message):
     file = next(toy.glob("toy-train*"))
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(names.ConfigError, match=f"{file.name}, {message}"):
+    with pytest.raises(names.ConfigError, match=f"{file.name}{message}"):
         load(toy)
 
 

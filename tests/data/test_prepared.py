@@ -1,5 +1,8 @@
 """Prepared TFDS directories in memory, and what is refused."""
 
+import functools
+import json
+import operator
 import os
 import pathlib
 import subprocess
@@ -156,4 +159,98 @@ def test_picture_that_cannot_be_decoded(tmp_path, pictures):
     cut = [(whole[0][0][:-30], 0)]
     write_set(tmp_path, "toy", {"train": whole + cut, "test": whole})
     with refused(match="toy-train.*, record 2 is no picture"):
+        data.load("toy", data_dir=str(tmp_path))
+
+
+@pytest.fixture
+def toy(tmp_path, pictures):
+    """The directory of a set of 6 + 3 pictures."""
+    splits = {"train": pictures(6), "test": pictures(3, seed=1)}
+    return pathlib.Path(write_set(tmp_path, "toy", splits))
+
+
+def try_to_read(toy) -> str:
+    """All that a run reads of a set; what is said of it, or 'read'."""
+    try:
+        data.load("toy", data_dir=str(toy.parent.parent))
+        data.open_set("toy", data_dir=str(toy.parent.parent)).train.key(True)
+    except names.ConfigError as error:
+        return str(error)
+    return "read"
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"{}", b"null", b"[" * 100_000, b"\xff\xfe", b'{"name": 1}']
+)
+@pytest.mark.parametrize("shard", ["there", "missing"])
+def test_damaged_description_is_a_line(toy, file, content, shard):
+    if shard == "missing":
+        next(toy.glob("toy-train*")).unlink()
+    (toy / file).write_bytes(content)
+    said = try_to_read(toy)
+    assert len(said.splitlines()) == 1
+    assert str(toy) in said
+
+
+def places(tree, above=()):
+    """Where something stands in a JSON document."""
+    yield above
+    if isinstance(tree, list):
+        tree = dict(enumerate(tree))
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        yield from places(value, (*above, key))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+def test_any_change_of_a_description_is_noticed(toy, file):
+    """Or it changes nothing: no other data, no other classes."""
+    text = (toy / file).read_text()
+    other = (None, -1, 3.5, "x", str(10**20), "1000000000", [], {})
+    said = []
+    for place in list(places(json.loads(text)))[1:]:
+        for value in other:
+            tree = json.loads(text)
+            inside = functools.reduce(operator.getitem, place[:-1], tree)
+            inside[place[-1]] = value
+            (toy / file).write_text(json.dumps(tree))
+            said.append(try_to_read(toy))
+            if said[-1] == "read":
+                found = data.load("toy", data_dir=str(toy.parent.parent))
+                assert (len(found.train), len(found.test)) == (6, 3)
+                assert found.num_classes == 3
+    assert all(len(line.splitlines()) == 1 for line in said)
+    assert said.count("read") < len(said) / 4
+
+
+@pytest.mark.parametrize("written", [2, 5])
+def test_more_or_fewer_records_than_the_set_says(toy, written):
+    info = toy / "dataset_info.json"
+    text = info.read_text()
+    info.write_text(text.replace('"6"', f'"{written}"'))
+    assert info.read_text() != text
+    said = f"toy-train.* holds 6 records, {written} after dataset_info.json"
+    with refused(match=said):
+        data.load("toy", data_dir=str(toy.parent.parent))
+
+
+def test_checksum_of_a_file_that_is_gone(toy):
+    part = data.open_set("toy", data_dir=str(toy.parent.parent)).train
+    next(toy.glob("toy-train*")).unlink()
+    with refused(match=r"toy-train.* cannot be read: No such file"):
+        part.key(remember=False)
+
+
+def test_names_of_the_classes(tmp_path, pictures):
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"]),
+    }
+    splits = {"train": pictures(3), "test": pictures(3)}
+    info = pathlib.Path(write_set(tmp_path, "toy", splits, features=features))
+    found = data.load("toy", data_dir=str(tmp_path))
+    assert found.class_names == ("ant", "bee", "cow")
+    (info / "label.labels.txt").write_text("ant\nbee")
+    with refused(match="has 3 classes of 2 names"):
         data.load("toy", data_dir=str(tmp_path))
