@@ -123,9 +123,11 @@ class Prepared:
             keys = info.supervised_keys or ("image", "label")
             stored = info.file_format.value
         if stored != "array_record":
+            root = path.rpartition(f"{os.sep}{name}")[0]
+            place = f" --data_dir={root}" if root not in ("", directory()) else ""
             raise self._refuse(
                 f"holds {stored} files; array_record is needed: `python -m "
-                f"experiments.prepare {name}` writes it beside them"
+                f"experiments.prepare {name}{place}` writes it beside them"
             )
         with self._reading("cannot be opened"):
             self._take_features(features, *keys[:2])

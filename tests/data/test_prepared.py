@@ -128,7 +128,9 @@ def test_directory_of_something_else(tmp_path, pictures):
     folder = write_set(tmp_path, "toy", {"train": pictures(1)})
     info = pathlib.Path(folder, "dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with refused(match="holds tfrecord files.*experiments.prepare toy"):
+    with refused(
+        match=rf"tfrecord files.*experiments.prepare toy --data_dir={tmp_path}`"
+    ):
         data.load("toy", **place)
     pathlib.Path(folder, "features.json").write_text("{")
     with refused(match="toy.*cannot be opened"):
