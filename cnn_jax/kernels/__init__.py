@@ -1,1 +1,5 @@
 """What computes a convolution on this machine."""
+
+from cnn_jax.kernels.extension import advice, library
+
+__all__ = ["advice", "library"]

@@ -41,7 +41,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from cnn_jax.kernels import plain
+from cnn_jax.kernels import extension, onednn, plain
 
 Form = Literal["pointwise", "dense", "direct"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -117,9 +117,24 @@ def conv_general_dilated(
         feature_group_count=feature_group_count,
         precision=precision,
     )
+    if plain.asked():
+        return ordinary(lhs, rhs)
+    if extension.library() == "onednn":
+        geometry = _geometry(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+        )
+        if geometry is not None and onednn.computes(lhs, rhs, geometry):
+            return onednn.convolve(lhs, rhs, geometry)
+        return ordinary(lhs, rhs)
     if (
-        plain.asked()
-        or jax.default_backend() != "cpu"
+        jax.default_backend() != "cpu"
         or lhs.ndim != 4
         or lhs.dtype != rhs.dtype
         or not jnp.issubdtype(lhs.dtype, jnp.floating)
@@ -145,6 +160,33 @@ def conv_general_dilated(
         strict=True,
     )
     return jnp.concatenate([_dispatch(*part, geometry) for part in parts], axis=3)
+
+
+def _geometry(
+    lhs: Array,
+    rhs: Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    dimension_numbers: Any,
+    groups: int,
+) -> onednn.Geometry | None:
+    """How the kernel slides, if these are two-dimensional images in jax's layout."""
+    if (
+        lhs.ndim != 4
+        or any(step != 1 for step in lhs_dilation or ())
+        or lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) != _NHWC
+    ):
+        return None
+    dilation = tuple(rhs_dilation or (1, 1))
+    if isinstance(padding, str):
+        reach = [(t - 1) * d + 1 for t, d in zip(rhs.shape[:2], dilation, strict=True)]
+        padding = lax.padtype_to_pads(lhs.shape[1:3], reach, strides, padding)
+    pads = tuple(int(pixels) for side in padding for pixels in side)
+    return onednn.Geometry(
+        lhs.shape[1:3], rhs.shape[:2], tuple(strides), pads, dilation, groups
+    )
 
 
 def form(images: Sequence[int], kernel: Sequence[int], geometry: Geometry) -> Form:

@@ -17,6 +17,7 @@ from cnn_jax.kernels.convolution import (
     pieces,
     tile,
 )
+from cnn_jax.kernels.extension import SWITCH
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 ONE, HALF = (0, 0), (1, 1)
@@ -76,6 +77,11 @@ def drawn(case, batch=3, dtype=jnp.float32):
 def close(found, expected, tolerance=1e-5):
     scale = max(float(jnp.abs(expected).max()), 1e-6)
     np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance)
+
+
+@pytest.fixture(autouse=True)
+def without_onednn(monkeypatch):
+    monkeypatch.setenv(SWITCH, "false")
 
 
 @pytest.mark.parametrize("name", CASES)

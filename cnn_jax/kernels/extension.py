@@ -1,0 +1,91 @@
+"""oneDNN: whether it is there, loaded, and what it can compute.
+
+Two files make it up: Intel's library, from the distribution onednn-cpu-gomp, and
+`_onednn`, which installing this package builds from `onednn.cc` where there is a
+compiler. `CNN_JAX_ONEDNN=false` switches both off.
+"""
+
+import ctypes
+import functools
+import importlib.metadata
+import os
+import pathlib
+import platform
+import sys
+
+import jax
+
+SWITCH = "CNN_JAX_ONEDNN"
+DISTRIBUTION = "onednn-cpu-gomp"
+# What `onednn.cc` exports, by the names that XLA knows it by.
+TARGETS = ("cnn_jax_maps", "cnn_jax_images", "cnn_jax_kernel")
+
+
+def switched_off() -> bool:
+    """Whether the user wants XLA's own convolutions."""
+    return os.environ.get(SWITCH, "true").lower() in ("false", "0", "no", "off")
+
+
+def library() -> str:
+    """What computes convolutions in this process: 'onednn' or 'xla'."""
+    if jax.default_backend() != "cpu" or switched_off() or load() is None:
+        return "xla"
+    return "onednn"
+
+
+def advice() -> str:
+    """One line for users whose CPU could train faster; '' where nothing is to do."""
+    here = sys.platform == "linux" and platform.machine() == "x86_64"
+    if not here or jax.default_backend() != "cpu" or switched_off() or load():
+        return ""
+    return (
+        "XLA's own convolutions are used; training on this CPU gets faster with "
+        "oneDNN: install a C++ compiler (g++), then run pip install again"
+    )
+
+
+@functools.cache
+def load() -> ctypes.CDLL | None:
+    """The compiled file, its functions known to XLA; None where a part is missing."""
+    file = pathlib.Path(__file__).with_name("_onednn.abi3.so")
+    if not file.exists():
+        return None
+    try:
+        # First Intel's library, by its path: the other finds it by its name then.
+        ctypes.CDLL(_path_of_onednn())
+        loaded = ctypes.CDLL(str(file))
+    except OSError:  # no libgomp, no such file, another system's
+        return None
+    for name in TARGETS:
+        handler = jax.ffi.pycapsule(getattr(loaded, name))
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    return loaded
+
+
+@functools.cache
+def computes(numbers: tuple[int, ...]) -> bool:
+    """Whether oneDNN has code for a convolution and both of its derivatives.
+
+    Args:
+      numbers: as `cnn_jax_has` in `onednn.cc` takes them.
+    """
+    loaded = load()
+    if loaded is None:
+        return False
+    return bool(loaded.cnn_jax_has((ctypes.c_int64 * len(numbers))(*numbers)))
+
+
+def _path_of_onednn() -> str:
+    """Where the library's file is.
+
+    Raises:
+      OSError: it is not installed.
+    """
+    try:
+        files = importlib.metadata.files(DISTRIBUTION) or ()
+    except importlib.metadata.PackageNotFoundError as error:
+        raise OSError(f"{DISTRIBUTION} is not installed") from error
+    for file in files:
+        if file.name == "libdnnl.so.3":
+            return str(pathlib.Path(file.locate()).resolve())
+    raise OSError(f"{DISTRIBUTION} has no libdnnl.so.3")

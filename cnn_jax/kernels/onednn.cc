@@ -1,0 +1,412 @@
+// Convolutions and their two derivatives by oneDNN, as targets of XLA's FFI.
+//
+// Arrays are laid out as jax has them: images and maps (stack, n, h, w, c), kernels
+// (stack, h, w, c / groups, features). The members of a stack are independent
+// convolutions of one shape, which is what jax.vmap asks for.
+//
+// oneDNN's own threads (OpenMP) are not used. A call is cut into tasks, each a member
+// of the stack and a part of its batch, and XLA's threads take them: so there is one
+// pool in the process, nothing spins beside it, and many calls at once share it. How
+// a batch is cut depends on its shape and the size of the pool alone, and the parts
+// of a kernel's derivative are added up in order: the same pool gives the same bits.
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "oneapi/dnnl/dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+// Of libgomp, which oneDNN brings; it has no header without a compiler's option.
+extern "C" int omp_get_max_threads();
+extern "C" void omp_set_num_threads(int);
+
+namespace {
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+using Dims = std::vector<int64_t>;
+using Integers = ffi::Span<const int64_t>;
+
+// Multiply-accumulates below which a part of a batch is not worth waking a thread.
+constexpr int64_t kSmallestPart = 1 << 20;
+// Values below which a run of a sum is not worth it.
+constexpr int64_t kSmallestSum = 1 << 16;
+
+// What is computed: feature maps from images and kernel, images from maps and
+// kernel, or kernel from images and maps.
+enum class Pass : int64_t { kMaps, kImages, kKernel };
+
+// oneDNN asks OpenMP how many threads the calling thread may use, when it plans and
+// when it computes. The answer is one, and restored afterwards for other libraries.
+class OneThread {
+ public:
+  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(before_); }
+
+ private:
+  int before_;
+};
+
+// Memory that a thread keeps from call to call, so that its pages are mapped once.
+class Scratch {
+ public:
+  ~Scratch() { std::free(place_); }
+  char* Get(size_t bytes) {
+    if (bytes > size_) {
+      std::free(place_);
+      size_ = 0;
+      place_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+      if (place_ == nullptr) throw std::bad_alloc();
+      size_ = bytes;
+    }
+    return static_cast<char*>(place_);
+  }
+
+ private:
+  void* place_ = nullptr;
+  size_t size_ = 0;
+};
+
+// One convolution: a member of a stack, or a part of its batch.
+struct Geometry {
+  Pass pass;
+  memory::data_type type;
+  int64_t groups;
+  Dims images, kernel, maps;          // NHWC, HWIO, NHWC
+  Dims strides, padding, dilation;  // padding: top, bottom, left, right
+
+  // All numbers in a row, to find a plan by.
+  Dims Key() const {
+    Dims key{int64_t(pass), int64_t(type), groups};
+    for (const Dims* part : {&images, &kernel, &maps, &strides, &padding, &dilation})
+      key.insert(key.end(), part->begin(), part->end());
+    return key;
+  }
+
+  std::string Text() const {
+    auto list = [](const Dims& dims) {
+      std::string text;
+      for (int64_t size : dims) text += (text.empty() ? "" : ", ") + std::to_string(size);
+      return "(" + text + ")";
+    };
+    const bool half = type == memory::data_type::bf16;
+    return std::string("a convolution of ") + (half ? "bfloat16" : "float32") +
+           " images " + list(images) + " and kernel " + list(kernel) + " to maps " +
+           list(maps) + ", strides " + list(strides) + ", padding " + list(padding) +
+           ", dilation " + list(dilation) + ", groups " + std::to_string(groups);
+  }
+};
+
+// What oneDNN has planned for a geometry: made once, then used by all threads.
+struct Plan {
+  dnnl::primitive convolution;
+  dnnl::primitive reorder;  // of the kernel: jax's layout to oneDNN's, or back
+  memory::desc images, maps, kernel, own_kernel, scratch;
+  bool reorders;
+  std::string implementation;
+
+  template <typename Descriptor>
+  void Take(const Descriptor& descriptor, const memory::desc& planned_kernel) {
+    own_kernel = planned_kernel;
+    scratch = descriptor.scratchpad_desc();
+    implementation = descriptor.impl_info_str();
+  }
+};
+
+const dnnl::engine& Engine() {
+  static const auto& engine = *new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+memory::desc Activations(const Dims& nhwc, memory::data_type type) {
+  return {{nhwc[0], nhwc[3], nhwc[1], nhwc[2]}, type, memory::format_tag::nhwc};
+}
+
+// In jax's layout, or in any.
+memory::desc Kernel(const Geometry& g, memory::data_type type, bool any) {
+  using tag = memory::format_tag;
+  const Dims& k = g.kernel;
+  if (g.groups == 1)
+    return {{k[3], k[2], k[0], k[1]}, type, any ? tag::any : tag::hwio};
+  const Dims sizes{g.groups, k[3] / g.groups, k[2], k[0], k[1]};
+  return {sizes, type, any ? tag::any : tag::hwigo};
+}
+
+std::shared_ptr<const Plan> MakePlan(const Geometry& g) {
+  const OneThread one;
+  auto plan = std::make_shared<Plan>();
+  plan->images = Activations(g.images, g.type);
+  plan->maps = Activations(g.maps, g.type);
+  plan->kernel = Kernel(g, g.type, false);
+  const memory::desc any = Kernel(g, g.type, true);
+  const Dims gaps{g.dilation[0] - 1, g.dilation[1] - 1};  // jax counts distances
+  const Dims before{g.padding[0], g.padding[2]}, after{g.padding[1], g.padding[3]};
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto direct = dnnl::algorithm::convolution_direct;
+  const dnnl::convolution_forward::primitive_desc forward(
+      Engine(),
+      g.pass == Pass::kMaps ? dnnl::prop_kind::forward_inference
+                            : dnnl::prop_kind::forward_training,
+      direct, plan->images, any, plan->maps, g.strides, gaps, before, after, attributes);
+  if (g.pass == Pass::kMaps) {
+    plan->Take(forward, forward.weights_desc());
+    plan->convolution = dnnl::convolution_forward(forward);
+  } else if (g.pass == Pass::kImages) {
+    const dnnl::convolution_backward_data::primitive_desc backward(
+        Engine(), direct, plan->images, any, plan->maps, g.strides, gaps, before, after,
+        forward, attributes);
+    plan->Take(backward, backward.weights_desc());
+    plan->convolution = dnnl::convolution_backward_data(backward);
+  } else {
+    // Parts of a sum have all the digits that there are, also in bfloat16.
+    const memory::desc sum = Kernel(g, memory::data_type::f32, true);
+    const dnnl::convolution_backward_weights::primitive_desc backward(
+        Engine(), direct, plan->images, sum, plan->maps, g.strides, gaps, before, after,
+        forward, attributes);
+    plan->Take(backward, backward.diff_weights_desc());
+    plan->convolution = dnnl::convolution_backward_weights(backward);
+  }
+  plan->reorders = plan->own_kernel != plan->kernel;
+  if (plan->reorders) {
+    const bool back = g.pass == Pass::kKernel;
+    plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(
+        Engine(), back ? plan->own_kernel : plan->kernel, Engine(),
+        back ? plan->kernel : plan->own_kernel));
+  }
+  return plan;
+}
+
+struct Hash {
+  size_t operator()(const Dims& key) const {
+    size_t hash = 0;
+    for (int64_t value : key) hash = hash * 1000003 + size_t(value);
+    return hash;
+  }
+};
+
+std::shared_ptr<const Plan> FindPlan(const Geometry& geometry) {
+  // Never destroyed: XLA's threads may outlive static objects.
+  static auto& lock = *new std::mutex;
+  static auto& plans = *new std::unordered_map<Dims, std::shared_ptr<const Plan>, Hash>;
+  const Dims key = geometry.Key();
+  const std::lock_guard<std::mutex> guard(lock);
+  auto& plan = plans[key];
+  if (plan == nullptr) plan = MakePlan(geometry);
+  return plan;
+}
+
+void Execute(const dnnl::primitive& primitive,
+             const std::unordered_map<int, memory>& arguments) {
+  thread_local dnnl::stream stream(Engine());
+  primitive.execute(stream, arguments);
+  stream.wait();
+}
+
+// Runs tasks 0 ... count - 1, on this thread and on idle ones of the pool. This one
+// takes tasks as well and then waits only for those that others have begun, so calls
+// from within the pool cannot wait for each other.
+void ForEach(ffi::ThreadPool& pool, int64_t threads, int64_t count,
+             const std::function<void(int64_t)>& task) {
+  struct State {
+    std::atomic<int64_t> next{0};
+    std::mutex lock;
+    std::condition_variable changed;
+    int64_t done = 0;
+    std::exception_ptr error;
+  };
+  auto state = std::make_shared<State>();
+  // A copy of this may start when all is done: it may touch `task` (which lives as
+  // long as this call) only once it has got a number.
+  auto take = [state, count, &task] {
+    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
+      std::exception_ptr error;
+      try {
+        const OneThread one;
+        task(i);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      const std::lock_guard<std::mutex> guard(state->lock);
+      if (error) state->error = error;
+      if (++state->done == count) state->changed.notify_one();
+    }
+  };
+  for (int64_t i = 1; i < std::min(count, threads); ++i) pool.Schedule(std::function<void()>(take));
+  take();
+  std::unique_lock<std::mutex> guard(state->lock);
+  state->changed.wait(guard, [&] { return state->done == count; });
+  if (state->error) std::rethrow_exception(state->error);
+}
+
+// A whole call. Of images, kernel and maps the pass writes one and reads two.
+void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
+             char* maps, ffi::ThreadPool& pool) {
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  const int64_t batch = whole.images[0];
+  const Dims &x = whole.images, &k = whole.kernel, &y = whole.maps;
+  const int64_t work = batch * y[1] * y[2] * y[3] * k[0] * k[1] * k[2];
+  int64_t parts = std::min((threads + stack - 1) / stack, work / kSmallestPart);
+  parts = std::clamp<int64_t>(parts, 1, batch);
+
+  // Where a batch does not divide, the first parts have an image more.
+  auto plan_for = [&](int64_t size) {
+    Geometry part = whole;
+    part.images[0] = part.maps[0] = size;
+    return FindPlan(part);
+  };
+  auto large = plan_for((batch + parts - 1) / parts), small = plan_for(batch / parts);
+  if (large->own_kernel != small->own_kernel) {
+    parts = 1;
+    large = small = plan_for(batch);
+  }
+
+  const bool to_kernel = whole.pass == Pass::kKernel;
+  const size_t item = memory::data_type_size(whole.type);
+  const size_t image = item * x[1] * x[2] * x[3], map = item * y[1] * y[2] * y[3];
+  const size_t size = item * k[0] * k[1] * k[2] * k[3];
+  // Kernels in the layout that oneDNN asks for, or parts of a sum of them.
+  thread_local Scratch kept;
+  char* own = kernel;
+  size_t step = size;
+  if (large->reorders || (to_kernel && parts > 1)) {
+    step = (large->own_kernel.get_size() + 63) / 64 * 64;
+    own = kept.Get(step * stack * (to_kernel ? parts : 1));
+  }
+  auto reorder = [&](char* from, const memory::desc& source, char* to,
+                     const memory::desc& target) {
+    Execute(large->reorder, {{DNNL_ARG_FROM, memory(source, Engine(), from)},
+                             {DNNL_ARG_TO, memory(target, Engine(), to)}});
+  };
+  if (large->reorders && !to_kernel)
+    ForEach(pool, threads, stack, [&](int64_t i) {
+      reorder(kernel + i * size, large->kernel, own + i * step, large->own_kernel);
+    });
+
+  ForEach(pool, threads, stack * parts, [&](int64_t task) {
+    thread_local Scratch scratch;
+    const int64_t member = task / parts, part = task % parts;
+    const int64_t start = part * (batch / parts) + std::min(part, batch % parts);
+    const Plan& plan = part < batch % parts ? *large : *small;
+    char* room = scratch.Get(plan.scratch.get_size());
+    const int64_t first = member * batch + start;
+    char* weights = own + (to_kernel ? task : member) * step;
+    Execute(plan.convolution,
+            {{whole.pass == Pass::kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC,
+              memory(plan.images, Engine(), images + first * image)},
+             {to_kernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS,
+              memory(plan.own_kernel, Engine(), weights)},
+             {whole.pass == Pass::kMaps ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST,
+              memory(plan.maps, Engine(), maps + first * map)},
+             {DNNL_ARG_SCRATCHPAD, memory(plan.scratch, Engine(), room)}});
+  });
+  if (!to_kernel || own == kernel) return;
+
+  // The sum of the parts, a run of values a task, then in jax's layout.
+  const int64_t values = large->own_kernel.get_size() / sizeof(float);
+  const int64_t runs = std::min(threads, values / kSmallestSum + 1);
+  ForEach(pool, threads, stack * runs, [&](int64_t task) {
+    const int64_t member = task / runs, run = task % runs;
+    char* first = own + member * parts * step;
+    auto* total = reinterpret_cast<float*>(
+        large->reorders ? first : kernel + member * size);
+    for (int64_t part = large->reorders ? 1 : 0; part < parts; ++part) {
+      const auto* added = reinterpret_cast<const float*>(first + part * step);
+      for (int64_t i = values * run / runs; i < values * (run + 1) / runs; ++i)
+        total[i] = part ? total[i] + added[i] : added[i];
+    }
+  });
+  if (large->reorders)
+    ForEach(pool, threads, stack, [&](int64_t i) {
+      reorder(own + i * parts * step, large->own_kernel, kernel + i * size,
+              large->kernel);
+    });
+}
+
+Dims Tail(const Integers& dimensions) {
+  return Dims(dimensions.begin() + 1, dimensions.end());
+}
+
+// What jax calls: the operands are two of images, kernel and maps, in that order.
+template <Pass pass>
+ffi::Error Call(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right,
+                ffi::Result<ffi::AnyBuffer> out, Integers strides, Integers padding,
+                Integers dilation, int64_t groups) {
+  ffi::AnyBuffer images = left, kernel = right, maps = *out;
+  if (pass == Pass::kImages) images = *out, kernel = left, maps = right;
+  if (pass == Pass::kKernel) kernel = *out, maps = right;
+  const bool half = images.element_type() == ffi::DataType::BF16;
+  const Geometry geometry{pass,
+                          half ? memory::data_type::bf16 : memory::data_type::f32,
+                          groups,
+                          Tail(images.dimensions()),
+                          Tail(kernel.dimensions()),
+                          Tail(maps.dimensions()),
+                          Dims(strides.begin(), strides.end()),
+                          Dims(padding.begin(), padding.end()),
+                          Dims(dilation.begin(), dilation.end())};
+  auto start = [](const ffi::AnyBuffer& b) { return static_cast<char*>(b.untyped_data()); };
+  try {
+    Compute(geometry, images.dimensions()[0], start(images), start(kernel), start(maps),
+            pool);
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kInternal,
+                      "oneDNN: " + std::string(error.what()) + " in " + geometry.Text());
+  }
+  return ffi::Error::Success();
+}
+
+auto Binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::AnyBuffer>()
+      .Arg<ffi::AnyBuffer>()
+      .Ret<ffi::AnyBuffer>()
+      .Attr<Integers>("strides")
+      .Attr<Integers>("padding")
+      .Attr<Integers>("dilation")
+      .Attr<int64_t>("groups");
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_kernel, Call<Pass::kKernel>, Binding());
+
+// Whether oneDNN has code of its own for all three passes of a convolution on this
+// processor. Numbers: images (4), kernel (4), maps (4), strides (2), padding (4),
+// dilation (2), groups, and 1 for bfloat16.
+extern "C" int cnn_jax_has(const int64_t* numbers) {
+  const int64_t* next = numbers;
+  auto take = [&](int count) { return next += count, Dims(next - count, next); };
+  Geometry geometry;
+  geometry.images = take(4), geometry.kernel = take(4), geometry.maps = take(4);
+  geometry.strides = take(2), geometry.padding = take(4), geometry.dilation = take(2);
+  geometry.groups = *next++;
+  geometry.type = *next ? memory::data_type::bf16 : memory::data_type::f32;
+  try {
+    for (Pass pass : {Pass::kMaps, Pass::kImages, Pass::kKernel}) {
+      geometry.pass = pass;
+      if (FindPlan(geometry)->implementation.rfind("ref", 0) == 0) return 0;
+    }
+  } catch (const std::exception&) {
+    return 0;
+  }
+  return 1;
+}
+
+#pragma GCC visibility pop

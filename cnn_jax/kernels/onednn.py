@@ -1,0 +1,224 @@
+"""Convolution by oneDNN, as three primitives of jax.
+
+    maps      images, kernel -> maps       the convolution
+    images    kernel, maps   -> images     its derivative by the images, transposed
+    kernel    images, maps   -> kernel     its derivative by the kernel, transposed
+
+Each is linear in both operands, and what autodiff makes of each is the other two:
+so there are derivatives of any order, in both modes. Arrays have a leading axis,
+the stack, of independent convolutions of one shape; `jax.vmap` enlarges it, or the
+batch where the kernel is shared.
+"""
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+from cnn_jax.kernels import extension
+
+Images = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "taps_down taps_across share features"]
+Maps = Float[Array, "batch rows columns features"]
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_TYPES = {"float32": 0, "bfloat16": 1}
+
+
+class Geometry(NamedTuple):
+    """How a kernel slides over images.
+
+    Attributes:
+      size: rows and columns of the images.
+      taps: rows and columns of the kernel.
+      strides: of rows and columns.
+      padding: pixels at the top, bottom, left and right; none is negative.
+      dilation: distance of the kernel's taps.
+      groups: of channels, which do not see each other.
+    """
+
+    size: tuple[int, int]
+    taps: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    def outputs(self) -> tuple[int, int]:
+        """Rows and columns of the maps."""
+        rows, columns = (
+            (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
+            for size, taps, stride, pads, dilation in zip(
+                self.size,
+                self.taps,
+                self.strides,
+                (self.padding[:2], self.padding[2:]),
+                self.dilation,
+                strict=True,
+            )
+        )
+        return rows, columns
+
+
+def computes(images: Images, kernel: Kernel, geometry: Geometry) -> bool:
+    """Whether oneDNN has code for a convolution and both of its derivatives.
+
+    Args:
+      images: of a type and shape; their values do not matter.
+      kernel: likewise.
+      geometry: how the one slides over the other.
+    """
+    if images.dtype != kernel.dtype or images.dtype.name not in _TYPES:
+        return False
+    maps = (images.shape[0], *geometry.outputs(), kernel.shape[3])
+    if (
+        0 in (*images.shape, *kernel.shape)
+        or min(maps) < 1
+        or min(geometry.padding) < 0
+    ):
+        return False
+    return extension.computes(
+        (
+            *(*images.shape, *kernel.shape, *maps),
+            *(*geometry.strides, *geometry.padding, *geometry.dilation),
+            *(geometry.groups, _TYPES[images.dtype.name]),
+        )
+    )
+
+
+def convolve(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
+    """A convolution (cross-correlation) that `computes` has a word for.
+
+    Args:
+      images: (n, height, width, channels).
+      kernel: (rows, columns, channels / groups, features).
+      geometry: how the one slides over the other.
+
+    Returns:
+      Feature maps (n, rows, columns, features).
+    """
+    return _bind(maps_p, images[None], kernel[None], geometry)[0]
+
+
+maps_p = Primitive("cnn_jax_maps")
+images_p = Primitive("cnn_jax_images")
+kernel_p = Primitive("cnn_jax_kernel")
+
+
+def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
+    # Within a shard_map that checks which values vary over which mesh axes, both
+    # operands must vary over the same; what jax derives from this adds up gradients.
+    varying = [jax.typeof(x).mat.varying for x in (left, right)]
+    left = lax.pcast(left, tuple(varying[1] - varying[0]), to="varying")
+    right = lax.pcast(right, tuple(varying[0] - varying[1]), to="varying")
+    return primitive.bind(left, right, geometry=geometry)
+
+
+def _shape(
+    primitive: Primitive, left: Any, right: Any, geometry: Geometry
+) -> tuple[int, ...]:
+    """Of the result."""
+    stack, channels = left.shape[0], left.shape[4]
+    if primitive is maps_p:
+        return (stack, left.shape[1], *geometry.outputs(), right.shape[4])
+    if primitive is images_p:
+        channels = left.shape[3] * geometry.groups
+        return (stack, right.shape[1], *geometry.size, channels)
+    return (stack, *geometry.taps, channels // geometry.groups, right.shape[4])
+
+
+def _abstract(
+    primitive: Primitive, left: Any, right: Any, *, geometry: Geometry
+) -> Any:
+    shape = _shape(primitive, left, right, geometry)
+    return left.update(shape=shape, weak_type=False)
+
+
+def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
+    """The primitive by oneDNN."""
+    shape = _shape(primitive, left, right, geometry)
+    return jax.ffi.ffi_call(primitive.name, jax.ShapeDtypeStruct(shape, left.dtype))(
+        left,
+        right,
+        strides=np.array(geometry.strides, np.int64),
+        padding=np.array(geometry.padding, np.int64),
+        dilation=np.array(geometry.dilation, np.int64),
+        groups=np.int64(geometry.groups),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _compiled(primitive: Primitive, geometry: Geometry) -> Any:
+    """For calls outside `jax.jit`."""
+    return jax.jit(partial(_bind, primitive, geometry=geometry))
+
+
+def _batch(
+    primitive: Primitive, operands: Any, axes: Any, *, geometry: Geometry
+) -> tuple[Array, int]:
+    (left, right), (left_axis, right_axis) = operands, axes
+    size = next(
+        x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None
+    )
+    kernel_axis = {maps_p: right_axis, images_p: left_axis, kernel_p: 0}[primitive]
+    # Under one kernel all images make one batch; else the stack grows.
+    into = 1 if kernel_axis is None else 0
+
+    def merge(x: Array, axis: int | None) -> Array:
+        if axis is None:
+            if into == 1:
+                return x
+            x, axis = jnp.broadcast_to(x, (size, *x.shape)), 0
+        x = jnp.moveaxis(x, axis, into)
+        return x.reshape(*x.shape[:into], -1, *x.shape[into + 2 :])
+
+    out = _bind(primitive, merge(left, left_axis), merge(right, right_axis), geometry)
+    return out.reshape(*out.shape[:into], size, -1, *out.shape[into + 1 :]), into
+
+
+def _define(primitive: Primitive) -> None:
+    primitive.def_abstract_eval(partial(_abstract, primitive))
+    primitive.def_impl(
+        lambda left, right, *, geometry: _compiled(primitive, geometry)(left, right)
+    )
+    batching.primitive_batchers[primitive] = partial(_batch, primitive)
+    lowered = mlir.lower_fun(
+        lambda left, right, *, geometry: _call(primitive, left, right, geometry),
+        multiple_results=False,
+    )
+
+    def lower(ctx: Any, *operands: Any, **parameters: Any) -> Any:
+        if ctx.module_context.lowering_parameters.for_export:
+            raise NotImplementedError(
+                "jax.export cannot keep convolutions that oneDNN computes: trace "
+                "what is exported within cnn_jax.kernels.plain.definitions(), or "
+                f"set {extension.SWITCH}=false"
+            )
+        return lowered(ctx, *operands, **parameters)
+
+    mlir.register_lowering(primitive, lower, platform="cpu")
+
+
+for _primitive in (maps_p, images_p, kernel_p):
+    _define(_primitive)
+
+ad.defbilinear(
+    maps_p,
+    lambda maps, images, kernel, *, geometry: _bind(images_p, kernel, maps, geometry),
+    lambda maps, images, kernel, *, geometry: _bind(kernel_p, images, maps, geometry),
+)
+ad.defbilinear(
+    images_p,
+    lambda images, kernel, maps, *, geometry: _bind(kernel_p, images, maps, geometry),
+    lambda images, kernel, maps, *, geometry: _bind(maps_p, images, kernel, geometry),
+)
+ad.defbilinear(
+    kernel_p,
+    lambda kernel, images, maps, *, geometry: _bind(images_p, kernel, maps, geometry),
+    lambda kernel, images, maps, *, geometry: _bind(maps_p, images, kernel, geometry),
+)

@@ -1,0 +1,286 @@
+"""oneDNN's convolutions against lax: values, derivatives of each order, batching."""
+
+import ctypes
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+
+from cnn_jax import kernels
+from cnn_jax.kernels import extension, plain
+from cnn_jax.kernels.convolution import conv_general_dilated
+
+pytestmark = pytest.mark.skipif(
+    kernels.library() != "onednn", reason="oneDNN is not there"
+)
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+# (batch, rows, columns, channels), features, (taps), stride, padding, dilation, groups
+CASES = {
+    "3x3": ((4, 8, 8, 16), 16, (3, 3), 1, 1, 1, 1),
+    "stride": ((3, 9, 7, 16), 32, (3, 3), 2, 1, 1, 1),
+    "projection": ((2, 8, 8, 16), 32, (1, 1), 2, 0, 1, 1),
+    "LeNet-5's C1": ((2, 32, 32, 1), 6, (5, 5), 1, 0, 1, 1),
+    "LeNet-5's C3": ((2, 14, 14, 6), 16, (5, 5), 1, 0, 1, 1),
+    "stem": ((2, 31, 29, 3), 18, (7, 7), 4, 3, 1, 1),
+    "groups": ((2, 7, 7, 16), 32, (5, 5), 1, 2, 1, 2),
+    "depthwise, dilated": ((2, 9, 9, 8), 8, (3, 3), 1, 2, 2, 8),
+    "one image, one channel, one feature": ((1, 5, 3, 1), 1, (3, 2), 1, 1, 1, 1),
+    "a map smaller than its kernel": ((2, 1, 1, 5), 7, (3, 3), 1, 1, 1, 1),
+}
+
+
+def drawn(case, dtype=jnp.float32):
+    images, features, taps, stride, padding, dilation, groups = case
+    keys = jax.random.split(jax.random.key(0), 2)
+    channels = images[3] // groups
+    x = jax.random.normal(keys[0], images, dtype)
+    kernel = jax.random.normal(keys[1], (*taps, channels, features), dtype)
+    kernel = (kernel / np.sqrt(taps[0] * taps[1] * channels)).astype(dtype)
+
+    def call(function):
+        return lambda x, kernel: function(
+            x,
+            kernel,
+            (stride, stride),
+            ((padding, padding), (padding, padding)),
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=LAYOUT,
+            feature_group_count=groups,
+        )
+
+    return x, kernel, call(conv_general_dilated), call(lax.conv_general_dilated)
+
+
+def close(found, expected, tolerance=2e-6):
+    for ours, theirs in zip(
+        jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
+    ):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = np.asarray(ours, "float64"), np.asarray(theirs, "float64")
+        scale = max(np.abs(theirs).max(), 1e-6)
+        np.testing.assert_allclose(ours / scale, theirs / scale, atol=tolerance)
+
+
+def everything(function, x, kernel):
+    """Value, both derivatives, and derivatives of those in both modes."""
+
+    def loss(x, kernel):
+        return jnp.tanh(function(x, kernel)).sum()
+
+    def slope(x, kernel):
+        return jax.grad(loss, (0, 1))(x, kernel)
+
+    def size_of_slope(x, kernel):
+        return sum(jnp.square(one).sum() for one in slope(x, kernel))
+
+    return (
+        jax.jvp(function, (x, kernel), (x + 1, kernel - 1)),
+        slope(x, kernel),
+        jax.jvp(slope, (x, kernel), (x, kernel))[1],
+        jax.grad(size_of_slope, (0, 1))(x, kernel),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_lax_in_value_and_slopes(name):
+    x, kernel, ours, theirs = drawn(CASES[name])
+    assert "cnn_jax_maps" in str(jax.make_jaxpr(ours)(x, kernel))
+    expected, pull = jax.vjp(theirs, x, kernel)
+    found, pull_ours = jax.vjp(ours, x, kernel)
+    close(found, expected)
+    close(pull_ours(expected), pull(expected), 5e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["groups", *(pytest.param(name, marks=pytest.mark.slow) for name in CASES)]
+)
+def test_equals_lax_in_derivatives_of_both_modes_and_orders(name):
+    x, kernel, ours, theirs = drawn(CASES[name])
+    found = jax.jit(everything, static_argnums=0)(ours, x, kernel)
+    close(found, jax.jit(everything, static_argnums=0)(theirs, x, kernel), 5e-6)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_equals_lax_for_any_shape(data):
+    draw = data.draw
+    one = st.integers(1, 9)
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    taps = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    case = (
+        (draw(one), draw(one), draw(one), groups * draw(one)),
+        groups * draw(st.integers(1, 17)),
+        taps,
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 4)),
+        draw(st.integers(1, 2)),
+        groups,
+    )
+    x, kernel, ours, theirs = drawn(case)
+    close(everything(ours, x, kernel), everything(theirs, x, kernel), 5e-6)
+
+
+@pytest.mark.parametrize(
+    "axes", [a for a in itertools.product((None, 0, 2), repeat=2) if a != (None, None)]
+)
+def test_vmap(axes):
+    x, kernel, ours, theirs = drawn(CASES["groups"])
+    x = x if axes[0] is None else jnp.stack([x, 2 * x, -x], axes[0])
+    kernel = (
+        kernel if axes[1] is None else jnp.stack([kernel, 3 * kernel, -kernel], axes[1])
+    )
+    run = jax.vmap(lambda *o: everything(ours, *o), axes)
+    close(
+        run(x, kernel),
+        jax.vmap(lambda *o: everything(theirs, *o), axes)(x, kernel),
+        5e-6,
+    )
+
+
+def test_vmap_of_vmap():
+    x, kernel, ours, theirs = drawn(CASES["stride"])
+    kernels = jnp.stack([kernel, 2 * kernel])
+    images = jnp.stack([x, x + 1, x - 1])
+
+    def grid(function):
+        return jax.vmap(lambda k: jax.vmap(lambda x: function(x, k))(images))(kernels)
+
+    close(grid(ours), grid(theirs))
+
+
+def test_half_precision_where_the_processor_has_it():
+    x, kernel, ours, theirs = drawn(CASES["3x3"], jnp.bfloat16)
+    found, pull = jax.vjp(ours, x, kernel)
+    expected, pull_theirs = jax.vjp(theirs, x, kernel)
+    close(found, expected, 0.02)
+    close(pull(found), pull_theirs(expected), 0.02)
+
+
+def test_what_onednn_refuses_is_left_to_xla():
+    x, kernel, ours, theirs = drawn(CASES["3x3"], jnp.float16)
+    assert "cnn_jax_maps" not in str(jax.make_jaxpr(ours)(x, kernel))
+    close(ours(x, kernel), theirs(x, kernel))
+    x, kernel, ours, theirs = drawn(CASES["3x3"])
+    assert ours(x[:0], kernel).shape == (0, 8, 8, 16)
+    assert jax.grad(lambda k: ours(x[:0], k).sum())(kernel).shape == kernel.shape
+    # a crop
+    found, expected = (
+        f(x, kernel, (1, 1), ((-1, 0), (0, -2)), dimension_numbers=LAYOUT)
+        for f in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    close(found, expected)
+
+
+def test_an_impossible_convolution_is_an_error_with_its_shape():
+    x, kernel, _, _ = drawn(CASES["3x3"])
+    call = jax.ffi.ffi_call(
+        "cnn_jax_maps", jax.ShapeDtypeStruct((1, 4, 9, 9, 16), "f4")
+    )
+    numbers = {"strides": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    numbers = {name: np.array(value, np.int64) for name, value in numbers.items()}
+    numbers["groups"] = np.int64(1)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"oneDNN.*\(4, 8, 8, 16\)"):
+        jax.block_until_ready(
+            call(x[None], kernel[None], **numbers, groups=np.int64(1))
+        )
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_shard_map(check):
+    x, kernel, ours, theirs = drawn(CASES["3x3"])
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Auto,))
+
+    def slope(function, x, kernel):
+        return jax.grad(lambda k: jnp.tanh(function(x, k)).sum())(kernel)
+
+    def part(x, kernel):
+        found = slope(ours, x, kernel)
+        return found if check else lax.psum(found, "devices")
+
+    split = jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(PartitionSpec("devices"), PartitionSpec()),
+        out_specs=PartitionSpec(),
+        check_vma=check,
+    )
+    close(jax.jit(split)(x, kernel), slope(theirs, x, kernel))
+
+
+def test_many_devices_at_once_have_memory_of_their_own():
+    """Eight devices run the same program at the same time, time and again."""
+    x, kernel, ours, _ = drawn(CASES["LeNet-5's C3"])
+    images = jnp.stack([x * scale for scale in range(1, 9)])
+
+    @jax.pmap
+    def run(x):
+        def step(kernel, _):
+            slope = jax.grad(lambda k: jnp.tanh(ours(x, k)).sum())(kernel)
+            return kernel - 0.01 * slope, None
+
+        return lax.scan(step, kernel, length=20)[0]
+
+    first = run(images)
+    assert all((run(images) == first).all() for _ in range(10))
+
+
+def test_scan_and_remat():
+    x, kernel, ours, theirs = drawn(CASES["3x3"])
+
+    def loss(function, kernels):
+        layer = jax.checkpoint(lambda x, k: (jnp.tanh(function(x, k)), None))
+        return lax.scan(layer, x, kernels)[0].sum()
+
+    kernels = jnp.stack([kernel] * 3)
+    found = jax.jit(jax.grad(loss, 1), static_argnums=0)(ours, kernels)
+    close(found, jax.grad(loss, 1)(theirs, kernels), 5e-6)
+
+
+def test_the_same_bits_every_time():
+    x, kernel, ours, _ = drawn(((64, 16, 16, 16), 32, (3, 3), 1, 1, 1, 1))
+    slopes = jax.jit(jax.grad(lambda x, k: jnp.tanh(ours(x, k)).sum(), (0, 1)))
+    first = slopes(x, kernel)
+    for _ in range(10):
+        for one, again in zip(first, slopes(x, kernel), strict=True):
+            np.testing.assert_array_equal(one, again)
+
+
+def test_export_is_refused_with_advice_that_holds(monkeypatch):
+    x, kernel, ours, _ = drawn(CASES["3x3"])
+    with pytest.raises(NotImplementedError, match=r"plain\.definitions"):
+        jax.export.export(jax.jit(ours))(x, kernel)
+    with plain.definitions():
+        kept = jax.export.export(jax.jit(lambda *o: ours(*o)))(x, kernel)
+    close(kept.call(x, kernel), ours(x, kernel))
+    monkeypatch.setenv(extension.SWITCH, "false")
+    assert kernels.library() == "xla"
+    jax.export.export(jax.jit(lambda *o: ours(*o)))(x, kernel)
+
+
+def test_off_on_other_backends(monkeypatch):
+    x, kernel, ours, _ = drawn(CASES["3x3"])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert kernels.library() == "xla"
+    assert "cnn_jax_maps" not in str(jax.make_jaxpr(ours)(x, kernel))
+
+
+def test_a_user_without_the_compiled_file_is_told(monkeypatch):
+    assert kernels.advice() == ""
+    monkeypatch.setattr(extension, "load", lambda: None)
+    assert kernels.library() == "xla"
+    assert "C++ compiler" in kernels.advice()
+    monkeypatch.setenv(extension.SWITCH, "false")
+    assert kernels.advice() == ""
+
+
+def test_nothing_is_loaded_without_the_library(monkeypatch):
+    monkeypatch.setattr(extension, "DISTRIBUTION", "no-such-distribution")
+    assert extension.load.__wrapped__() is None
+    assert isinstance(extension.load(), ctypes.CDLL)
