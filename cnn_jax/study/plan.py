@@ -165,9 +165,11 @@ def _check_section(where: str, value: Any) -> None:
         raise ConfigError(
             f"{where} must be a section, got {value!r} ({type(value).__name__})"
         )
-    for key in value:
+    for key, inner in value.items():
         if not isinstance(key, str):
             raise ConfigError(f"{where}: keys must be texts, got {key!r}")
+        if isinstance(inner, Mapping):
+            _check_section(f"{where}.{key}", inner)
 
 
 def _check_name(where: str, name: Any) -> None:
