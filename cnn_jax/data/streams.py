@@ -189,7 +189,7 @@ class Stream:
             )
         iterator = iter(loader)
         try:
-            yield from iterator
+            yield from map(_own, iterator) if workers else iterator
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()
@@ -218,6 +218,15 @@ def _spread(count: int, wanted: int) -> np.ndarray:
     if not 0 < wanted < count:
         return np.arange(count)
     return np.arange(wanted) * count // wanted
+
+
+def _own(item: Item) -> Item:
+    """A copy outside the shared memory in which a worker hands it over.
+
+    Device arrays may share a host array's memory, and some live until the process
+    ends. Grain no longer frees shared memory then, and Python complains of a leak.
+    """
+    return {key: np.array(value) for key, value in item.items()}
 
 
 def _follow_parent(worker: int, workers: int) -> None:

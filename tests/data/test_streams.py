@@ -106,6 +106,8 @@ def test_resumes_in_the_middle_of_an_epoch(folder, workers):
     whole = first(open_stream(folder), 9)
     state = whole[4][1]
     rest = first(open_stream(folder, workers=workers), 4, step=5, state=state)
+    # in memory of this process's own, not in what it shares with its workers
+    assert {type(value) for item, _ in rest for value in item.values()} == {np.ndarray}
     equal(rest, whole[5:])
 
 
@@ -270,6 +272,22 @@ def test_killed_worker_is_noticed(folder):
     worker.kill()
     with pytest.raises(RuntimeError, match="terminated unexpectedly"):
         list(itertools.islice(batches, 100))
+
+
+@pytest.mark.slow
+def test_a_clean_end_prints_nothing(folder):
+    """Also where device arrays made of the last batches live until the end."""
+    code = textwrap.dedent("""
+        import sys
+        import jax
+        from tests.data.test_streams import first, open_stream
+        items = [item for item, _ in first(open_stream(sys.argv[1], workers=2), 3)]
+        kept = jax.device_put(items)
+        """)
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_workers_do_not_outlive_a_killed_run(folder):
