@@ -241,6 +241,35 @@ def build(
     return target(**fields, **extra)
 
 
+def configure(
+    kind: str,
+    section: str | Mapping[str, Any],
+    table: Mapping[str, Callable[..., Any]],
+    given: Sequence[str] = (),
+) -> Callable[..., Any]:
+    """What a config names, with its fields set: to be called later, and often.
+
+    Args:
+      kind: the section's meaning, for messages ('norm').
+      section: a name, or ``name`` and keyword arguments.
+      table: the names that come with this package.
+      given: arguments that the caller supplies itself, so a config must not.
+
+    Returns:
+      The target itself, or a `functools.partial` of it where there are fields.
+
+    Raises:
+      ConfigError: unknown name, unknown field, wrong type, missing field.
+    """
+    section = {"name": section} if isinstance(section, str) else section
+    if "name" not in section:
+        raise ConfigError(f"{kind} needs a 'name'; choices: {', '.join(table)}")
+    target = resolve(kind, section["name"], table)
+    fields = {key: value for key, value in section.items() if key != "name"}
+    check_fields(f"{kind} {section['name']!r}", target, fields, given)
+    return functools.partial(target, **fields) if fields else target
+
+
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
     """Resolved annotations of a class's fields or a function's arguments.
 

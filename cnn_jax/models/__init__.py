@@ -1,6 +1,6 @@
 """The tables of networks, and `create`, which builds one by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import flax.linen as nn
 from cnn_jax import names
 from cnn_jax.models.alexnet import AlexNet
 from cnn_jax.models.gtn import OverSegmentation, SpaceDisplacement
+from cnn_jax.models.layers import norm_of
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.nin import NIN
 from cnn_jax.models.resnet import ResNet
@@ -81,7 +82,8 @@ def create(name: str, num_classes: int, **fields: Any) -> nn.Module:
     Args:
       name: a key of `TABLE`, or ``package.module:Class``.
       num_classes: size of the output.
-      **fields: dataclass fields of the network's module.
+      **fields: dataclass fields of the network's module; ``norm`` may be a name,
+        or a section of a name and fields (see `cnn_jax.models.layers.norm_of`).
 
     Returns:
       A linen module; ``module.apply(variables, images, train=...)`` gives logits.
@@ -89,6 +91,8 @@ def create(name: str, num_classes: int, **fields: Any) -> nn.Module:
     Raises:
       ConfigError: unknown name or field, wrong type, or a net that cannot be.
     """
+    if isinstance(fields.get("norm"), str | Mapping):
+        fields["norm"] = norm_of(fields["norm"])
     return names.build(
         "model", {"name": name, **fields}, TABLE, num_classes=num_classes
     )

@@ -1,11 +1,11 @@
-"""What more than one network uses: convolution, batch norm, ReLU, checks.
+"""What more than one network uses: convolution, normalisation, ReLU, checks.
 
 Images are NHWC, kernels HWIO. Parameters, batch-norm statistics and batch-norm
 arithmetic are float32; ``dtype`` is the type of the rest of the computation.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -127,6 +127,85 @@ class BatchNorm(nn.Module):
             running_mean.value = keep * running_mean.value + (1 - keep) * mean.mean(0)
             running_var.value = keep * running_var.value + (1 - keep) * unbiased.mean(0)
         return y.reshape(x.shape).astype(self.dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018): statistics of each image by itself.
+
+    ``y = (x - mean) / sqrt(var + epsilon) * scale + bias`` over the map and the
+    ``channels / groups`` neighbouring channels of a group; training and evaluation
+    are the same. One group is layer norm, as many as channels instance norm.
+
+    Attributes:
+      groups: parts of the channels (the paper's 32); it must divide every layer's.
+      epsilon: added to the variance.
+      scale_init: initialiser of the scale; zeros make a branch start as nothing.
+      dtype: type of the output; arithmetic is float32.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    scale_init: Any = nn.initializers.ones
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch *space channels"], train: bool
+    ) -> Float[Array, "batch *space channels"]:
+        """Normalise.
+
+        Args:
+          x: activations, channels last.
+          train: unused.
+
+        Returns:
+          Array of the shape of ``x`` and type ``dtype``.
+
+        Raises:
+          ConfigError: the channels do not divide into ``groups``.
+        """
+        channels = x.shape[-1]
+        if self.groups < 1 or channels % self.groups:
+            raise names.ConfigError(
+                f"norm 'group': {channels} channels of {'/'.join(self.path)} do not "
+                f"divide into {self.groups} groups"
+            )
+        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        grouped = (x.shape[0], -1, self.groups, channels // self.groups)
+        wide = x.astype(jnp.float32).reshape(grouped)
+        centred = wide - wide.mean((1, 3), keepdims=True)
+        var = jnp.square(centred).mean((1, 3), keepdims=True)
+        y = (centred * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape)
+        axes = range(x.ndim - 1)
+        y = y * jnp.expand_dims(scale, axes) + jnp.expand_dims(bias, axes)
+        return y.astype(self.dtype)
+
+
+NORMS: dict[str, ModuleDef] = {"batch": BatchNorm, "group": GroupNorm}
+# Which images share statistics is the run's ``parallel.bn_group_size``.
+SHARED = ("groups", "axis_name", "axis_index_groups")
+
+
+def norm_of(
+    section: str | Mapping[str, Any], batch_norm: ModuleDef = BatchNorm
+) -> ModuleDef:
+    """The normalisation that a network's section ``norm`` describes.
+
+    Args:
+      section: a name of `NORMS` or ``package.module:Class``, or ``name`` and fields.
+      batch_norm: what 'batch' stands for.
+
+    Returns:
+      A module with the fields ``dtype``, ``name`` and ``scale_init``, called with
+      (x, train).
+
+    Raises:
+      ConfigError: unknown name, field or value.
+    """
+    name = section if isinstance(section, str) else section.get("name")
+    given = ("dtype", "scale_init", *(SHARED if name == "batch" else ()))
+    return names.configure("norm", section, {**NORMS, "batch": batch_norm}, given)
 
 
 def global_average_pool(

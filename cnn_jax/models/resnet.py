@@ -25,16 +25,18 @@ ImageNet layout (widths 64, 128, 256, 512; bottlenecks put out four times that):
     152     bottleneck   3,  8, 36,  3
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Float
 
 from cnn_jax import names
 from cnn_jax.models import layout
-from cnn_jax.models.blocks import BLOCKS, Shortcut
+from cnn_jax.models.blocks import BLOCKS, Block, Shortcut
 from cnn_jax.models.initializers import lecun_normal
 from cnn_jax.models.layers import (
     BatchNorm,
@@ -66,7 +68,8 @@ class ResNet(nn.Module):
       depth: weight layers, projections not counted: 6n+2 in the CIFAR layout
         (basic blocks), 9n+2 (bottlenecks), or a row of the ImageNet table.
       layout: 'cifar' or 'imagenet': stem, widths and blocks a stage.
-      block: 'basic', 'bottleneck' or ``package.module:Class`` (see `Block`).
+      block: 'basic', 'bottleneck' or ``package.module:Class`` (see `Block`), or that
+        as ``name`` beside fields of the block's own.
       shortcut: 'none', 'A', 'B' or 'C' (see `Block`).
       widths: channels of each stage's 3x3 layers; () for the layout's own.
       stage_sizes: blocks of each stage; () to derive them from the depth.
@@ -98,7 +101,7 @@ class ResNet(nn.Module):
     num_classes: int
     depth: int = 20
     layout: Literal["cifar", "imagenet"] = "cifar"
-    block: str = "basic"
+    block: str | Mapping[str, Any] = "basic"
     shortcut: Shortcut = "A"
     widths: Sequence[int] = ()
     stage_sizes: Sequence[int] = ()
@@ -116,18 +119,44 @@ class ResNet(nn.Module):
     # `nn.tabulate` takes any method for a part of the forward pass, unless it is
     # marked: those that only read fields are, and so is `init_with_output`.
     def __post_init__(self):
+        if isinstance(self.block, Mapping):  # a dict would make the module unhashable
+            object.__setattr__(self, "block", FrozenDict(self.block))
         super().__post_init__()
         check_fields(self)
+        self.block_fields()
         self.blocks_per_stage()
         self.death_rates()
 
     @nn.nowrap
     def block_class(self) -> Any:
         """The class that ``block`` names."""
-        block = names.resolve("block", self.block, BLOCKS)
+        name = self.block_name()
+        block = names.resolve("block", name, BLOCKS)
         if not (isinstance(block, type) and issubclass(block, nn.Module)):
-            raise names.ConfigError(f"block {self.block!r} is not a linen module class")
+            raise names.ConfigError(f"block {name!r} is not a linen module class")
         return block
+
+    @nn.nowrap
+    def block_name(self) -> Any:
+        """The name in ``block``."""
+        if isinstance(self.block, str):
+            return self.block
+        if "name" not in self.block:
+            raise names.ConfigError(
+                f"block needs a 'name'; choices: {', '.join(BLOCKS)}"
+            )
+        return self.block["name"]
+
+    @nn.nowrap
+    def block_fields(self) -> dict[str, Any]:
+        """The fields in ``block`` that are the block's own."""
+        if isinstance(self.block, str):
+            return {}
+        fields = {key: value for key, value in self.block.items() if key != "name"}
+        kind = f"block {self.block_name()!r}"
+        shared = [field.name for field in dataclasses.fields(Block)]
+        names.check_fields(kind, self.block_class(), fields, given=shared)
+        return fields
 
     @nn.nowrap
     def skipped_layers(self) -> int:
@@ -136,8 +165,8 @@ class ResNet(nn.Module):
         least = getattr(block, "default_layers", 2)
         if self.layers_per_block and self.layers_per_block < least:
             raise names.ConfigError(
-                f"layers_per_block {self.layers_per_block}: a {self.block} block "
-                f"has at least {least} layers (0 for its default)"
+                f"layers_per_block {self.layers_per_block}: a {self.block_name()} "
+                f"block has at least {least} layers (0 for its default)"
             )
         return self.layers_per_block or least
 
@@ -182,14 +211,14 @@ class ResNet(nn.Module):
                 near = [step * n + 2 for n in range(max(blocks, 1), max(blocks, 1) + 2)]
                 raise names.ConfigError(
                     f"depth {self.depth} is not {step}n+2 (n = 1, 2, ...), as the "
-                    f"CIFAR layout with {self.block} blocks needs; nearest: "
+                    f"CIFAR layout with {self.block_name()} blocks needs; nearest: "
                     f"{near[0]}, {near[1]}"
                 )
             sizes = (blocks,) * len(widths)
         if 2 + layers * sum(sizes) != self.depth:
             raise names.ConfigError(
-                f"depth {self.depth}: {sum(sizes)} {self.block} blocks of {layers} "
-                f"layers have {2 + layers * sum(sizes)} weight layers"
+                f"depth {self.depth}: {sum(sizes)} {self.block_name()} blocks of "
+                f"{layers} layers have {2 + layers * sum(sizes)} weight layers"
             )
         return sizes
 
@@ -291,6 +320,7 @@ class ResNet(nn.Module):
             norm=self.norm,
             dtype=self.dtype,
             name=name,
+            **self.block_fields(),
         )
 
     def loop(

@@ -214,8 +214,10 @@ def _vgg(module: VGG) -> list[Link]:
 
 
 def _resnet(module: ResNet) -> list[Link]:
-    if module.block not in ("basic", "bottleneck"):
-        raise names.ConfigError(f"torchvision has no ResNet of {module.block} blocks")
+    if module.block_name() not in ("basic", "bottleneck"):
+        raise names.ConfigError(
+            f"torchvision has no ResNet of {module.block_name()} blocks"
+        )
     _require(
         "ResNet",
         module,
@@ -224,7 +226,7 @@ def _resnet(module: ResNet) -> list[Link]:
         preactivation=False,
         layers_per_block=0,
     )
-    if module.block == "bottleneck":
+    if module.block_name() == "bottleneck":
         _require("ResNet", module, bottleneck_stride="3x3")
     plan = [Link(("stem_conv",), "conv1", "conv"), Link(("stem_bn",), "bn1", "norm")]
     block, channels = module.block_class(), module.stage_widths()[0]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from cnn_jax import names
+from cnn_jax import models, names
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
 
@@ -61,9 +61,7 @@ def expand(config: run_config.Config) -> list[Run]:
             }
             for shape in of_seeds.values():
                 run_config.check(shape)
-            names.build(
-                "model", shape["model"], run_config.TABLES["model"], num_classes=2
-            )
+            models.create(**shape["model"], num_classes=2)
             runs += [Run(family, depth, *item) for item in of_seeds.items()]
     return runs
 

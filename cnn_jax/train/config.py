@@ -106,6 +106,8 @@ def check(config: Config) -> None:
         target = names.resolve(section, fields["name"], table)
         given = {key: value for key, value in fields.items() if key != "name"}
         kind = f"{section} {fields['name']!r}"
+        if section == "model" and "norm" in names.parameters(target):
+            models.norm_of(given.pop("norm", "batch"))
         names.check_fields(kind, target, given, SUPPLIED.get(section, ()))
     if "name" not in config["dataset"]:
         raise ConfigError("config.dataset needs a 'name'")

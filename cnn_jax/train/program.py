@@ -232,15 +232,16 @@ class Program:
         return {key: totals[key] / totals["count"] for key in ("loss", "error")}
 
     def _model(self, bn_group_size: int) -> nn.Module:
-        section = self.config["model"]
+        section = dict(self.config["model"])
         supplied: dict[str, Any] = {"num_classes": self.source.num_classes}
         target = names.resolve("model", section["name"], models.TABLE)
         norm = self.devices.norm(self.config["batch_size"], bn_group_size)
         if "norm" in names.parameters(target):
-            supplied["norm"] = norm
+            supplied["norm"] = models.norm_of(section.pop("norm", "batch"), norm)
         model = models.create(**section, **supplied)
         # Blocks or optimizers of other people may want to see each layer by itself.
-        texts = [*section.values(), self.config["optimizer"]["name"]]
+        parts = {"model": self.config["model"], "optimizer": self.config["optimizer"]}
+        texts = [*flatten(parts).values()]
         foreign = any(isinstance(text, str) and ":" in text for text in texts)
         if foreign or not section.keys().isdisjoint(layout.FIELDS):
             return model

@@ -114,7 +114,8 @@ def _warmup(
     """
     if not 0 <= steps <= end:
         raise names.ConfigError(
-            f"schedule: warmup_steps {steps} must lie in [0, {end:g}], the first boundary"
+            f"schedule: warmup_steps {steps} must lie in [0, {end:g}], where the first "
+            "rate ends"
         )
     if not steps:
         return schedule

@@ -57,6 +57,32 @@ def test_second_layer_of_two_towers_is_a_grouped_convolution():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def inputs(net, variables, images):
+    """What each layer of a net is given, by its name."""
+    seen = {}
+
+    def record(next_method, args, kwargs, context):
+        if context.method_name == "__call__":
+            seen[context.module.name] = args[0]
+        return next_method(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        net.apply(variables, images, train=False)
+    return seen
+
+
+def test_the_second_layer_too_is_normalised_by_its_neighbours():
+    """Section 3.3: after the first and the second convolution, then the max-pool."""
+    net = models.create("alexnet", num_classes=5, initializer="he", **SMALL)
+    variables, images = drawn.variables(net, 67, 67, 3), drawn.images(1, 67, 67, 3)
+    seen = inputs(net, variables, images)
+    second = nn.Conv(8, (5, 5), padding=2, feature_group_count=2).apply(
+        {"params": variables["params"]["conv2"]}, seen["conv2"]
+    )
+    expected = nn.max_pool(local_response_norm(nn.relu(second)), (3, 3), (2, 2))
+    np.testing.assert_allclose(seen["conv3"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_weights_start_as_in_section_5():
     net = models.create(
         "alexnet", num_classes=5, image_size=67, hidden=(64, 64), widths=(32,) * 5

@@ -139,6 +139,16 @@ def test_weights_start_uniform_in_their_fan_in():
         assert scaled.mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_subsampling_starts_by_its_fan_in_of_four():
+    """Appendix A: uniform in +-2.4 / fan-in, also for the coefficient of a map."""
+    init = lenet.Subsampling().init(jax.random.key(0), jnp.zeros((1, 2, 2, 500)))
+    size = np.abs(init["params"]["coefficient"]) / (2.4 / 4)
+    assert 0.98 < size.max() <= 1
+    assert size.mean() == pytest.approx(0.5, abs=0.05)
+    assert init["params"]["coefficient"].min() < 0
+    assert not init["params"]["bias"].any()
+
+
 def test_modern_net_is_the_same_module_with_four_fields():
     modern = models.create("lenet5_modern", num_classes=10)
     assert type(modern) is type(models.create("lenet5", num_classes=10))

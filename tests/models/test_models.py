@@ -1,5 +1,6 @@
 """What holds for every network of the table: precision, inputs, names."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -150,3 +151,14 @@ def test_fields_of_a_wrong_type_are_one_line(name):
 def test_unknown_names_list_the_choices():
     with pytest.raises(names.ConfigError, match=r"'vgg17' \(did you mean 'vgg1[169]'"):
         models.create("vgg17", num_classes=10)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_linens_own_table_describes_every_network(name):
+    module, size, channels = small(name)
+    table = nn.tabulate(module, jax.random.key(0), console_kwargs={"width": 200})
+    text = table(jnp.zeros((1, size, size, channels)), train=False)
+    # linen counts running statistics among them
+    variables = drawn.shapes(module, size, size, channels)
+    total = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    assert f"Total Parameters: {total:,}" in text

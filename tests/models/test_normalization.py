@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.kernels import plain
-from cnn_jax.models.layers import BatchNorm
+from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.models.normalization import Sharing, normalize
 
 
@@ -123,3 +123,20 @@ def test_every_sum_of_a_step_runs_over_one_axis():
     ]
     assert len(sums) >= 4
     assert all(len(axes) == 1 for axes in sums)
+
+
+def test_group_norm_is_the_papers_formula():
+    """Wu and He 2018, equations 1 to 4: each image, each group of channels."""
+    x = np.random.default_rng(0).normal(3, 2, size=(2, 4, 3, 6))
+    norm = GroupNorm(groups=2)
+    scale, bias = np.arange(1.0, 7.0), np.arange(6.0)
+    params = {"scale": jnp.asarray(scale), "bias": jnp.asarray(bias)}
+    expected = np.empty_like(x)
+    for image in range(2):
+        for part in (slice(0, 3), slice(3, 6)):
+            values = x[image, ..., part]
+            normal = (values - values.mean()) / np.sqrt(values.var() + 1e-5)
+            expected[image, ..., part] = normal * scale[part] + bias[part]
+    for train in (True, False):
+        found = norm.apply({"params": params}, jnp.asarray(x, jnp.float32), train)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -1,5 +1,7 @@
 """Plain and residual nets: shortcuts, twins, depth, fields."""
 
+import dataclasses
+
 import flax.errors
 import flax.linen as nn
 import flax.traverse_util
@@ -10,8 +12,9 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.models.blocks import BasicBlock, BottleneckBlock, option_a
-from cnn_jax.models.layers import BatchNorm
+from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.names import ConfigError
+from tests.models import drawn
 
 TINY = {"widths": (2, 3, 4)}
 
@@ -78,6 +81,54 @@ def test_option_a_subsamples_and_appends_zeros():
     assert y.shape == (2, 2, 2, 5)
     np.testing.assert_array_equal(y[..., :2], x[:, ::2, ::2])
     assert not y[..., 2:].any()
+
+
+class Gated(BasicBlock):
+    """A block with fields of its own, one of them without a default."""
+
+    hidden: int = dataclasses.field(kw_only=True)
+    act: str = "sigmoid"
+
+    def branch(self, x, train):
+        hidden = nn.Dense(self.hidden, name="squeeze")(x.mean((1, 2)))
+        gate = getattr(nn, self.act)(nn.Dense(self.channels, name="excite")(hidden))
+        return gate[:, None, None] * super().branch(x, train)
+
+
+def test_a_block_has_the_fields_of_its_section():
+    section = {"name": f"{__name__}:Gated", "hidden": 3}
+    tree = shapes("cifar_resnet", depth=8, block=section, **TINY)
+    assert tree[("stage2_block1", "squeeze", "kernel")] == (2, 3)
+    assert tree[("stage2_block1", "excite", "kernel")] == (3, 3)
+    assert tree == shapes("cifar_plain", depth=8, block=section, **TINY)
+    net = models.create("cifar_resnet", 10, depth=8, block=section)
+    assert hash(net) == hash(models.create("cifar_resnet", 10, depth=8, block=section))
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_a_norm_by_config_stands_in_stem_blocks_and_shortcuts_alike(preactivation):
+    """And twins share their tree with it; only batch norm keeps running averages."""
+    fields = {"depth": 8, "widths": (2, 4, 4), "preactivation": preactivation}
+    norm = {"name": "group", "groups": 2, "epsilon": 1e-3}
+    seen = []
+
+    def record(next_method, args, kwargs, context):
+        module = context.module
+        if context.method_name == "__call__" and hasattr(module, "epsilon"):
+            seen.append((type(module), module.epsilon))
+        return next_method(*args, **kwargs)
+
+    net = models.create("cifar_resnet", 10, shortcut="B", norm=norm, **fields)
+    with nn.intercept_methods(record):
+        tree = drawn.shapes(net, 8, 8, 3)
+    assert set(seen) == {(GroupNorm, 1e-3)}
+    batch = models.create("cifar_resnet", 10, shortcut="B", **fields)
+    expected = drawn.shapes(batch, 8, 8, 3)
+    assert len(seen) == len(jax.tree.leaves(expected["batch_stats"])) // 2
+    assert tree == {"params": expected["params"]}
+    assert shapes("cifar_plain", norm="group", **{**fields, "widths": (32,) * 3}) == (
+        shapes("cifar_resnet", norm="group", **{**fields, "widths": (32,) * 3})
+    )
 
 
 def zero_branch(block, x, **fields):
@@ -327,6 +378,12 @@ def test_blocks_that_are_left_out_learn_nothing_in_that_step():
         ({"depht": 8}, "did you mean 'depth'"),
         ({"depth": True}, "depth must be int"),
         ({"dtype": "float8"}, "dtype must be one of"),
+        ({"block": {"hidden": 3}}, "block needs a 'name'"),
+        ({"block": {"name": f"{__name__}:Gated"}}, "needs the field 'hidden'"),
+        ({"block": {"name": "basic", "width": 3}}, "unknown field of block 'basic' 'w"),
+        ({"norm": "grup"}, "unknown norm 'grup' .did you mean 'group'"),
+        ({"norm": {"name": "group", "group": 2}}, "did you mean 'groups'"),
+        ({"norm": {"name": "batch", "groups": 2}}, "choices: epsilon, momentum"),
         ({"stochastic_depth": 1.0}, r"stochastic_depth must be in \[0, 1\)"),
         ({"stochastic_depth": 0.5, "shortcut": "none"}, "plain block that is left"),
     ],
@@ -334,6 +391,11 @@ def test_blocks_that_are_left_out_learn_nothing_in_that_step():
 def test_a_net_that_cannot_be_is_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         models.create("cifar_resnet", 10, **fields)
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused():
+    with pytest.raises(ConfigError, match="2 channels of stem_bn do not divide into 3"):
+        shapes("cifar_resnet", depth=8, norm={"name": "group", "groups": 3}, **TINY)
 
 
 def test_an_imagenet_depth_off_the_table_names_the_choices():

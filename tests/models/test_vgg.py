@@ -1,6 +1,8 @@
 """VGG: batch norm, the CIFAR adaptation, and fields that make no net."""
 
+import flax.linen as nn
 import jax
+import numpy as np
 import pytest
 
 from cnn_jax import models, names
@@ -53,6 +55,30 @@ def test_dropout_is_active_in_training_only():
     one, other = train(jax.random.key(2)), train(jax.random.key(3))
     assert abs(one - other).max() > 0
     assert abs(one - still).max() > 0
+
+
+def test_every_hidden_layer_has_a_relu():
+    """Section 2.1: all hidden layers are equipped with it; the output is not."""
+    net = models.create("vgg11", num_classes=3, hidden=(50, 40), **SMALL)
+    variables, images = drawn.variables(net, 32, 32, 3), drawn.images(2, 32, 32, 3)
+    given, made = {}, {}
+
+    def record(next_method, args, kwargs, context):
+        output = next_method(*args, **kwargs)
+        if context.method_name == "__call__" and context.module.path:
+            given[context.module.name] = args[0]
+            made[context.module.name] = output
+        return output
+
+    with nn.intercept_methods(record):
+        net.apply(variables, images, train=False)
+    for before, after in (("fc6", "fc7"), ("fc7", "fc8")):
+        assert made[before].min() < 0
+        np.testing.assert_array_equal(given[after], np.maximum(made[before], 0))
+    convolutions = [name for name in made if name.startswith("conv")]
+    assert len(convolutions) == 8
+    assert all(given[name].min() >= 0 for name in [*convolutions[1:], "fc6"])
+    assert any(made[name].min() < 0 for name in convolutions)
 
 
 @pytest.mark.parametrize(

@@ -253,8 +253,8 @@ def twin_of(module: nn.Module) -> nn.Module:
         )
     if (
         kind is resnet.ResNet
-        and module.block in resnet.BLOCKS
-        and module.skipped_layers() == resnet.BLOCKS[module.block].default_layers
+        and module.block_name() in resnet.BLOCKS
+        and module.skipped_layers() == resnet.BLOCKS[module.block_name()].default_layers
         and not module.preactivation
         and not module.stochastic_depth
     ):
@@ -262,7 +262,7 @@ def twin_of(module: nn.Module) -> nn.Module:
             classes,
             module.blocks_per_stage(),
             module.stage_widths(),
-            bottleneck=module.block == "bottleneck",
+            bottleneck=module.block_name() == "bottleneck",
             v1=module.bottleneck_stride == "1x1",
             shortcut=module.shortcut,
             large=module.layout == "imagenet",

@@ -408,8 +408,8 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
     if kind is nin.NIN and not module.batch_norm and module.width == 1:
         layers = nin_layers(module.layout, classes)
         return NIN(layers, channels=channels, dropout=module.dropout)
-    if kind is resnet.ResNet and module.block in resnet.BLOCKS:
-        usual = resnet.BLOCKS[module.block].default_layers
+    if kind is resnet.ResNet and module.block_name() in resnet.BLOCKS:
+        usual = resnet.BLOCKS[module.block_name()].default_layers
         projects = module.shortcut == "B" or not module.preactivation
         whole = not module.stochastic_depth
         if module.skipped_layers() == usual and projects and whole:
@@ -417,7 +417,7 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
                 classes,
                 module.blocks_per_stage(),
                 module.stage_widths(),
-                bottleneck=module.block == "bottleneck",
+                bottleneck=module.block_name() == "bottleneck",
                 shortcut=module.shortcut,
                 v1=module.bottleneck_stride == "1x1",
                 preactivation=module.preactivation,
