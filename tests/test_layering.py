@@ -18,17 +18,15 @@ ALLOWED = {
     "study": {"train", "models", "data", "runtime"},
     "analysis": {"train", "models", "data"},
     "plots": {"study"},
-    "plots_analysis": {"plots"},
-    "report": set(),
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
-    "pandas": {"study", "plots", "plots_analysis", "analysis"},
-    "matplotlib": {"plots", "plots_analysis"},
+    "pandas": {"study", "plots", "analysis"},
+    "matplotlib": {"plots"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
-    "jinja2": {"report"},
+    "jinja2": set(),
     "submitit": {"study"},
 }
 

@@ -141,11 +141,14 @@ def variables(state: Any) -> Variables:
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-def program_of(directory: str | os.PathLike[str]) -> Program:
+def program_of(
+    directory: str | os.PathLike[str], data_dir: str | os.PathLike[str] = ""
+) -> Program:
     """The program of a run, on one device, with the run's batch-norm groups.
 
     Args:
       directory: of the run.
+      data_dir: where its data is now; '' for where the run had it.
 
     Returns:
       The program; runs that differ by their seed alone can share it.
@@ -153,10 +156,9 @@ def program_of(directory: str | os.PathLike[str]) -> Program:
     Raises:
       ConfigError: no run directory, or one whose config cannot be run here.
     """
-    config = RunDirectory(directory).config()
-    if config is None:
-        raise ConfigError(f"{directory} holds no run (no config.json)")
+    config = _config_of(directory)
     config.pop(FINGERPRINT, None)
+    config["dataset"] = dataset_of(directory, data_dir)
     group = config.pop(BN_IMAGES, config["parallel"]["bn_group_size"])
     config["parallel"] = {
         "mode": "pmap",
@@ -166,6 +168,45 @@ def program_of(directory: str | os.PathLike[str]) -> Program:
         "bn_group_size": group,
     }
     return Program(_with_tuples(config))
+
+
+def dataset_of(
+    directory: str | os.PathLike[str], data_dir: str | os.PathLike[str] = ""
+) -> dict[str, Any]:
+    """The section of a run's config that names its data (see `program_of`)."""
+    section = _with_tuples(_config_of(directory)["dataset"])
+    return {**section, "data_dir": os.fspath(data_dir)} if data_dir else section
+
+
+def data_fingerprint(directory: str | os.PathLike[str]) -> str:
+    """What identifies the data that a run was trained on; '' of very old runs."""
+    return _config_of(directory).get(FINGERPRINT, "")
+
+
+def check_data(directory: str | os.PathLike[str], source: Any) -> None:
+    """Refuse other data than that which a run was trained on.
+
+    Args:
+      directory: of the run.
+      source: the data, open.
+
+    Raises:
+      ConfigError: its fingerprint is another.
+    """
+    wanted = data_fingerprint(directory)
+    if wanted and source.fingerprint != wanted:
+        raise ConfigError(
+            f"{directory} was trained on other data: its fingerprint is "
+            f"{wanted[:12]}, that of the data there now {source.fingerprint[:12]}; "
+            "say with --data_dir where the run's own data is"
+        )
+
+
+def _config_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    config = RunDirectory(directory).config()
+    if config is None:
+        raise ConfigError(f"{directory} holds no run (no config.json)")
+    return config
 
 
 def load(directory: str | os.PathLike[str], program: Program | None = None) -> Net:
@@ -179,16 +220,16 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
       The network.
 
     Raises:
-      ConfigError: not a run, or one of another config than the program's.
+      ConfigError: not a run, or one of another network or other data than the
+        program's.
       CheckpointError: there is no checkpoint, or none is whole.
     """
     place = RunDirectory(directory)
     program = program or program_of(directory)
-    config = place.config()
-    if config is None:
-        raise ConfigError(f"{directory} holds no run (no config.json)")
+    config = _config_of(directory)
     if _with_tuples(config["model"]) != _with_tuples(program.config["model"]):
         raise ConfigError(f"{directory} holds another network than the program's")
+    check_data(directory, program.source)
     seed = config["seed"]
     template = program.initial_state(seed)
     state = _newest(place.checkpoints, template)

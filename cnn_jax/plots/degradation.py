@@ -4,11 +4,9 @@ import math
 import pathlib
 from typing import TYPE_CHECKING
 
-import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 
-from cnn_jax.plots.style import FIGURE_STYLE, LINES, name_lines, save, style_of
+from cnn_jax.plots.style import FIGURE_STYLE, depth_styles, name_lines, save, style_of
 from cnn_jax.study.results import over_seeds
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ def training_curves(
       held_out: what the test error is of, see `cnn_jax.study.held_out`.
     """
     families, depths = sorted(set(logs["family"])), sorted(set(logs["depth"]))
-    colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.75, len(depths)))
+    looks = depth_styles(depths)
     across = min(ACROSS, len(families))
     down = math.ceil(len(families) / across)
     with plt.rc_context(FIGURE_STYLE):
@@ -129,8 +127,8 @@ def training_curves(
         )
         lines = {}
         for panel, family in zip(grid.flat, families, strict=False):
-            for index, (depth, color) in enumerate(zip(depths, colors, strict=True)):
-                look = {"color": color, "linestyle": LINES[index % len(LINES)]}
+            for depth in depths:
+                look = dict(looks[depth])
                 runs = logs[(logs["family"] == family) & (logs["depth"] == depth)]
                 if runs.empty:  # of a study that was stopped
                     continue
@@ -146,7 +144,7 @@ def training_curves(
                     test.index,
                     100 * (test["mean"] - test["std"]),
                     100 * (test["mean"] + test["std"]),
-                    color=color,
+                    color=look["color"],
                     alpha=0.15,
                     linewidth=0,
                 )

@@ -6,11 +6,12 @@ Okabe and Ito 2008, and matplotlib's 'cividis').
 """
 
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 
 STYLES = {
     "plain": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
@@ -36,6 +37,7 @@ FIGURE_STYLE = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "figure.titlesize": 11,
+    "axes.titlesize": 10,
     "legend.frameon": False,
     "svg.hashsalt": "cnn_jax",  # the same figure gives the same file
     "figure.constrained_layout.use": True,
@@ -50,25 +52,40 @@ def style_of(family: str, families: Sequence[str]) -> dict[str, Any]:
     return OTHER_STYLES[others.index(family) % len(OTHER_STYLES)]
 
 
+def depth_styles(depths: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Colour and dash of each depth of a study; the deepest is darkest."""
+    deepest_first = sorted(set(depths), reverse=True)
+    colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.8, len(deepest_first)))
+    return {
+        depth: {"color": color, "linestyle": LINES[index % len(LINES)]}
+        for index, (depth, color) in enumerate(zip(deepest_first, colors, strict=True))
+    }
+
+
 def name_lines(
     figure: matplotlib.figure.Figure,
     lines: Sequence[matplotlib.lines.Line2D],
     names: Sequence[str],
+    side: str = "lower center",
+    title: str = "",
 ) -> None:
-    """A legend below the panels, where it covers nothing.
+    """A legend beside the panels, where it covers nothing.
 
     Args:
       figure: with a constrained layout.
       lines: of one panel.
       names: of the lines, any text: a legend leaves labels with a leading
         underscore out.
+      side: of the figure; 'right center' puts one line below the other.
+      title: of the legend; may be empty.
     """
-    longest = max(map(len, names))
+    across = int(12 * figure.get_figwidth()) // (max(map(len, names)) + 8)
     legend = figure.legend(
         lines,
         [f"{number}" for number in range(len(names))],
-        loc="outside lower center",
-        ncols=max(1, min(len(names), int(12 * figure.get_figwidth()) // (longest + 8))),
+        loc=f"outside {side}",
+        title=title or None,
+        ncols=max(1, min(len(names), across)) if side == "lower center" else 1,
         handlelength=3.5,
     )
     for text, name in zip(legend.get_texts(), names, strict=True):

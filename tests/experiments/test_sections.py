@@ -4,9 +4,9 @@ import itertools
 import pathlib
 
 import pytest
+from experiments.sections import page
 
 from experiments import sections
-from experiments.sections import page
 
 NETS = list(itertools.product(("plain", "residual"), (8, 20), (0, 1)))
 BETTER = {"plain": 0, "residual": 1}

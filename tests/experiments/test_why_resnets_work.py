@@ -1,6 +1,5 @@
 """The command on nets of eight layers: everything is written, nothing done twice."""
 
-import argparse
 import csv
 import dataclasses
 import itertools
@@ -12,14 +11,14 @@ import time
 
 import numpy as np
 import pytest
+from absl import flags
+from experiments.analyses import ANALYSES, Piece, Shape
 
 from cnn_jax.analysis import landscape, trained
 from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
 from experiments import analyses, pool, why_resnets_work
-from experiments.analyses import ANALYSES, Piece, Shape
 from tests import browser, tiny
-from tests.needs import needs
 
 
 def get_config():
@@ -131,7 +130,7 @@ def test_stochastic_depth_trains_another_net_on_the_same_data(done):
             assert row["error"] == intact[row["seed"]]
 
 
-@needs("a browser")
+@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_in_a_real_browser(done, width, tmp_path):
     directory, _ = done
@@ -219,9 +218,9 @@ def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
     ],
 )
 def test_results_of_other_nets_go_to_other_places(arguments, expected):
-    parser = argparse.ArgumentParser()
-    why_resnets_work.define(parser)
-    values = parser.parse_args(arguments)
+    values = flags.FlagValues()
+    why_resnets_work.define(values)
+    values(["", *arguments])
     assert str(why_resnets_work.place(values, "tiny")) == expected
 
 

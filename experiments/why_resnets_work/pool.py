@@ -1,4 +1,4 @@
-"""Pieces of work made in several processes, one a core on CPU."""
+"""Tasks computed in several processes, one a core on CPU."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -20,46 +20,46 @@ from cnn_jax.train.interrupt import Interrupted, StopRequest
 LOOK_EVERY = 0.2
 
 
-class Piece(Protocol):
-    """A piece of work that keeps its result on disk; it is sent to a process."""
+class Task(Protocol):
+    """Work that keeps its result on disk; it is sent to a process."""
 
     @property
     def name(self) -> str:
         """What it is called in reports."""
 
-    def kept(self) -> Any:
+    def cached(self) -> Any:
         """The result if it is there, else None."""
 
-    def make(self) -> Any:
-        """Make the result, keep it and return it."""
+    def compute(self) -> Any:
+        """Compute the result, keep it and return it."""
 
 
-def make_all(
-    pieces: Sequence[Piece], workers: int, report: Callable[[str], None]
+def compute_all(
+    tasks: Sequence[Task], workers: int, report: Callable[[str], None]
 ) -> list[Any]:
-    """The result of every piece; what is kept is not made again.
+    """The result of every task; what is kept is not computed again.
 
     Args:
-      pieces: what is to be done, longest first.
+      tasks: what is to be done, longest first.
       workers: processes; 0 for one a core on CPU, and none beside this one on a
         GPU or TPU, which a single process holds.
-      report: called with the name of each piece as it is done.
+      report: called with the name of each task as it is done.
 
     Returns:
-      Results in the order of the pieces.
+      Results in the order of the tasks.
 
     Raises:
       Interrupted: a signal asked to stop; what was done is kept.
       ChildProcessError: a process was killed; what was done is kept.
-      Exception: what a piece raised, as soon as it did.
+      Exception: what a task raised, as soon as it did.
     """
     results: dict[int, Any] = {}
-    for number, piece in enumerate(pieces):
-        found = piece.kept()
+    for number, task in enumerate(tasks):
+        found = task.cached()
         if found is not None:
             results[number] = found
-            report(piece.name)
-    todo = [number for number in range(len(pieces)) if number not in results]
+            report(task.name)
+    todo = [number for number in range(len(tasks)) if number not in results]
     cores = backend.cores()
     if not workers:
         workers = min(len(cores), 8) if jax.default_backend() == "cpu" else 1
@@ -67,11 +67,11 @@ def make_all(
     if workers <= 1:
         for number in todo:
             with StopRequest() as stop:
-                results[number] = pieces[number].make()
-            report(pieces[number].name)
+                results[number] = tasks[number].compute()
+            report(tasks[number].name)
             if stop.received:
                 raise Interrupted(stop.received)
-        return [results[number] for number in range(len(pieces))]
+        return [results[number] for number in range(len(tasks))]
     context = multiprocessing.get_context("spawn")
     places: Any = context.Queue()
     for number in range(workers):
@@ -84,7 +84,7 @@ def make_all(
     )
     with StopRequest() as stop:
         others = multiprocessing.active_children()
-        futures = {executor.submit(_make, pieces[n]): n for n in todo}
+        futures = {executor.submit(_compute, tasks[n]): n for n in todo}
         own = [p for p in multiprocessing.active_children() if p not in others]
         ends = [process.sentinel for process in own]
         left = set(futures)
@@ -99,27 +99,27 @@ def make_all(
                 )
                 for future in done:
                     results[futures[future]] = future.result()
-                    report(pieces[futures[future]].name)
+                    report(tasks[futures[future]].name)
         except concurrent.futures.process.BrokenProcessPool:
-            # Pieces are begun in their order; which one it was, nobody knows.
-            begun = [pieces[n].name for n in todo if n not in results][:workers]
+            # Tasks start in their order; which one it was, nobody knows.
+            begun = [tasks[n].name for n in todo if n not in results][:workers]
             raise ChildProcessError(
                 f"a process was killed, or out of memory, at {' or '.join(begun)}; "
-                "what was done is kept, and the same command goes on"
+                "what was done is kept, and the same command resumes"
             ) from None
         finally:
-            # Pieces write their results in one go, so they can be cut off.
+            # Tasks write their results in one go, so they can be cut off.
             executor.shutdown(wait=not left, cancel_futures=True)
             if left:
                 for process in own:
                     process.terminate()
     if left:
         raise Interrupted(stop.received)
-    return [results[number] for number in range(len(pieces))]
+    return [results[number] for number in range(len(tasks))]
 
 
-def _make(piece: Piece) -> Any:
-    return piece.make()
+def _compute(task: Task) -> Any:
+    return task.compute()
 
 
 def _start(places: Any, parent: int, keep_compiled: bool) -> None:

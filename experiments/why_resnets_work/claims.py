@@ -1,0 +1,173 @@
+"""Claims that the numbers of several seeds decide: yes, no or undecided.
+
+Values are a series whose last index level is 'seed'; each combination of the levels
+before it is a case that a claim must hold in.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from experiments.why_resnets_work.page import Finding
+from experiments.why_resnets_work.tables import Write, of_family, spread
+
+Case = str | Callable[..., str]
+
+
+def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
+    """Whether one mean lies below the other, from the differences seed by seed.
+
+    Args:
+      low: values by seed that should be lower.
+      high: those that should be higher; seeds that only one side has do not count.
+      equal: equal means count too.
+
+    Returns:
+      None, undecided, where the mean difference is within its standard error, of a
+      single seed, or where a value is missing.
+    """
+    low, high = low.align(high, join="inner")
+    differences = high - low
+    if len(differences) < 2 or differences.isna().any():
+        return None
+    return _decide(differences.mean(), differences.sem(), equal)
+
+
+def unpaired(low: pd.Series, high: pd.Series) -> bool | None:
+    """Whether one mean lies below the other, where seeds have nothing in common.
+
+    Args:
+      low: values of the seeds that should be lower.
+      high: values that should be higher, of as many seeds or not.
+
+    Returns:
+      None, undecided, where the difference of the means is within its standard
+      error, one of them is of a single seed, or a value is missing.
+    """
+    if min(len(low), len(high)) < 2 or low.isna().any() or high.isna().any():
+        return None
+    return _decide(high.mean() - low.mean(), (low.sem() ** 2 + high.sem() ** 2) ** 0.5)
+
+
+def _decide(difference: float, error: float, equal: bool = False) -> bool | None:
+    if difference == error == 0:
+        return equal
+    if abs(difference) <= error:
+        return None
+    return bool(difference > 0)
+
+
+def _together(verdicts: Mapping[str, bool | None]) -> tuple[bool | None, str]:
+    """The verdict on all cases, and the cases that stand in the way of a yes."""
+    failing = [case for case, verdict in verdicts.items() if verdict is False]
+    open_ = [case for case, verdict in verdicts.items() if verdict is None]
+    where = ""
+    for cases, what in ((failing, "Not so at"), (open_, "Undecided at")):
+        if 0 < len(cases) < len(verdicts):
+            where += f" {what} {', '.join(cases)}."
+    return False if failing else None if open_ else True, where
+
+
+def cases_of(values: pd.Series, case: Case) -> dict[str, pd.Series]:
+    """Values by seed, by the name of their case.
+
+    Args:
+      values: index levels of the case, then 'seed'.
+      case: a function or format of the levels' values; the name itself where 'seed'
+        is the only level.
+    """
+    levels = [name for name in values.index.names if name != "seed"]
+    if not levels:
+        return {str(case): values}
+    name = case.format if isinstance(case, str) else case
+    groups = values.groupby(levels)
+    return {name(*key): own.droplevel(levels) for key, own in groups}
+
+
+def below(
+    claim: str,
+    low: pd.Series,
+    high: pd.Series,
+    write: Write = spread,
+    case: Case = "{} layers",
+    equal: bool = False,
+) -> Finding | None:
+    """Whether one mean lies below the other in every case (see `paired`).
+
+    Args:
+      claim: what is claimed.
+      low: values that should be lower.
+      high: values that should be higher; what only one side has is left out.
+      write: how values are written.
+      case: how cases are named, see `cases_of`.
+      equal: equal means bear the claim out too.
+
+    Returns:
+      The finding, whose evidence lists both sides of each case; None of no case.
+    """
+    low, high = low.align(high, join="inner")
+    if not len(low):
+        return None
+    sides, others = cases_of(low, case), cases_of(high, case)
+    holds, where = _together(
+        {name: paired(own, others[name], equal) for name, own in sides.items()}
+    )
+    listed = "; ".join(
+        f"{name}: {write(own)} against {write(others[name])}"
+        for name, own in sides.items()
+    )
+    return Finding(claim, holds, f"{listed}.{where}")
+
+
+def residual_below_plain(
+    claim: str, values: pd.Series, write: Write = spread, equal: bool = False
+) -> Finding | None:
+    """Whether residual nets lie below their plain twins at every depth.
+
+    Twins have the same depth and seed (see `below`).
+    """
+    residual, plain = of_family(values, "residual"), of_family(values, "plain")
+    return below(claim, residual, plain, write, equal=equal)
+
+
+def residual_above_plain(
+    claim: str, values: pd.Series, write: Write = spread
+) -> Finding | None:
+    """Whether residual nets lie above their plain twins at every depth."""
+    residual, plain = of_family(values, "residual"), of_family(values, "plain")
+    return below(claim, plain, residual, write)
+
+
+def ascending(
+    claim: str,
+    values: pd.Series,
+    write: Write = spread,
+    case: Case = "{} layers",
+    from_the_last: bool = False,
+) -> Finding | None:
+    """Whether means rise from each case to the next (see `unpaired`).
+
+    Args:
+      claim: what is claimed.
+      values: of cases that ascend.
+      write: how values are written.
+      case: how cases are named, see `cases_of`.
+      from_the_last: the last case should have the lowest mean instead.
+
+    Returns:
+      The finding, whose evidence lists the cases; None of fewer than two.
+    """
+    cases = cases_of(values, case) if len(values) else {}
+    if len(cases) < 2:
+        return None
+    if from_the_last:
+        cases = dict(reversed(cases.items()))
+    holds, where = _together(
+        {
+            f"{low} to {high}": unpaired(cases[low], cases[high])
+            for low, high in itertools.pairwise(cases)
+        }
+    )
+    listed = "; ".join(f"{name}: {write(own)}" for name, own in cases.items())
+    return Finding(claim, holds, f"{listed}.{where}")

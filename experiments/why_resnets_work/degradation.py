@@ -1,0 +1,73 @@
+"""The effect that is to be explained: training and test error over depth.
+
+No analysis of nets: its rows are what the study's runs came to.
+"""
+
+import pathlib
+
+import pandas as pd
+
+from cnn_jax import plots, study
+from experiments.why_resnets_work import claims, papers, tables
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def draw(study_directory: pathlib.Path, directory: pathlib.Path, title: str) -> Section:
+    """The section of a study, and its figure in ``directory``."""
+    rows = study.load(study_directory)
+    held_out = study.held_out_of(study_directory)
+    plots.depth_vs_error(rows, directory, title, held_out)
+    return section(rows)
+
+
+def section(rows: pd.DataFrame) -> Section:
+    """Training and test error over depth, from the table of `study.load`."""
+    rows = tables.of(rows, status="finished")
+    errors, tests, parameters = (
+        tables.per_net(rows.astype({column: float}), column)
+        for column in ("clean_train_error", "test_error", "parameters")
+    )
+    return Section(
+        title="The effect: more layers, and a worse fit",
+        question="Does a deeper plain net fit its own training set worse, and do "
+        "identity shortcuts mend that?",
+        method="Plain and residual twins have exactly the same parameters; only the "
+        "addition differs. The training error is the clean one: evaluation mode, "
+        "every training image once, at the last step, over several seeds.",
+        sources=[papers.HE],
+        figures=[
+            Figure(
+                "depth_vs_error",
+                "Training and test error over depth. Plain nets get worse as they "
+                "get deeper or not, residual nets beside them; the table has the "
+                "numbers.",
+                "Final error over depth; points are seeds.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                rows,
+                "Error at the last step (%)",
+                {
+                    "training error": (errors, tables.percent),
+                    "test error": (tests, tables.percent),
+                    "parameters": (parameters, lambda own: f"{own.iloc[0]:,.0f}"),
+                },
+            )
+        ],
+        findings=[
+            claims.ascending(
+                "The training error of plain nets rises with depth.",
+                tables.of_family(errors, "plain"),
+                tables.percent,
+            ),
+            claims.residual_below_plain(
+                "No residual net has a higher training error than its plain twin.",
+                errors,
+                tables.percent,
+                equal=True,
+            ),
+        ],
+        remark="The paper trains on 32 x 32 photographs for 64,000 steps; what is "
+        "trained here stands above, and in the configs below.",
+    )

@@ -1,0 +1,148 @@
+"""What the figures share: lines of means in bands, and panels of families.
+
+Lines join means over seeds, bands are +- one sample standard deviation (of the
+logarithm on logarithmic axes). Where a number is missing, the line has a gap.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import matplotlib.ticker
+import numpy as np
+import pandas as pd
+
+from cnn_jax.plots.style import name_lines
+from experiments.why_resnets_work.tables import seed_counts
+
+# A line may have a single point.
+POINTS = {"marker": "o", "markersize": 2.5}
+
+
+def seeds_of(rows: pd.DataFrame, what: str = "seeds") -> str:
+    """'mean ± std of 3 seeds', as titles say it."""
+    counts = seed_counts(rows)
+    if counts == [1]:
+        return f"one {what.removesuffix('s')}"
+    ends = [counts[0], counts[-1]] if len(counts) > 1 else counts
+    return f"mean ± std of {' to '.join(map(str, ends))} {what}"
+
+
+def over_seeds(
+    rows: pd.DataFrame, x: str, y: str, logarithmic: bool = False
+) -> pd.DataFrame:
+    """A column against another, over seeds.
+
+    Args:
+      rows: those of one line.
+      x: column of the abscissa.
+      y: column of the ordinate.
+      logarithmic: take mean and spread of the logarithm; what is not above zero
+        is missing then.
+
+    Returns:
+      'mean', and 'low' and 'high' (the ends of the band), by abscissa.
+    """
+    # Several values of a seed (draws) count as one: the spread is that of seeds.
+    values = rows.groupby([x, "seed"])[y].mean()
+    if logarithmic:
+        values = np.log(values.where(values > 0))
+    groups = values.groupby(x)
+    mean = groups.agg(lambda own: own.mean(skipna=False))
+    std = groups.std().fillna(0)
+    found = pd.DataFrame({"mean": mean, "low": mean - std, "high": mean + std})
+    return np.exp(found) if logarithmic else found
+
+
+def draw_line(panel: Any, rows: pd.DataFrame, x: str, y: str, **look: Any) -> Any:
+    """Means over seeds as a line, in a band of one standard deviation.
+
+    Args:
+      panel: axes; on a logarithmic ordinate, mean and spread are of the logarithm.
+      rows: those of one line.
+      x: column of the abscissa.
+      y: column of the ordinate.
+      **look: of the line.
+
+    Returns:
+      The line.
+    """
+    found = over_seeds(rows, x, y, panel.get_yscale() == "log")
+    [line] = panel.plot(found.index, found["mean"], **look)
+    band = {"color": look["color"], "alpha": 0.15, "linewidth": 0, "zorder": 1}
+    panel.fill_between(found.index, found["low"], found["high"], **band)
+    return line
+
+
+def family_panels(
+    lines: Sequence[tuple[pd.DataFrame, str, str, str]],
+    y: str,
+    label: str,
+    styles: Mapping[int, Mapping[str, Any]],
+    *,
+    by: tuple[str, str] = ("depth", "layers"),
+    log: bool = False,
+    share: str = "all",
+    more_columns: int = 0,
+    **look: Any,
+) -> tuple[Any, Any]:
+    """A column of panels for each family, a line in them for each depth (or step).
+
+    Args:
+      lines: for each line of panels its rows, the column of the abscissa, what is
+        written at it, and what is written after the family in the panels' titles.
+      y: column of the ordinate.
+      label: what is written at the ordinates.
+      styles: colour and dash of each line, by the value of its column (see
+        `depth_styles`: all figures of a study have the same colours).
+      by: the column that has a line for each value, and the legend's title.
+      log: whether ordinates are logarithmic.
+      share: 'all' panels have the same ordinate, or those of a 'row'.
+      more_columns: empty panels at the right, with ordinates of their own.
+      **look: of every line.
+
+    Returns:
+      The figure and its panels.
+    """
+    drawn: dict[int, Any] = {}
+    families = sorted(set().union(*(own["family"] for own, *_ in lines)))
+    shape = len(lines), len(families) + more_columns
+    size = (4.0 * shape[1] + 0.6, 2.6 * shape[0] + 0.6)
+    figure, panels = plt.subplots(*shape, figsize=size, squeeze=False)
+    for row, (own, x, x_label, what) in zip(panels, lines, strict=True):
+        first = panels[0][0] if share == "all" else row[0]
+        for panel, family in zip(row, families, strict=False):
+            if panel is not first:
+                panel.sharey(first)
+            if log:
+                panel.set_yscale("log")
+            for value, members in of_name(own, family).groupby(by[0]):
+                style = {"linewidth": 1.6, **styles[value], **look}
+                drawn[value] = draw_line(panel, members, x, y, **style)
+            title = ", ".join(filter(None, (family, what)))
+            panel.set_title(title)
+            panel.set_xlabel(x_label)
+            panel.tick_params(labelleft=panel is row[0])
+        row[0].set_ylabel(label)
+    name_values(figure, drawn, by[1])
+    return figure, panels
+
+
+def of_name(rows: pd.DataFrame, family: str) -> pd.DataFrame:
+    """The rows of a family."""
+    return rows[rows["family"] == family]
+
+
+def name_values(figure: Any, lines: Mapping[int, Any], title: str) -> None:
+    """A legend of lines by their depth, or another number, at the right."""
+    if lines:
+        names = sorted(lines)
+        drawn = [lines[name] for name in names]
+        name_lines(figure, drawn, [f"{name}" for name in names], "right center", title)
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks of a logarithmic axis as '0.9' and '2', also between powers of ten."""
+    form = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    axis.set_major_formatter(form)
+    axis.set_minor_formatter(form)

@@ -1,0 +1,189 @@
+"""Gradient reach: the norm of the loss gradient by layer, along training.
+
+He et al. (2015) state that plain nets with batch norm do not suffer from vanishing
+gradients; Yang et al. (2019) that theirs explode, exponentially in depth.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from cnn_jax.analysis import gradients
+from cnn_jax.analysis.trained import Net
+from cnn_jax.plots.style import LINES
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Finding, Section
+
+LAYER = "layer, from the input"
+
+
+def measure(
+    nets: Sequence[Net],
+    batches: int,
+    along_training: Sequence[int],
+    snapshots: Sequence[int],
+) -> list[Row]:
+    """Gradient norm of each layer before and after training, or along it.
+
+    Args:
+      nets: the seeds of a group, trained.
+      batches: training batches that norms are averaged over.
+      along_training: depths whose training is repeated to look in between.
+      snapshots: the steps to look at then.
+
+    Returns:
+      A row for each seed, step and layer, see `gradients.norms`.
+
+    Raises:
+      ConfigError: repeating a training does not lead to its network.
+    """
+    rows = []
+    for net in nets:
+        if net.depth in along_training:
+            steps = sorted({0, *(s for s in snapshots if s <= net.step), net.step})
+            states = gradients.repetition(net, steps)
+        else:
+            states = iter([net.at_initialisation(), net])
+        data = net.train_batches(batches)
+        for state in states:
+            found = gradients.norms(net.model, state.variables, data, net.program.loss)
+            rows += [{**net.label, "step": state.step, **row} for row in found]
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Gradient norm of each layer, at initialisation, after and along training."""
+    steps = sorted(set(rows["step"]))
+    label = "gradient norm of the layer"
+    figure, _ = drawing.family_panels(
+        *(first_and_last(rows, "layer", LAYER), "gradient_norm", label),
+        **{"styles": styles, "log": True, "share": "row"},
+    )
+    figure.suptitle(f"gradient reach, {drawing.seeds_of(rows)}")
+    found = {"gradients": figure}
+    if len(steps) > 2:
+        found["gradients_along_training"] = draw_along_training(rows, steps, label)
+    return found
+
+
+def first_and_last(
+    rows: pd.DataFrame, x: str, label: str
+) -> list[tuple[pd.DataFrame, str, str, str]]:
+    """Lines of panels before and after training, for `family_panels`."""
+    last = rows["step"].max()
+    return [
+        (tables.of(rows, step=0), x, label, "at initialisation"),
+        (tables.of(rows, step=last), x, label, f"after {last} steps"),
+    ]
+
+
+def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) -> Any:
+    """One panel a family and depth, one line a step: gradient norm over layers."""
+    depths = sorted(set(rows[rows["step"].isin(steps[1:-1])]["depth"]))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))
+    styles = {
+        step: {"color": color, "linestyle": LINES[index % len(LINES)]}
+        for index, (step, color) in enumerate(zip(steps, colors, strict=True))
+    }
+    lines = [
+        (tables.of(rows, depth=depth), "layer", LAYER, f"{depth} layers")
+        for depth in depths
+    ]
+    figure, _ = drawing.family_panels(
+        *(lines, "gradient_norm", label, styles),
+        **{"by": ("step", "step"), "log": True, "share": "row", "linewidth": 1.4},
+    )
+    figure.suptitle(f"gradients along training, {drawing.seeds_of(rows)}")
+    return figure
+
+
+def growth(rows: pd.DataFrame) -> float:
+    """Second layer's gradient norm over that of the last convolution, of a net.
+
+    The first layer has other inputs than the rest, and the last is the classifier.
+    """
+    norms = rows.sort_values("layer")["gradient_norm"].to_numpy()
+    return tables.ratio(norms[1], norms[-2]) if len(norms) > 3 else math.nan
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Gradient norm by layer."""
+    start = tables.of(rows, step=0)
+    growths = tables.per_net(start, growth)
+    plain = tables.of_family(growths, "plain")
+    figures = [
+        Figure(
+            "gradients",
+            "Norm of the loss gradient at each layer on a logarithmic scale, before "
+            "and after training, a line for each depth, plain beside residual.",
+            "Gradient norm of the layers, before training and after it.",
+        )
+    ]
+    if rows["step"].nunique() > 2:
+        figures.append(
+            Figure(
+                "gradients_along_training",
+                "The same along training, a line for each step, a panel for each "
+                "depth and family.",
+                "The same along training.",
+            )
+        )
+    return Section(
+        title="Gradient reach",
+        question="Does the gradient reach the early layers, and how much of it?",
+        method="Norm of the gradient of a training batch's mean loss (with the batch's "
+        "own batch-norm statistics, without weight decay) by each layer's weights, "
+        "averaged over batches. Growth is the second layer's norm divided by that of "
+        "the last convolution (the first layer and the classifier are of other kinds); "
+        "1 is even reach.",
+        sources=[papers.HE, papers.YANG],
+        figures=figures,
+        tables=[
+            tables.group_table(
+                start,
+                "Growth of the gradient towards the input, at initialisation",
+                {"growth": (growths, tables.spread)},
+            )
+        ],
+        findings=[
+            claims.residual_below_plain(
+                "At initialisation the gradient grows less towards the input in the "
+                "residual net than in its plain twin.",
+                growths,
+            ),
+            claims.ascending("In plain nets that growth rises with depth.", plain),
+            Finding(
+                "The gradient vanishes in no plain net: before training its second "
+                "layer's norm is not below a tenth of the last convolution's.",
+                bool(plain.min() >= 0.1) if plain.notna().all() else None,
+                f"The smallest growth of a plain net is {tables.short(plain.min())}.",
+            )
+            if len(plain)
+            else None,
+        ],
+        remark="He et al. state that plain nets with batch norm do not suffer from "
+        "vanishing gradients; Yang et al. that theirs explode, exponentially in depth.",
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """How much larger the second layer's gradient is than the last but one's."""
+    for step in sorted({0, rows["step"].max()} & set(rows["step"])):
+        yield (
+            f"gradient, layer 2 / last 3x3, step {step}",
+            growth(tables.of(rows, step=step)),
+        )
+
+
+ANALYSIS = Analysis(measure, section, draw, main_numbers)

@@ -1,0 +1,133 @@
+"""Shattered gradients of random dense nets of one input, as in the paper's figures."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+import pandas as pd
+
+from cnn_jax.analysis import shattered
+from cnn_jax.analysis.trained import Net
+from cnn_jax.plots.style import depth_styles
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(
+    nets: Sequence[Net],
+    depths: Sequence[int],
+    width: int,
+    points: int,
+    beta: float,
+    seeds: int,
+    lags: int,
+) -> list[Row]:
+    """Autocorrelation of the derivative of random nets of a scalar.
+
+    Args:
+      nets: none.
+      depths: layers.
+      width: units of a layer.
+      points: of the grid.
+      beta: scale of the branches of the third kind of net.
+      seeds: random nets of each kind and depth.
+      lags: of the autocorrelation.
+
+    Returns:
+      A row for each net and lag: 'lag' and 'autocorrelation'. The families are
+      'plain', 'residual' and one that names ``beta``.
+    """
+    families = {
+        "plain": (0.0, 1.0),
+        "residual": (1.0, 1.0),
+        f"residual, branch x {beta:g}": (1.0, beta),
+    }
+    rows = []
+    for depth, (family, (skip, scale)), seed in itertools.product(
+        depths, families.items(), range(seeds)
+    ):
+        derivative = shattered.grid_gradients(
+            jax.random.key(seed), depth, width, points, skip, scale
+        )
+        found = shattered.autocorrelation(np.asarray(derivative), lags)
+        label = {"family": family, "depth": depth, "seed": seed, "step": 0}
+        rows += [
+            {**label, "lag": lag, "autocorrelation": float(value)}
+            for lag, value in enumerate(found)
+        ]
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Autocorrelation of the derivative of random nets of a scalar."""
+    own = depth_styles(rows["depth"])  # these depths are not the study's
+    lines = [(rows, "lag", "lag (grid points)", "")]
+    figure, panels = drawing.family_panels(
+        lines, "autocorrelation", "autocorrelation", own
+    )
+    for panel in panels.flat:
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(
+        f"derivative of random nets of one input: {drawing.seeds_of(rows, 'nets')}"
+    )
+    return {"grid": figure}
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Autocorrelation of the derivative of random nets of one input."""
+    one = tables.of(rows, lag=1)
+    correlations = tables.per_net(one, "autocorrelation")
+    deepest = one["depth"].max()
+    return Section(
+        title="Shattered gradients of random nets",
+        question="Is that so in the setting of the paper, too?",
+        method="The derivative of randomly initialised dense nets of a single input, "
+        "on a grid; its autocorrelation tells white noise (plain nets of many layers) "
+        "from a smooth function.",
+        sources=[papers.BALDUZZI],
+        figures=[
+            Figure(
+                "grid",
+                "Autocorrelation against the lag, a line for each depth, a panel for "
+                "plain, residual, and residual nets with scaled branches.",
+                "Autocorrelation of the derivative.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                one,
+                "Autocorrelation at a lag of one grid point",
+                {
+                    "autocorrelation": (
+                        tables.per_net(one, "autocorrelation"),
+                        tables.spread,
+                    )
+                },
+                "random nets",
+            )
+        ],
+        findings=[
+            claims.residual_above_plain(
+                f"At {deepest} layers the plain net's derivative is less correlated "
+                "than the residual one's.",
+                correlations.xs(deepest, level="depth", drop_level=False),
+            )
+        ],
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Autocorrelation between neighbouring points of the grid."""
+    for value in tables.of(rows, lag=1)["autocorrelation"]:
+        yield "autocorrelation at lag 1", value
+
+
+ANALYSIS = Analysis(measure, section, draw, main_numbers, of_nets=False)

@@ -1,0 +1,288 @@
+"""The identity is easy to learn: layers inserted into a trained net."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from cnn_jax.analysis import insertion
+from cnn_jax.analysis.trained import Net
+from cnn_jax.names import ConfigError
+from cnn_jax.plots.style import STYLES, name_lines
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Finding, Section, Table
+
+# Ways of inserting: in the figure, in the table, and the line.
+WAYS = {
+    "none": (
+        *("nothing inserted", "nothing inserted"),
+        {"color": "#000000", "marker": "D", "linestyle": ":"},
+    ),
+    "residual": (
+        *("residual, the identity", "residual block, last BN scale zero"),
+        STYLES["residual"],
+    ),
+    "plain_identity": (
+        *("plain, made the identity", "plain layers, made the identity"),
+        {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    ),
+    "plain_he": (
+        *("plain, He-initialised", "plain layers, He-initialised"),
+        STYLES["plain"],
+    ),
+}
+
+
+def measure(
+    nets: Sequence[Net],
+    family: str,
+    depth: int,
+    site: str,
+    blocks: Sequence[int],
+    rates: Sequence[float],
+    steps: Sequence[int],
+) -> list[Row]:
+    """Training error after layers were inserted, and after more training.
+
+    Args:
+      nets: the seeds of the group that layers are inserted in, trained.
+      family: of that group (others are not given).
+      depth: of that group.
+      site: the module behind which layers are inserted.
+      blocks: how many blocks of two layers.
+      rates: of the further training, constant.
+      steps: when the error is measured, ascending from 0, right after the insertion.
+
+    Returns:
+      A row for each seed, way of inserting (see `insertion.insert`), number of
+      blocks, rate and step: 'how', 'blocks', 'rate', 'more_steps', 'train_error',
+      'train_loss', 'changed_logits' (whose bits the insertion changed, of the
+      training set) and 'largest_change' (of a logit).
+    """
+    rows = []
+    for net in nets:
+        program, data = net.program, list(net.batches("train"))
+        more = net.train_batches(steps[-1], start=net.step)
+        # The control, nothing inserted, once.
+        ways = [(how, n) for how in WAYS for n in (blocks if how != "none" else (0,))]
+        for how, count in ways:
+            key = jax.random.key(net.seed)
+            longer, variables = insertion.insert(
+                net.model, net.variables, site, count, how, data, key
+            )
+            changed, largest = insertion.changed_logits(
+                net.model, net.variables, longer, variables, data
+            )
+            for rate in rates:
+                trained = insertion.train(
+                    longer, variables, more, program.loss, program.optimizer, rate
+                )
+                states = enumerate(itertools.chain([variables], trained))
+                for step, state in ((n, state) for n, state in states if n in steps):
+                    found = insertion.measure(
+                        longer, state, data, program.loss, program.errors
+                    )
+                    rows.append(
+                        {
+                            **net.label,
+                            **{"how": how, "blocks": count, "rate": rate},
+                            "more_steps": step,
+                            "train_error": found["error"],
+                            "train_loss": found["loss"],
+                            "changed_logits": changed,
+                            "largest_change": largest,
+                        }
+                    )
+    return rows
+
+
+def check(settings: Settings) -> None:
+    """Refuse steps that do not start right after the insertion, or are not sorted."""
+    steps = list(settings["steps"])
+    if steps != sorted({0, *steps}):
+        raise ConfigError(f"insertion.steps {steps} must ascend from 0")
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Training error after the insertion, a panel for each rate and number."""
+    rows = rows.assign(percent=100 * rows["train_error"])
+    rates = sorted(set(rows["rate"]))
+    counts = sorted(set(rows["blocks"]) - {0})
+    steps = sorted(set(rows["more_steps"]))
+    shape = len(rates), len(counts)
+    size = (4.0 * shape[1], 2.6 * shape[0] + 1.0)
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    figure, panels = plt.subplots(*shape, figsize=size, **shared)
+    drawn: dict[str, Any] = {}
+    for panel, (rate, count) in zip(
+        panels.flat, itertools.product(rates, counts), strict=True
+    ):
+        own = rows[(rows["rate"] == rate) & rows["blocks"].isin((0, count))]
+        for how, (label, _, look) in WAYS.items():
+            style = {"markersize": 4, "linewidth": 1.4, **look}
+            of_way = tables.of(own, how=how)
+            if len(of_way):
+                line = drawing.draw_line(
+                    panel, of_way, "more_steps", "percent", **style
+                )
+                drawn[label] = line
+        panel.set_title(f"{2 * count} layers more, rate {rate:g}")
+        panel.set_xscale("symlog", linthresh=1)
+        panel.set_xticks(steps, [str(step) for step in steps])
+        panel.set_yscale("symlog", linthresh=1)
+        panel.set_yticks((0, 1, 10, 100), ("0", "1", "10", "100"))
+        panel.minorticks_off()
+        panel.set_ylim(0, 110)
+    for panel in panels[:, 0]:
+        panel.set_ylabel("training error, clean (%)")
+    for panel in panels[-1]:
+        panel.set_xlabel("steps after the insertion")
+    name_lines(figure, list(drawn.values()), list(drawn))
+    family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
+    figure.suptitle(
+        f"layers inserted in a trained {family} net of {depth}, "
+        f"{drawing.seeds_of(rows)}"
+    )
+    return {"insertion": figure}
+
+
+def case(blocks: int, rate: float) -> str:
+    """The name of a case."""
+    return f"{2 * blocks} layers, rate {rate:g}"
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Layers inserted into a trained net."""
+    last = rows["more_steps"].max()
+    of_case = rows.groupby(["how", "blocks", "rate", "more_steps", "seed"])
+    errors = of_case["train_error"].mean()
+
+    def at(how: str, step: int) -> pd.Series:
+        """Errors by blocks, rate and seed; none if this way is not there."""
+        levels = errors.index
+        there = levels.get_level_values("how") == how
+        now = levels.get_level_values("more_steps") == step
+        return errors[there & now].droplevel(["how", "more_steps"])
+
+    def control(step: int, like: pd.Series) -> pd.Series:
+        """Errors of the control, for each case of another way."""
+        none = at("none", step).droplevel("blocks")
+        return pd.Series(
+            [none.get((rate, seed), float("nan")) for _, rate, seed in like.index],
+            like.index,
+            dtype=float,
+        )
+
+    residual, broken = at("residual", last), at("plain_he", 0)
+    before = control(last, residual)
+    pairs = [
+        (name, own, claims.cases_of(before, case)[name])
+        for name, own in claims.cases_of(residual, case).items()
+    ]
+    # Within what seeds differ by anyway (the control's own spread).
+    no_worse = all(own.mean() <= other.mean() + other.std() for _, own, other in pairs)
+    decided = all(len(other) > 1 and other.notna().all() for *_, other in pairs)
+    changed = tables.of(rows, how="residual")["changed_logits"].max()
+    return Section(
+        title="The identity is easy to learn",
+        question="What do more layers do to a net that is trained already?",
+        method=f"Layers are inserted in a trained {rows['family'].iloc[0]} net of "
+        f"{rows['depth'].iloc[0]} layers, two a block: as residual blocks whose last "
+        "scale of batch norm is zero (so that they are the identity), as plain layers "
+        "whose kernels and batch norm are set to the identity, and as plain layers "
+        "initialised as usual. Then training goes on. The control trains on with "
+        "nothing inserted.",
+        sources=[papers.HE],
+        figures=[
+            Figure(
+                "insertion",
+                "Training error against steps after the insertion, one line for each "
+                "way of inserting, one panel for each number of layers and rate.",
+                "Clean training error after the insertion; bands are one standard "
+                "deviation.",
+            )
+        ],
+        tables=[
+            Table(
+                f"Clean training error (%); {tables.seeds(rows)}. Logits are those of "
+                "the whole training set, over all seeds.",
+                (
+                    *("inserted", "layers", "rate", "at once"),
+                    *(f"{last} steps later", "logits changed", "largest change"),
+                ),
+                [
+                    (
+                        *(WAYS[how][1], str(2 * count), f"{rate:g}"),
+                        tables.percent(errors[how, count, rate, 0]),
+                        tables.percent(errors[how, count, rate, last]),
+                        str(own["changed_logits"].max()),
+                        tables.short(own["largest_change"].max()),
+                    )
+                    for way in WAYS
+                    for (how, count, rate), own in tables.of(rows, how=way).groupby(
+                        ["how", "blocks", "rate"]
+                    )
+                ],
+            )
+        ],
+        findings=[
+            Finding(
+                "The residual insertion changes no bit of any logit.",
+                bool(changed == 0),
+                f"{changed:.0f} logits changed.",
+            ),
+            Finding(
+                f"{last} steps later it has done no harm: its mean training error is "
+                "at most one standard deviation above the control's.",
+                no_worse if decided else None,
+                "; ".join(
+                    f"{name}: {tables.percent(own)} against "
+                    f"{tables.percent(other)} of the control"
+                    for name, own, other in pairs
+                )
+                + ".",
+            ),
+            claims.below(
+                "Plain layers, initialised as usual, raise the training error at once.",
+                control(0, broken),
+                broken,
+                tables.percent,
+                case,
+            ),
+        ],
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Training error (%) right after the insertion and at the last step."""
+    last, first_rate = rows["more_steps"].max(), rows["rate"].iloc[0]
+    for row in rows.itertuples():
+        what = f"{row.how}, {2 * row.blocks} layers more"
+        percent = 100 * row.train_error
+        if row.more_steps == 0 and row.rate == first_rate:
+            yield f"training error (%), {what}, at once", percent
+            yield f"changed logits, {what}", row.changed_logits
+        if row.more_steps == last:
+            after = f"after {last} steps at {row.rate:g}"
+            yield f"training error (%), {what}, {after}", percent
+
+
+ANALYSIS = Analysis(
+    *(measure, section, draw, main_numbers),
+    wants=lambda group, settings: (
+        (group.family, group.depth) == (settings["family"], settings["depth"])
+    ),
+    check=check,
+    long=True,
+    version=2,
+)

@@ -1,0 +1,171 @@
+"""Lesions: how much depends on a single block (Veit et al. 2016, figures 3 to 5)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from cnn_jax.analysis import blocks, lesions
+from cnn_jax.analysis.trained import Net
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(
+    nets: Sequence[Net],
+    images: int,
+    removed: Sequence[int],
+    swaps: Sequence[int],
+    draws: int,
+) -> list[Row]:
+    """Test error with blocks removed or exchanged.
+
+    Args:
+      nets: the seeds of a group, trained.
+      images: test images, 0 for all.
+      removed: how many blocks to remove at random; counts that a net does not have
+        are left out.
+      swaps: how many random exchanges of two blocks, where two are alike.
+      draws: random choices for each of those counts.
+
+    Returns:
+      Rows of a 'kind': 'intact', 'one' (each block that can be removed, in turn),
+      'several' and 'exchanged'; with 'count' (blocks removed, exchanges), 'block'
+      (from 1; 0 where it is not one), 'draw', 'kendall_tau' and 'error'.
+    """
+    rows = []
+    for net in nets:
+        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+        data = list(net.batches("test", images))
+        for kind, keep, order, columns in cases(sites, net.seed, removed, swaps, draws):
+            variables = lesions.exchanged(net.variables, sites, order)
+            error = lesions.error_without(
+                net.model, variables, data, keep, net.program.errors
+            )
+            columns = {"count": 0, "block": 0, "draw": 0, **columns}
+            tau = lesions.kendall_tau(order)
+            found = {"kind": kind, **columns, "kendall_tau": tau, "error": error}
+            rows.append({**net.label, **found})
+    return rows
+
+
+def cases(
+    sites: Sequence[blocks.Site],
+    seed: int,
+    removed: Sequence[int],
+    swaps: Sequence[int],
+    draws: int,
+) -> Iterator[tuple[str, np.ndarray, Sequence[int], dict[str, int]]]:
+    """Lesions of a net: kind, blocks that stay, their order, columns of the row."""
+    random = np.random.default_rng(seed)
+    whole, still = np.ones(len(sites)), range(len(sites))
+    removable = [number for number, site in enumerate(sites) if site.removable]
+    yield "intact", whole, still, {}
+    for number in removable:
+        keep = whole.copy()
+        keep[number] = 0
+        yield "one", keep, still, {"count": 1, "block": number + 1}
+    for count in removed:
+        for draw in range(draws if count <= len(removable) else 0):
+            keep = lesions.some_removed(sites, count, random)
+            yield "several", keep, still, {"count": count, "draw": draw}
+    for count in swaps:
+        for draw in range(draws if lesions.exchangeable(sites) else 0):
+            order = lesions.shuffled(sites, count, random)
+            yield "exchanged", whole, order, {"count": count, "draw": draw}
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Test error with blocks removed or exchanged."""
+    rows = rows.assign(percent=100 * rows["error"])
+    intact = tables.of(rows, kind="intact")
+    exchanged = tables.of(rows, kind="exchanged")
+    # One abscissa for all draws of a count.
+    groups = exchanged.groupby(["family", "depth", "count"])["kendall_tau"]
+    exchanged = exchanged.assign(kendall_tau=groups.transform("mean"))
+    # Zero blocks removed or exchanged are part of those lines.
+    several = pd.concat([intact, tables.of(rows, kind="several")])
+    exchanged = pd.concat([intact.assign(kendall_tau=1.0), exchanged])
+    one = tables.of(rows, kind="one")
+    first = "block removed, from the input"
+    figure, panels = drawing.family_panels(
+        [
+            (one, "block", first, "one block removed"),
+            (several, "count", "blocks removed", "several blocks removed"),
+            (exchanged, "kendall_tau", "Kendall's tau", "blocks exchanged"),
+        ],
+        *("percent", "test error (%)", styles),
+        **drawing.POINTS,
+    )
+    panels[0][0].set_ylim(0, 100)
+    for panel in panels[2]:
+        panel.invert_xaxis()
+    figure.suptitle(f"lesions, {drawing.seeds_of(rows)}")
+    return {"lesions": figure}
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Test error with blocks removed or exchanged."""
+    intact = tables.per_net(tables.of(rows, kind="intact"), "error")
+    one = tables.per_net(tables.of(rows, kind="one"), "error")
+    damage = (one - intact).reindex(intact.index)  # missing where no block goes
+    return Section(
+        title="Lesions",
+        question="How much depends on a single block?",
+        method="Test error of the trained nets with one block removed (each in turn), "
+        "several at random, or blocks exchanged. Of a residual block the branch is "
+        "removed and the shortcut stays; a plain block goes as a whole, where it keeps "
+        "the shape of its map.",
+        sources=[papers.VEIT],
+        figures=[
+            Figure(
+                "lesions",
+                "Test error over the block that is removed, over the number removed "
+                "and over the disorder of blocks, plain beside residual.",
+                "Test error with blocks removed or exchanged.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                rows,
+                "Test error (%)",
+                {
+                    "intact": (intact, tables.percent),
+                    "one block removed": (one, tables.percent),
+                    "rise": (damage, tables.percent),
+                },
+            )
+        ],
+        findings=[
+            claims.residual_below_plain(
+                "Removing a block costs the residual net less than its plain twin.",
+                damage,
+                tables.percent,
+            ),
+        ],
+        remark="A plain net whose test error is that of guessing cannot lose more: the "
+        "rise says something only where the intact net is good.",
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Test error (%) of the intact net and of each kind of lesion."""
+    names = {
+        "intact": "intact",
+        "one": "one block removed, mean over blocks",
+        "several": "{} blocks removed",
+        "exchanged": "blocks exchanged {} times",
+    }
+    for (kind, count), own in rows.groupby(["kind", "count"], sort=False):
+        name = names[kind].format(count)
+        yield f"test error (%), {name}", 100 * own["error"].mean()
+
+
+ANALYSIS = Analysis(measure, section, draw, main_numbers)

@@ -1,0 +1,101 @@
+"""Distance from the identity: how much a block changes what passes through it."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from cnn_jax.analysis import blocks, linearity
+from cnn_jax.analysis.trained import Net
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(nets: Sequence[Net], images: int) -> list[Row]:
+    """How far blocks are from the identity, on training images.
+
+    Args:
+      nets: the seeds of a group, trained.
+      images: training images that are looked at, 0 for all.
+
+    Returns:
+      A row for each seed and block that keeps the shape: 'block' (from 1, among all
+      blocks), 'name' and 'change' (NaN of a dead net, no image of which has any
+      input there).
+    """
+    rows = []
+    for net in nets:
+        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+        places = {site.name: number for number, site in enumerate(sites, start=1)}
+        data = net.batches("train", images)
+        found = linearity.relative_changes(net.model, net.variables, data)
+        rows += [
+            {**net.label, "block": places[name], "name": name, "change": change}
+            for name, change in found.items()
+        ]
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """How far each block is from the identity."""
+    lines = [(rows, "block", "block, from the input", "")]
+    label = "‖output - input‖ / ‖input‖"
+    figure, panels = drawing.family_panels(
+        lines, "change", label, styles, **drawing.POINTS
+    )
+    panels[0][0].set_ylim(bottom=0)
+    title = f"distance of blocks from the identity, {drawing.seeds_of(rows)}"
+    figure.suptitle(title)
+    return {"linearity": figure}
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """How close blocks are to the identity."""
+    changes = tables.per_net(rows, "change")
+    return Section(
+        title="Distance from the identity",
+        question="How much does a block change what passes through it?",
+        method="Norm of (block output - input) over the norm of the input, mean over "
+        "images, for blocks that keep the shape of their map.",
+        sources=[papers.HE],
+        figures=[
+            Figure(
+                "linearity",
+                "Relative change by each block over its place in the net, a line for "
+                "each depth, plain beside residual.",
+                "Relative change of the signal by each block.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                rows,
+                "Relative change, mean over blocks",
+                {"change": (changes, tables.spread)},
+            )
+        ],
+        findings=[
+            claims.residual_below_plain(
+                "Residual blocks change their input less than plain ones.", changes
+            ),
+            claims.ascending(
+                "The deeper the residual net, the less a block changes (listed from "
+                "the deepest).",
+                tables.of_family(changes, "residual"),
+                from_the_last=True,
+            ),
+        ],
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Mean relative change over blocks."""
+    yield "relative change, mean over blocks", rows["change"].mean()
+
+
+ANALYSIS = Analysis(measure, section, draw, main_numbers)

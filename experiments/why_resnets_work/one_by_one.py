@@ -1,0 +1,303 @@
+"""1x1 convolutions: what they save, and what they add.
+
+Lin, Chen and Yan (2013), "Network in network". Before a large convolution, a 1x1
+convolution with fewer channels saves most of its multiply-accumulates (MACs): both
+are counted in the traced program, and timed side by side. With as many channels as
+it gets, a 1x1 convolution and ReLU adds a non-linearity at each pixel: a net that
+must tell where exactly one of two channels is on (an exclusive or, which no linear
+map computes) learns it with, and not without. Neither needs a trained net.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+import pandas as pd
+
+from cnn_jax.analysis.trained import Net
+from cnn_jax.models.layers import Conv, Images, Maps, relu
+from cnn_jax.models.summary import Summary, summarize
+from cnn_jax.names import ConfigError
+from experiments.why_resnets_work import claims, papers, tables
+from experiments.why_resnets_work.analysis import Analysis, Row, Settings
+from experiments.why_resnets_work.page import Finding, Section, Table
+
+
+class Spatial(nn.Module):
+    """A k x k convolution, after a shrinking 1x1 convolution if ``shrink`` > 0.
+
+    Attributes:
+      kernel: k, odd.
+      width: output channels.
+      shrink: channels between; 0 for none.
+    """
+
+    kernel: int
+    width: int
+    shrink: int = 0
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Maps:
+        """From (n, h, w, c) to (n, h, w, width)."""
+        if self.shrink:
+            x = relu(Conv(self.shrink, (1, 1), padding=0, name="shrink")(x))
+        size, padding = (self.kernel, self.kernel), self.kernel // 2
+        return relu(Conv(self.width, size, padding=padding, name="spatial")(x))
+
+
+class PixelClassifier(nn.Module):
+    """A 3x3 convolution and a class for each pixel, linear or not.
+
+    Attributes:
+      width: channels of the convolution.
+      one_by_one: between them, a 1x1 convolution of as many channels and ReLU.
+    """
+
+    width: int
+    one_by_one: bool
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Maps:
+        """Logit of each pixel, (n, h, w, 1)."""
+        x = Conv(self.width, (3, 3), padding=1, name="spatial")(x)
+        if self.one_by_one:
+            x = relu(Conv(self.width, (1, 1), padding=0, name="one_by_one")(x))
+        return Conv(1, (1, 1), padding=0, name="classes")(x)
+
+
+class Saving(NamedTuple):
+    """A convolution with and without a shrinking 1x1 convolution before it."""
+
+    kernel: int
+    direct: Summary
+    shrunk: Summary
+    time_ratio: float
+
+
+def measure_saving(
+    kernel: int, size: int, channels: int, shrink: int, width: int, batch: int
+) -> Saving:
+    """Count and time both.
+
+    Args:
+      kernel: of the spatial convolution.
+      size: height and width of the input.
+      channels: of the input.
+      shrink: channels of the 1x1 convolution.
+      width: channels of the output.
+      batch: images in a timed call.
+
+    Returns:
+      Both summaries, and the time of the direct one divided by the other's.
+    """
+    shape = (size, size, channels)
+    nets = [Spatial(kernel, width), Spatial(kernel, width, shrink)]
+    images = jax.random.normal(jax.random.key(0), (batch, *shape))
+    calls = []
+    for net in nets:
+        variables = jax.jit(lambda key, net=net: net.init(key, images, train=False))(
+            jax.random.key(1)
+        )
+        call = jax.jit(lambda v, x, net=net: net.apply(v, x, train=False))
+        calls.append(lambda call=call, v=variables: call(v, images))
+    direct, shrunk = (summarize(net, shape) for net in nets)
+    return Saving(kernel, direct, shrunk, time_ratio(*calls))
+
+
+def time_ratio(
+    slow: Callable[[], Any], fast: Callable[[], Any], repeats: int = 15
+) -> float:
+    """Median of the ratios of two calls' times, measured in turn."""
+    jax.block_until_ready((slow(), fast()))
+    ratios = []
+    for _ in range(repeats):
+        times = []
+        for call in (slow, fast):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times.append(time.perf_counter() - start)
+        ratios.append(times[0] / times[1])
+    return statistics.median(ratios)
+
+
+def learn_exclusive_or(one_by_one: bool, seed: int = 0, steps: int = 300) -> float:
+    """Train a `PixelClassifier` on fresh noise; its error on more of it.
+
+    Args:
+      one_by_one: with the added 1x1 convolution and ReLU.
+      seed: of the weights and of the noise.
+      steps: of Adam, 8 images of 16 x 16 each.
+
+    Returns:
+      Share of wrong pixels; guessing makes 0.5.
+    """
+    net, optimizer = PixelClassifier(16, one_by_one), optax.adam(1e-2)
+    start, order, last = jax.random.split(jax.random.key(seed), 3)
+
+    def draw(key, count):
+        on = jax.random.bernoulli(key, shape=(count, 16, 16, 2))
+        return 2.0 * on - 1, (on[..., :1] ^ on[..., 1:]).astype(jnp.float32)
+
+    def loss(params, key):
+        images, target = draw(key, 8)
+        logits = net.apply({"params": params}, images, train=True)
+        return optax.sigmoid_binary_cross_entropy(logits, target).mean()
+
+    @jax.jit
+    def step(carry, number):
+        params, state = carry
+        gradient = jax.grad(loss)(params, jax.random.fold_in(order, number))
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state
+
+    init = jax.jit(net.init, static_argnames="train")
+    params = init(start, draw(last, 1)[0], train=False)["params"]
+    carry = params, optimizer.init(params)
+    for number in range(steps):
+        carry = step(carry, number)
+    images, target = draw(last, 64)
+    logits = jax.jit(net.apply, static_argnames="train")(
+        {"params": carry[0]}, images, train=False
+    )
+    return float(((logits > 0) != (target > 0.5)).mean())
+
+
+# The nets of the exclusive or, by whether they have the 1x1 convolution.
+LAYERS = {False: "linear", True: "with 1x1 and ReLU"}
+
+
+def measure(
+    nets: Sequence[Net],
+    size: int,
+    channels: int,
+    shrink: int,
+    width: int,
+    batch: int,
+    seeds: int,
+) -> list[Row]:
+    """What 1x1 convolutions save and add.
+
+    Args:
+      nets: none.
+      size: height and width of the input.
+      channels: of the input.
+      shrink: channels of the 1x1 convolution.
+      width: channels of the output.
+      batch: images in a timed call.
+      seeds: nets that learn the exclusive or, of each kind.
+
+    Returns:
+      Rows of a 'kind': 'shrink' for each kernel, with 'direct_parameters',
+      'parameters', 'direct_macs', 'macs' and 'time_ratio'; and 'exclusive_or' for
+      each seed, with 'layers', 'parameters', 'macs' and 'error'. What a kind has
+      not is 0 or ''.
+    """
+    blank = {
+        **{"family": "", "depth": 0, "seed": 0, "step": 0, "kind": "", "kernel": 0},
+        **dict.fromkeys(("direct_parameters", "parameters", "direct_macs", "macs"), 0),
+        **{"time_ratio": 0.0, "layers": "", "error": 0.0},
+    }
+    rows = []
+    for kernel in (5, 3):
+        found = measure_saving(kernel, size, channels, shrink, width, batch)
+        columns = {
+            "direct_parameters": found.direct.parameters,
+            "parameters": found.shrunk.parameters,
+            "direct_macs": found.direct.macs,
+            "macs": found.shrunk.macs,
+            "time_ratio": found.time_ratio,
+        }
+        rows.append({**blank, "kind": "shrink", "kernel": kernel, **columns})
+    for added, layers in LAYERS.items():
+        net = summarize(PixelClassifier(16, added), (16, 16, 2))
+        columns = {"layers": layers, "parameters": net.parameters, "macs": net.macs}
+        for seed in range(seeds):
+            learned = {"seed": seed, "error": learn_exclusive_or(added, seed)}
+            rows.append({**blank, "kind": "exclusive_or", **columns, **learned})
+    return rows
+
+
+def check(settings: Settings) -> None:
+    """Refuse sizes below one."""
+    for name, value in settings.items():
+        if value < 1:
+            raise ConfigError(f"one_by_one.{name} is {value}: must be at least 1")
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """What 1x1 convolutions save and add."""
+    savings = list(tables.of(rows, kind="shrink").itertuples())
+    learned = tables.of(rows, kind="exclusive_or")
+    errors = learned.groupby(["layers", "seed"])["error"].mean()
+    linear, deeper = (errors[layers] for layers in LAYERS.values())
+    nets = learned.groupby("layers")[["parameters", "macs"]].first()
+    sizes = {name: [f"{count:,}" for count in nets.loc[name]] for name in nets.index}
+    shrunk = f"1x1 to {settings['shrink']}"
+    cells = []
+    for row in savings:
+        kernel = f"{row.kernel}x{row.kernel}"
+        saved = f"{100 * (1 - row.macs / row.direct_macs):.1f} %"
+        direct = (f"{row.direct_parameters:,}", f"{row.direct_macs:,}", "", "")
+        cells.append((kernel, *direct))
+        counts = (f"{row.parameters:,}", f"{row.macs:,}")
+        cells.append((f"{shrunk}, {kernel}", *counts, saved, f"{row.time_ratio:.1f}"))
+    return Section(
+        title="1x1 convolutions",
+        question="What do the 1x1 convolutions of bottlenecks and of Network in "
+        "Network save, and what do they add?",
+        method=f"Multiply-accumulates (MACs) of a convolution from "
+        f"{settings['channels']} to {settings['width']} channels on a "
+        f"{settings['size']} x {settings['size']} map, counted in the traced program, "
+        f"with and without a 1x1 convolution to {settings['shrink']} channels before "
+        "it; and the task of telling, at each pixel, whether exactly one of two "
+        "channels is on, which no linear map computes.",
+        sources=[papers.LIN],
+        tables=[
+            Table(
+                "Shrinking channels first. Parameters and MACs are exact; times are a "
+                "median ratio of runs in turn on this machine.",
+                ("layers", "parameters", "MACs", "MACs saved", "times faster"),
+                cells,
+            ),
+            Table(
+                f"Wrong pixels of the exclusive or (%); {tables.seeds(learned)}.",
+                ("net", "parameters", "MACs", "wrong pixels"),
+                [
+                    (name, *sizes[layers], tables.percent(errors[layers]))
+                    for name, layers in (
+                        ("3x3, then a linear classifier", LAYERS[False]),
+                        (
+                            "3x3, 1x1 of as many channels and ReLU, classifier",
+                            LAYERS[True],
+                        ),
+                    )
+                ],
+            ),
+        ],
+        findings=[
+            Finding(
+                "The 1x1 convolution before it saves more than half of the "
+                "multiply-accumulates of each convolution.",
+                all(row.macs < row.direct_macs / 2 for row in savings),
+                "; ".join(
+                    f"{row.kernel}x{row.kernel}: {row.macs:,} instead of "
+                    f"{row.direct_macs:,}"
+                    for row in savings
+                )
+                + ".",
+            ),
+            claims.below(
+                "With a 1x1 convolution and ReLU the exclusive or is learned better.",
+                *(deeper, linear),
+                *(tables.percent, "wrong pixels (%)"),
+            ),
+        ],
+    )
+
+
+ANALYSIS = Analysis(measure, section, check=check, of_nets=False, version=2)

@@ -1,0 +1,271 @@
+"""The report as one HTML file that needs nothing else: text, tables, figures.
+
+The page opens without network (its content-security policy forbids every request),
+fits a telephone, follows the reader's light or dark theme, and prints. What it
+says is given as data; `page.html.jinja` beside this file is how it looks.
+"""
+
+import base64
+import collections
+import dataclasses
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jinja2
+
+from cnn_jax.names import ConfigError
+
+# A drawing of more bytes than this (a surface of many facets) goes in as pixels.
+LARGEST_SVG = 300_000
+LIBRARIES = ("jax", "flax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+      name: of the file, without suffix; ``.svg`` and ``.png`` are beside each other.
+      alternative: what it shows, for those who cannot see it.
+      caption: what stands below it.
+    """
+
+    name: str
+    alternative: str
+    caption: str
+
+    def source(self, directory: pathlib.Path) -> str:
+        """The picture as a ``data:`` address: the drawing, or pixels if too large.
+
+        Args:
+          directory: where its files are.
+
+        Raises:
+          ConfigError: a file is missing.
+        """
+        drawing, pixels = (directory / f"{self.name}.{end}" for end in ("svg", "png"))
+        for path in (drawing, pixels):
+            if not path.is_file():
+                raise ConfigError(f"the report needs {path}, which is missing")
+        small = drawing.stat().st_size <= LARGEST_SVG
+        kind, path = ("svg+xml", drawing) if small else ("png", pixels)
+        content = base64.b64encode(path.read_bytes()).decode()
+        return f"data:image/{kind};base64,{content}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table; the first column names its rows, the others are numbers.
+
+    Attributes:
+      caption: what it shows, with the number of seeds and what the spread is.
+      columns: the header.
+      rows: cells, already formatted.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A claim and whether the numbers bear it out.
+
+    Attributes:
+      claim: a sentence that is true or false of the measurements.
+      holds: what they say; None where they do not decide it.
+      evidence: the numbers that decide it.
+    """
+
+    claim: str
+    holds: bool | None
+    evidence: str
+
+    @property
+    def verdict(self) -> str:
+        """'yes', 'no' or 'undecided'."""
+        return {True: "yes", False: "no", None: "undecided"}[self.holds]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A paper.
+
+    Attributes:
+      name: authors, year and place in it.
+      address: where it is found.
+    """
+
+    name: str
+    address: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One analysis.
+
+    Attributes:
+      title: its heading.
+      question: what was asked.
+      method: how it was measured.
+      sources: the papers that this follows.
+      figures: what was found, drawn.
+      tables: what was found, in numbers.
+      findings: what the numbers say; None among them, of nothing that could be
+        compared, are left out.
+      remark: where the setting differs from the papers'; may be empty.
+      failure: why there is nothing of the above; may be empty.
+    """
+
+    title: str
+    question: str = ""
+    method: str = ""
+    sources: Sequence[Source] = ()
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    findings: Sequence[Finding | None] = ()
+    remark: str = ""
+    failure: str = ""
+
+    def __post_init__(self):
+        decided = [finding for finding in self.findings if finding is not None]
+        object.__setattr__(self, "findings", decided)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A page.
+
+    Attributes:
+      title: its heading.
+      introduction: paragraphs.
+      facts: name to value, what was trained and with what.
+      sections: the analyses by their name, a word, in order.
+      configs: name to config, shown folded at the end.
+    """
+
+    title: str
+    introduction: Sequence[str]
+    facts: Mapping[str, str]
+    sections: Mapping[str, Section]
+    configs: Mapping[str, Mapping[str, Any]]
+
+
+def render(report: Report, directory: pathlib.Path) -> str:
+    """The page of a report.
+
+    Args:
+      report: what it says.
+      directory: where its figures are.
+
+    Returns:
+      HTML; the same report gives the same text.
+
+    Raises:
+      ConfigError: a figure's file is missing.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    configs = {name: json.dumps(c, indent=2) for name, c in report.configs.items()}
+    template = environment.get_template("page.html.jinja")
+    return template.render(report=report, configs=configs, directory=directory)
+
+
+def compose(
+    title: str,
+    config: Mapping[str, Any],
+    sections: Mapping[str, Section],
+    runs: Sequence[tuple[str, int, Mapping[str, Any]]],
+    missing: Sequence[str] = (),
+    trained_here: bool = True,
+) -> Report:
+    """The whole report.
+
+    Args:
+      title: what the study or run is called.
+      config: of the command: name, study and a section for each analysis.
+      sections: what was found.
+      runs: family, depth and config of each run that was looked at.
+      missing: runs of the study that could not be looked at.
+      trained_here: whether the runs are those of the config's own study; of others,
+        the page shows each different config, without its seed.
+
+    Returns:
+      The page as data.
+    """
+    findings = [f for section in sections.values() for f in section.findings]
+    verdicts = collections.Counter(finding.verdict for finding in findings)
+    introduction = [
+        "He et al. (2015) showed that adding layers to a plain network makes its "
+        "training error worse, and that identity shortcuts remove this degradation. "
+        "Below, the nets of such a study are looked at from inside, as later papers "
+        "did: how far gradients reach, what a block does, what its loss breaks, and "
+        "what the loss around it looks like.",
+        "Every yes and no on this page is computed from the numbers beside it; the "
+        "papers' claims are put as questions to the nets at hand. "
+        "A comparison is undecided where the mean difference of the seeds is within "
+        "its standard error, or where there is but one seed.",
+    ]
+    if findings:
+        introduction[1] += (
+            f" Here {verdicts['yes']} of {len(findings)} claims hold, "
+            f"{verdicts['no']} do not, and {verdicts['undecided']} are undecided."
+        )
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    facts = {"computed on": f"{jax.default_backend()}, {', '.join(libraries)}"}
+    if runs:
+        families, depths, configs = zip(*runs, strict=True)
+        facts = {
+            "nets": f"{' and '.join(sorted(set(families)))}; {_listed(depths)} layers",
+            "seeds": _listed(run["seed"] for run in configs),
+            "data set": _listed(run["dataset"]["name"] for run in configs),
+            "training": f"{_listed(run['steps'] for run in configs)} steps of "
+            f"{_listed(run['batch_size'] for run in configs)} images",
+            **facts,
+        }
+    if missing:
+        facts["left out"] = ", ".join(missing)
+    if not runs:
+        shown = {}
+    elif trained_here:
+        shown = {"The study": config["study"]}
+    else:
+        shown = _distinct(runs)
+    analyses = {
+        name: value for name, value in config.items() if name not in ("name", "study")
+    }
+    return Report(
+        title=f"Why residual networks work: {title}",
+        introduction=introduction,
+        facts=facts,
+        sections=sections,
+        configs={**shown, "The analyses": analyses},
+    )
+
+
+def _distinct(
+    runs: Sequence[tuple[str, int, Mapping[str, Any]]],
+) -> dict[str, Mapping[str, Any]]:
+    """The different configs among the runs', but for their seeds, by their nets."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for family, depth, run in runs:
+        shared = {key: value for key, value in run.items() if key != "seed"}
+        if shared not in [config for _, config in found]:
+            found.append((f"{family}-{depth}", shared))
+    if len(runs) == 1:
+        return {f"The run of {found[0][0]}": runs[0][2]}
+    return {f"The runs of {name}": config for name, config in found}
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))

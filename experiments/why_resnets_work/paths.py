@@ -1,0 +1,149 @@
+"""Path lengths: which paths carry the gradient (Veit et al. 2016, figure 6)."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cnn_jax.analysis import blocks, lesions
+from cnn_jax.analysis.trained import Net
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(
+    nets: Sequence[Net], depths: Sequence[int], images: int, draws: int
+) -> list[Row]:
+    """Gradient along paths of each length, and how many paths have that length.
+
+    Args:
+      nets: the seeds of a group of residual nets, trained.
+      depths: which depths are looked at (the others are not given).
+      images: training images of the loss.
+      draws: random paths of each length.
+
+    Returns:
+      A row for each seed and length: 'length', 'share' (of all paths), 'gradient'
+      (norm at the input, mean over paths) and 'contribution' (their product).
+    """
+    rows = []
+    for net in nets:
+        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+        batch = jax.tree.map(lambda leaf: leaf[:images], net.train_batches(1)[0])
+        random = np.random.default_rng(net.seed)
+        for length, share in enumerate(lesions.path_lengths(len(sites))):
+            norms = []
+            alike = length in (0, len(sites))  # then there is a single path
+            for _ in range(1 if alike else draws):
+                through = np.zeros(len(sites))
+                through[random.choice(len(sites), length, replace=False)] = 1
+                norms.append(
+                    lesions.path_gradient(
+                        net.model, net.variables, batch, net.program.loss, through
+                    )
+                )
+            gradient = float(np.mean(norms))
+            columns = {"length": length, "share": float(share), "gradient": gradient}
+            contribution = float(share) * gradient
+            rows.append({**net.label, **columns, "contribution": contribution})
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Paths by length: how many, their gradient, and the product of both."""
+    whole = rows.groupby(tables.NET)["contribution"].transform("sum")
+    rows = rows.assign(part=rows["contribution"] / whole.where(whole > 0))
+    # Beyond some length nothing is left that float32 could hold.
+    rows = rows[rows["gradient"] > 0]
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.3))
+    panels[1].set_yscale("log")
+    for panel, y, label in zip(
+        panels,
+        ("share", "gradient", "part"),
+        ("share of the paths", "gradient norm at the input", "share of gradient"),
+        strict=True,
+    ):
+        lines = {
+            depth: drawing.draw_line(panel, own, "length", y, **styles[depth])
+            for depth, own in rows.groupby("depth")
+        }
+        panel.set_xlabel("path length (branches)")
+        panel.set_ylabel(label)
+    drawing.name_values(figure, lines, "layers")
+    title = "paths through residual nets"
+    if len(rows):
+        title += f", {drawing.seeds_of(rows)}"
+    figure.suptitle(title)
+    return {"paths": figure}
+
+
+def mean_length(rows: pd.DataFrame, weight: str) -> float:
+    """Mean length of the paths of a net, by some weight."""
+    return tables.ratio((rows["length"] * rows[weight]).sum(), rows[weight].sum())
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Gradient along paths of each length."""
+    every = tables.per_net(rows, lambda own: mean_length(own, "share"))
+    weighted = tables.per_net(rows, lambda own: mean_length(own, "contribution"))
+    return Section(
+        title="Path lengths",
+        question="Which paths through a residual net carry the gradient?",
+        method="Each block doubles the paths, so their lengths are binomial. For "
+        "random paths of each length, the norm of the gradient that reaches the input "
+        "along that path alone; times the share of such paths, its contribution.",
+        sources=[papers.VEIT],
+        figures=[
+            Figure(
+                "paths",
+                "Over the path length: the share of paths, the gradient norm along "
+                "one, and the product of both.",
+                "Paths of trained residual nets by length.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                rows,
+                "Mean length of a path, in branches",
+                {
+                    # of the seeds of a depth it is one and the same
+                    "of all paths": (every, lambda own: tables.short(own.iloc[0])),
+                    "weighted by gradient": (weighted, tables.spread),
+                },
+            )
+        ],
+        findings=[
+            claims.below(
+                "The paths that carry the gradient are shorter than the average path.",
+                weighted.droplevel("family"),
+                every.droplevel("family"),
+            )
+        ],
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Mean length of all paths, and of paths weighted by the gradient they carry."""
+    for name, weight in (("all paths", "share"), ("gradient", "contribution")):
+        mean = mean_length(rows, weight)
+        if not math.isnan(mean):
+            yield f"mean path length, {name}", mean
+
+
+ANALYSIS = Analysis(
+    *(measure, section, draw, main_numbers),
+    wants=lambda group, settings: (
+        group.family == "residual" and group.depth in settings["depths"]
+    ),
+    long=True,
+)

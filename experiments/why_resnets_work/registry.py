@@ -1,0 +1,99 @@
+"""The analyses, in the order of the report: a line each.
+
+One from elsewhere needs no line here: a section of the config whose ``name`` is
+``package.module:attribute`` brings an `Analysis` of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnn_jax import names
+from experiments.why_resnets_work import (
+    gradients,
+    grid,
+    insertion,
+    landscape,
+    lesions,
+    linearity,
+    one_by_one,
+    paths,
+    responses,
+    shattered,
+    stochastic_depth,
+)
+from experiments.why_resnets_work.analysis import Analysis
+
+ANALYSES: dict[str, Analysis] = {
+    "insertion": insertion.ANALYSIS,
+    "gradients": gradients.ANALYSIS,
+    "shattered": shattered.ANALYSIS,
+    "grid": grid.ANALYSIS,
+    "responses": responses.ANALYSIS,
+    "linearity": linearity.ANALYSIS,
+    "lesions": lesions.ANALYSIS,
+    "paths": paths.ANALYSIS,
+    "stochastic_depth": stochastic_depth.ANALYSIS,
+    "landscape": landscape.ANALYSIS,
+    "one_by_one": one_by_one.ANALYSIS,
+}
+
+
+def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, Any]]:
+    """The analysis that a section of the config describes, and its settings.
+
+    Args:
+      name: the section's key.
+      section: settings; a 'name' among them is ``package.module:attribute``.
+
+    Returns:
+      The analysis, and the section without 'name'.
+
+    Raises:
+      ConfigError: there is none of this name, or it is no `Analysis`.
+    """
+    settings = dict(section)
+    target = settings.pop("name", name)
+    found = names.resolve("analysis", target, ANALYSES)
+    if not isinstance(found, Analysis):
+        raise names.ConfigError(f"analysis {target!r} is no Analysis, but {found!r}")
+    return found, settings
+
+
+def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
+    """The analyses to do, if the config has all that they need.
+
+    Args:
+      config: a section for each analysis, beside 'name' and 'study'.
+      only: names of some; none for all that the config has.
+
+    Returns:
+      Sections' names: `ANALYSES` in their order, then those from elsewhere.
+
+    Raises:
+      ConfigError: an unknown name, or a section with a wrong key, type or value.
+    """
+    own = [
+        name
+        for name, section in config.items()
+        if isinstance(section, Mapping) and ":" in str(section.get("name"))
+    ]
+    for name in only:
+        if name not in (*ANALYSES, *own):
+            raise names.choices("analysis", name, [*ANALYSES, *own])
+        if name not in config:
+            raise names.ConfigError(f"the config has no section {name!r}")
+    for name in config:
+        if name not in ("name", "study", *ANALYSES, *own):
+            raise names.choices("key of the config", name, ["study", *ANALYSES])
+    order = dict.fromkeys([*ANALYSES, *own])
+    chosen = [name for name in order if name in (only or config)]
+    for name in chosen:
+        if not isinstance(config[name], Mapping):
+            raise names.ConfigError(
+                f"analysis {name!r} must be a section, got {config[name]!r}"
+            )
+        found, settings = resolve(name, config[name])
+        supplied = ("nets", "directory") if found.has_files else ("nets",)
+        names.check_fields(f"analysis {name!r}", found.measure, settings, supplied)
+        found.check(settings)
+    return chosen

@@ -1,0 +1,118 @@
+"""Layer responses: how strongly each layer acts (He et al. 2015, figure 7)."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from cnn_jax.analysis import responses
+from cnn_jax.analysis.trained import Net
+from cnn_jax.plots.style import name_lines, style_of
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(nets: Sequence[Net], images: int) -> list[Row]:
+    """Standard deviation of each layer's response on training images.
+
+    Args:
+      nets: the seeds of a group, trained.
+      images: training images that are looked at, 0 for all.
+
+    Returns:
+      A row for each seed and layer: 'layer' (from 1, forward order), 'name', 'std'.
+    """
+    rows = []
+    for net in nets:
+        data = net.batches("train", images)
+        found = responses.standard_deviations(net.model, net.variables, data)
+        for number, (name, std) in enumerate(found.items(), start=1):
+            rows.append({**net.label, "layer": number, "name": name, "std": std})
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Layer responses in order, sorted, and over depth."""
+    ranks = rows.groupby(tables.NET)["std"].rank(method="first", ascending=False)
+    rows = rows.assign(rank=ranks)
+    figure, panels = drawing.family_panels(
+        [
+            (rows, "layer", "3x3 layer, from the input", "in order"),
+            (rows, "rank", "3x3 layers, largest first", "sorted"),
+        ],
+        *("std", "std of the response", styles),
+        log=True,
+        more_columns=1,
+    )
+    wholes = rows.groupby(tables.NET)["std"].agg(["mean", "median"]).reset_index()
+    families = sorted(set(rows["family"]))
+    for panel, y in zip(panels[:, -1], ("mean", "median"), strict=True):
+        panel.set_yscale("log")
+        lines = []
+        for family in families:
+            style = {"markersize": 4, **style_of(family, families)}
+            own = drawing.of_name(wholes, family)
+            lines.append(drawing.draw_line(panel, own, "depth", y, **style))
+        panel.set_title(f"{y} over layers")
+        panel.set_xlabel("depth (weight layers)")
+        panel.set_xticks(sorted(set(rows["depth"])))
+        drawing.plain_numbers(panel.yaxis)
+    name_lines(figure, lines, families)
+    figure.suptitle(f"layer responses on the training set, {drawing.seeds_of(rows)}")
+    return {"responses": figure}
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Standard deviation of layer responses."""
+    stds = tables.per_net(rows, "std")
+    return Section(
+        title="Layer responses",
+        question="How strongly does each layer act?",
+        method="Standard deviation of the output of each 3x3 layer after batch norm, "
+        "before the non-linearity and the addition, in evaluation mode.",
+        sources=[papers.HE],
+        figures=[
+            Figure(
+                "responses",
+                "Standard deviation of the responses over layers, in order and "
+                "sorted, a line for each depth, plain beside residual.",
+                "Layer responses in the arrangement of He et al., figure 7.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                rows,
+                "Standard deviation of responses, mean over layers",
+                {"std": (stds, tables.spread)},
+            )
+        ],
+        findings=[
+            claims.residual_below_plain(
+                "Residual nets respond less than their plain twins.", stds
+            ),
+            claims.ascending(
+                "Deeper residual nets respond less than shallower ones (listed from "
+                "the deepest).",
+                tables.of_family(stds, "residual"),
+                from_the_last=True,
+            ),
+        ],
+        remark="The two claims are the paper's, for nets of 20 to 110 layers trained "
+        "to the end of a long schedule. A plain net that has hardly been trained keeps "
+        "the responses that its initialisation gave it.",
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Mean and median over layers of the response's standard deviation."""
+    yield "std of responses, mean over layers", rows["std"].mean()
+    yield "std of responses, median over layers", rows["std"].median()
+
+
+ANALYSIS = Analysis(measure, section, draw, main_numbers)

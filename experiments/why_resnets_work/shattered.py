@@ -1,0 +1,121 @@
+"""Shattered gradients: whether gradients at nearby images resemble each other."""
+
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+import pandas as pd
+
+from cnn_jax.analysis import shattered
+from cnn_jax.analysis.trained import Net
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.gradients import first_and_last
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(nets: Sequence[Net], images: int, distances: Sequence[float]) -> list[Row]:
+    """Likeness of gradients at nearby images, before and after training.
+
+    Args:
+      nets: the seeds of a group, trained.
+      images: training images that are moved, one batch.
+      distances: how far, as fractions of an image's norm.
+
+    Returns:
+      A row for each seed, step (0 and the last) and distance: 'distance' and
+      'correlation'. Before training, batch-norm statistics are those of a batch.
+    """
+    rows = []
+    for net in nets:
+        whole = net.train_batches(1)[0]
+        batch = jax.tree.map(lambda leaf: leaf[:images], whole)
+        fresh = net.at_initialisation()
+        start = shattered.with_batch_statistics(net.model, fresh.variables, whole)
+        for step, variables in ((0, start), (net.step, net.variables)):
+            found = shattered.input_correlations(
+                net.model,
+                variables,
+                batch,
+                np.asarray(distances, float),
+                jax.random.key(net.seed),
+            )
+            rows += [
+                {**net.label, "step": step, "distance": far, "correlation": float(near)}
+                for far, near in zip(distances, found, strict=True)
+            ]
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Likeness of gradients at an image and where it has moved."""
+    lines = first_and_last(rows, "distance", "distance / ‖image‖")
+    figure, panels = drawing.family_panels(
+        lines, "correlation", "cosine of gradients", styles
+    )
+    for panel in panels.flat:
+        panel.set_xscale("log")
+    figure.suptitle(f"input gradients at nearby images, {drawing.seeds_of(rows)}")
+    return {"shattered": figure}
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Correlation of gradients at nearby inputs."""
+    near = tables.of(rows, distance=rows["distance"].min())
+    start = tables.per_net(tables.of(near, step=0), "correlation")
+    trained = tables.per_net(near[near["step"] > 0], "correlation")
+    deepest = start.index.get_level_values("depth") == rows["depth"].max()
+    return Section(
+        title="Shattered gradients",
+        question="Do gradients at nearby images resemble each other?",
+        method="The output of an image's own class is differentiated by the image, in "
+        "evaluation mode (at initialisation with a training batch's batch-norm "
+        "statistics): the cosine of that gradient at the image and where the image has "
+        "been moved by a fraction of its norm in a random direction, averaged over "
+        "images. Gradients that resemble noise ('shattered') change wherever one "
+        "looks.",
+        sources=[papers.BALDUZZI],
+        figures=[
+            Figure(
+                "shattered",
+                "Cosine of gradients against the distance of the images, before and "
+                "after training, a line for each depth, plain beside residual.",
+                "Likeness of gradients at nearby images.",
+            )
+        ],
+        tables=[
+            tables.group_table(
+                near,
+                "Cosine of gradients at a distance of "
+                f"{rows['distance'].min():g} image norms",
+                {
+                    "at initialisation": (start, tables.spread),
+                    "after training": (trained, tables.spread),
+                },
+            )
+        ],
+        findings=[
+            claims.residual_above_plain(
+                "At initialisation the gradients of the deepest plain net resemble "
+                "each other less than those of its residual twin.",
+                start[deepest],
+            ),
+            claims.residual_above_plain("So at every depth.", start),
+        ],
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Cosine of input gradients at each distance, before and after training."""
+    for row in rows.itertuples():
+        what = f"cosine at distance {row.distance:g}, step {row.step}"
+        yield what, row.correlation
+
+
+ANALYSIS = Analysis(measure, section, draw, main_numbers)

@@ -1,0 +1,161 @@
+"""The ensemble of depths: lesions of nets trained with stochastic depth."""
+
+from collections.abc import Iterator, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cnn_jax import study
+from cnn_jax.analysis import blocks, gradients, lesions
+from cnn_jax.analysis.trained import Net
+from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
+from cnn_jax.train.program import Program
+from experiments.why_resnets_work import claims, drawing, papers, tables
+from experiments.why_resnets_work.analysis import (
+    Analysis,
+    Figures,
+    Row,
+    Settings,
+    Styles,
+)
+from experiments.why_resnets_work.page import Figure, Section, Table
+
+
+def measure(
+    nets: Sequence[Net],
+    depth: int,
+    death_rate: float,
+    removed: Sequence[int],
+    draws: int,
+) -> list[Row]:
+    """Test error with blocks removed, of nets trained with and without the field.
+
+    Args:
+      nets: the seeds of a residual group, trained without stochastic depth.
+      depth: of that group (others are not given).
+      death_rate: of the last block (see `cnn_jax.models.resnet.ResNet`); the same
+        runs are trained with it anew.
+      removed: how many blocks to remove at random.
+      draws: random choices for each count.
+
+    Returns:
+      A row for each seed, death rate (0 and this), count and draw: 'death_rate',
+      'removed', 'draw' and 'error'. Both nets lose the same blocks.
+    """
+    changes = {"model": {"stochastic_depth": death_rate}}
+    config = study.merge(nets[0].program.config, changes)
+    program = Program(config, nets[0].program.source)
+    rows = []
+    for net in nets:
+        [again] = gradients.snapshots(program, net.seed, [net.step])
+        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+        for rate, one in ((0.0, net), (death_rate, again)):
+            data = list(one.batches("test"))
+            random = np.random.default_rng(net.seed)
+            for count in (0, *removed):
+                for draw in range(draws if count else 1):
+                    keep = lesions.some_removed(sites, count, random)
+                    error = lesions.error_without(
+                        one.model, one.variables, data, keep, one.program.errors
+                    )
+                    found = {"death_rate": rate, "removed": count, "draw": draw}
+                    rows.append({**net.label, **found, "error": error})
+    return rows
+
+
+def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+    """Test error over blocks removed, of nets trained at one depth and at many."""
+    looks = {
+        "trained as usual": STYLES["residual"],
+        "trained with stochastic depth": OTHER_STYLES[0],
+    }
+    rows = rows.assign(percent=100 * rows["error"])
+    figure, panel = plt.subplots(figsize=(6.4, 3.6))
+    lines = [
+        drawing.draw_line(panel, own, "removed", "percent", **look)
+        for (_, own), look in zip(
+            rows.groupby("death_rate"), looks.values(), strict=False
+        )
+    ]
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("blocks removed")
+    panel.set_ylabel("test error (%)")
+    name_lines(figure, lines, list(looks)[: len(lines)])
+    figure.suptitle(
+        f"residual nets of {rows['depth'].iloc[0]} layers, {drawing.seeds_of(rows)}"
+    )
+    return {"stochastic_depth": figure}
+
+
+def section(rows: pd.DataFrame, settings: Settings) -> Section:
+    """Lesions of nets trained with and without stochastic depth."""
+    errors = rows.groupby(["death_rate", "removed", "seed"])["error"].mean()
+    rates, counts = sorted(set(rows["death_rate"])), sorted(set(rows["removed"]))
+    depth, usual, trained = rows["depth"].iloc[0], rates[0], rates[-1]
+
+    def rise(rate: float) -> pd.Series:
+        """By blocks removed and seed."""
+        own = errors[rate]
+        intact = own[0].reindex(own.index, level="seed")
+        return (own - intact).drop(0, level="removed")
+
+    return Section(
+        title="The ensemble of depths",
+        question="Does a net that was trained at many depths depend less on a block?",
+        method=f"The residual net of {depth} layers is trained again with stochastic "
+        f"depth: every step leaves out each branch at random, the last one with "
+        f"probability {trained:g}, earlier ones linearly less, and evaluation adds the "
+        "expected branch. Then blocks are removed at random from both.",
+        sources=[papers.HUANG, papers.VEIT],
+        figures=[
+            Figure(
+                "stochastic_depth",
+                "Test error over the number of blocks removed, with and without "
+                "stochastic depth in training.",
+                "Test error with blocks removed at random.",
+            )
+        ],
+        tables=[
+            Table(
+                f"Test error (%) of residual nets of {depth} layers; "
+                f"{tables.seeds(rows)}.",
+                ("blocks removed", *(f"death rate {rate:g}" for rate in rates)),
+                [
+                    (str(n), *(tables.percent(errors[rate, n]) for rate in rates))
+                    for n in counts
+                ],
+            )
+        ],
+        findings=[
+            claims.below(
+                "Removing blocks raises the error of the net with stochastic depth "
+                "less.",
+                *(rise(trained), rise(usual)),
+                *(tables.percent, "{} removed"),
+            ),
+            claims.below(
+                "Intact, the net with stochastic depth has the lower test error.",
+                *(errors[trained, 0], errors[usual, 0]),
+                *(tables.percent, f"death rate {trained:g}"),
+            ),
+        ],
+        remark="Huang et al. train for hundreds of epochs, in which a net that is on "
+        "average shorter catches up; a schedule of a few epochs is against it.",
+    )
+
+
+def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+    """Test error (%) by death rate and blocks removed."""
+    for (rate, count), own in rows.groupby(["death_rate", "removed"], sort=False):
+        what = f"death rate {rate:g}, {count} blocks removed"
+        yield f"test error (%), {what}", 100 * own["error"].mean()
+
+
+ANALYSIS = Analysis(
+    *(measure, section, draw, main_numbers),
+    wants=lambda group, settings: (
+        (group.family, group.depth) == ("residual", settings["depth"])
+    ),
+    long=True,
+)

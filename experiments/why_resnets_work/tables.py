@@ -1,0 +1,156 @@
+"""Tables of rows of several seeds: a number for each net, and how it is written.
+
+A number that is not there is NaN, and written as `MISSING`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.why_resnets_work.page import Table
+
+NET = ["family", "depth", "seed"]
+GROUP = NET[:2]
+MISSING = "n/a"
+
+# How the numbers of some seeds are written.
+Write = Callable[[Iterable[float]], str]
+
+
+def per_net(rows: pd.DataFrame, value: str | Callable[..., float]) -> pd.Series:
+    """A number for each net: the mean of a column, or what a function returns.
+
+    Args:
+      rows: of a table.
+      value: the column, or a function of the rows of one net.
+
+    Returns:
+      Values by family, depth and seed. Draws of a seed count as one.
+    """
+    groups = rows.groupby(NET)
+    if isinstance(value, str):
+        return groups[value].mean()
+    found = {net: value(own) for net, own in groups}
+    index = pd.MultiIndex.from_tuples(found, names=NET)
+    return pd.Series(list(found.values()), index, dtype=float)
+
+
+def of(rows: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The rows with these values in these columns."""
+    for name, value in columns.items():
+        rows = rows[rows[name] == value]
+    return rows
+
+
+def of_family(values: pd.Series, family: str) -> pd.Series:
+    """The values of a family, by depth and seed; none if it is not there."""
+    own = values[values.index.get_level_values("family") == family]
+    return own.droplevel("family")
+
+
+def ratio(above: float, below: float) -> float:
+    """Their quotient; NaN where the divisor is zero."""
+    return above / below if below else math.nan
+
+
+def short(value: float, digits: int = 3) -> str:
+    """A number as people write it: 0.123, 12.3, 1234, 1.2e+06.
+
+    Args:
+      value: the number.
+      digits: how many are significant.
+    """
+    if math.isnan(value):
+        return MISSING
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    size = math.floor(math.log10(abs(value)))
+    if -4 <= size < 5:
+        return f"{value:.{max(digits - 1 - size, 0)}f}"
+    return f"{value:.{digits - 2}e}"
+
+
+def spread(
+    values: Iterable[float],
+    mean: Callable[[float], str] = short,
+    std: Callable[[float], str] = lambda value: short(value, 2),
+) -> str:
+    """Mean ± sample standard deviation; the mean alone of a single seed.
+
+    Args:
+      values: one a seed; of those that are NaN the number is said.
+      mean: how the mean is written.
+      std: how the standard deviation is written.
+    """
+    every = np.array(list(values), float)
+    there = every[~np.isnan(every)]
+    if not len(there):
+        return MISSING
+    text = mean(there.mean())
+    if len(there) > 1:
+        text += f" ± {std(there.std(ddof=1))}"
+    missing = len(every) - len(there)
+    return f"{text} ({missing} of {len(every)} seeds {MISSING})" if missing else text
+
+
+def percent(values: Iterable[float]) -> str:
+    """Fractions as per cent: mean ± sample standard deviation, two decimals."""
+    return spread([100 * value for value in values], "{:.2f}".format, "{:.2f}".format)
+
+
+def seed_counts(rows: pd.DataFrame) -> list[int]:
+    """How many seeds the families and depths have, each number once, ascending."""
+    return sorted(set(rows.groupby(GROUP)["seed"].nunique()))
+
+
+def seeds(rows: pd.DataFrame, what: str = "seeds") -> str:
+    """'mean ± sample standard deviation of 3 seeds', of each family and depth."""
+    least, *_, most = (*seed_counts(rows), max(seed_counts(rows)))
+    if most == 1:
+        return f"one {what.removesuffix('s')}, so without a spread"
+    if least == most:
+        return f"mean ± sample standard deviation of {most} {what}"
+    return (
+        f"mean ± sample standard deviation of {least} to {most} {what}, see the column"
+    )
+
+
+def group_table(
+    rows: pd.DataFrame,
+    caption: str,
+    columns: Mapping[str, tuple[pd.Series, Write]],
+    what: str = "seeds",
+) -> Table:
+    """A row for each family and depth.
+
+    Args:
+      rows: of the analysis.
+      caption: what the table shows; the number of seeds is added.
+      columns: header to the values of all nets (see `per_net`) and how those of a
+        family and depth are written.
+      what: a word for the seeds.
+
+    Returns:
+      The table, with a column of the number of seeds where groups differ in it.
+    """
+    count = rows.drop_duplicates(NET).set_index(NET, drop=False)["seed"]
+    if len(seed_counts(rows)) > 1:
+        columns = {"seeds": (count, lambda own: str(len(list(own)))), **columns}
+    groups = [dict(iter(values.groupby(GROUP))) for values, _ in columns.values()]
+    return Table(
+        f"{caption}; {seeds(rows, what)}.",
+        ("net", *columns),
+        [
+            (
+                f"{family}, {depth} layers",
+                *(
+                    write(found.get((family, depth), ()))
+                    for found, (_, write) in zip(groups, columns.values(), strict=True)
+                ),
+            )
+            for family, depth in rows.groupby(GROUP).groups
+        ],
+    )
