@@ -35,6 +35,8 @@ frame.addEventListener("load", async () => {{
       alt: image.alt, natural: image.naturalWidth,
       width: box(image).width, height: box(image).height,
     }})),
+    hints: [...page.querySelectorAll(".hint")].filter(
+      hint => getComputedStyle(hint).display != "none").length,
     boxes: [...page.querySelectorAll(".scroll")].map(element => ({{
       width: box(element).width, content: element.scrollWidth,
       scrolls: getComputedStyle(element).overflowX,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from absl import flags
 
@@ -131,6 +132,7 @@ def body(values: flags.FlagValues) -> int:
         rows = pd.DataFrame([row for rows in of_analysis for row in rows])
         rows = rows.sort_values(NET, kind="stable", ignore_index=True)
         write_csv(rows, directory / f"{name}.csv")
+        rows = rows.replace([np.inf, -np.inf], np.nan)  # not there, see `tables`
 
         def show(name: str = name, analysis: Analysis = analysis, rows: Any = rows):
             draw(analysis, rows, styles, directory, title)

@@ -70,7 +70,8 @@ def draw_line(panel: Any, rows: pd.DataFrame, x: str, y: str, **look: Any) -> An
     found = over_seeds(rows, x, y, panel.get_yscale() == "log")
     [line] = panel.plot(found.index, found["mean"], **look)
     band = {"color": look["color"], "alpha": 0.15, "linewidth": 0, "zorder": 1}
-    panel.fill_between(found.index, found["low"], found["high"], **band)
+    if found["mean"].notna().any():
+        panel.fill_between(found.index, found["low"], found["high"], **band)
     return line
 
 

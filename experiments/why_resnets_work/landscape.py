@@ -210,7 +210,9 @@ def draw_sections(nets: Mapping[Any, pd.DataFrame]) -> Any:
         middle = own[own["second"].abs() == own["second"].abs().min()]
         look = {**style_of(family, families), "marker": "", "linewidth": 1.5}
         for _, along in middle.groupby("seed"):
-            [drawn[family]] = line[0].plot(along["first"], along["loss"], **look)
+            [drawn[family]] = line[0].plot(
+                along["first"], along["loss"].clip(lower=LEAST), **look
+            )
             line[1].plot(along["first"], 100 * along["error"], **look)
         for panel in line:
             panel.set_title(f"{depth} layers")

@@ -4,20 +4,17 @@ import csv
 import dataclasses
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import time
+import shutil
 
 import numpy as np
 import pytest
 from absl import flags
-from experiments.analyses import ANALYSES, Piece, Shape
 
 from cnn_jax.analysis import landscape, trained
-from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
-from experiments import analyses, pool, why_resnets_work
+from experiments.why_resnets_work import __main__ as command
+from experiments.why_resnets_work.measurement import Measurement
+from experiments.why_resnets_work.registry import ANALYSES
 from tests import browser, tiny
 
 
@@ -40,13 +37,13 @@ def get_config():
     config.stochastic_depth.update(depth=8, removed=(1,), draws=1)
     config.landscape.update(depths=(8,), points=3, images=8)
     for name in list(config):
-        if name not in ("name", "study", *PIECES):
+        if name not in ("name", "study", *COUNTS):
             del config[name]
     return config
 
 
-# Pieces of each analysis on one depth, two families.
-PIECES = {
+# Measurements of each analysis on one depth, two families.
+COUNTS = {
     "insertion": 1,
     "gradients": 2,
     "shattered": 2,
@@ -59,7 +56,7 @@ PIECES = {
     "landscape": 2,
 }
 FIGURES = (
-    *(name for name in PIECES if name != "landscape"),
+    *(name for name in COUNTS if name != "landscape"),
     *("gradients_along_training", "landscape_surface", "landscape_contours"),
     *("landscape_sections", "depth_vs_error"),
 )
@@ -72,7 +69,7 @@ def done(tmp_path_factory):
     path = directory / "config.py"
     path.write_text(f"from {__name__} import get_config  # noqa: F401\n")
     arguments = [f"--config={path}", f"--workdir={directory / 'out'}", "--workers=1"]
-    assert why_resnets_work.main(arguments) == 0
+    assert command.main(arguments) == 0
     return directory / "out", arguments
 
 
@@ -84,12 +81,12 @@ def table(directory, name):
 def test_every_analysis_has_its_table_and_figures(done):
     directory, _ = done
     kept = [path.stem for path in (directory / "analyses").glob("*.json")]
-    for name, count in PIECES.items():
+    for name, count in COUNTS.items():
         assert sum(stem.split("-")[0] == name for stem in kept) == count
         rows = table(directory, name)
         assert {row["seed"] for row in rows} == {"0", "1"}
     summary = table(directory, "summary")
-    assert {row["analysis"] for row in summary} == set(PIECES)
+    assert {row["analysis"] for row in summary} == set(COUNTS)
     for name in FIGURES:
         for suffix in ("png", "svg"):
             assert (directory / f"{name}.{suffix}").stat().st_size > 5000
@@ -182,20 +179,18 @@ def test_what_is_kept_is_not_measured_again(done, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(Piece, "make", refuse)
-    assert why_resnets_work.main([*arguments, "--only=lesions"]) == 0
+    monkeypatch.setattr(Measurement, "compute", refuse)
+    assert command.main([*arguments, "--only=lesions"]) == 0
     assert [sorted(path.read_text().splitlines()) for path in tables] == wanted
     with pytest.raises(AssertionError, match="measured again"):
-        why_resnets_work.main(
-            [*arguments, "--only=lesions", "--config.lesions.draws=1"]
-        )
+        command.main([*arguments, "--only=lesions", "--config.lesions.draws=1"])
 
 
 def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
     directory, arguments = done
     run = directory / "study/runs/residual-8-seed1"
     words = [arguments[0], f"--workdir={tmp_path}", f"--run={run}", "--workers=2"]
-    assert why_resnets_work.main([*words, "--only=responses,linearity"]) == 0
+    assert command.main([*words, "--only=responses,linearity"]) == 0
     found = table(tmp_path, "responses")
     expected = [
         row
@@ -219,43 +214,9 @@ def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
 )
 def test_results_of_other_nets_go_to_other_places(arguments, expected):
     values = flags.FlagValues()
-    why_resnets_work.define(values)
+    command.define(values)
     values(["", *arguments])
-    assert str(why_resnets_work.place(values, "tiny")) == expected
-
-
-def test_rows_of_other_runs_or_settings_are_not_taken(done):
-    directory, _ = done
-    runs = tuple(str(directory / f"study/runs/plain-8-seed{n}") for n in (0, 1))
-    settings = {"images": 0}
-    kept = directory / "analyses"
-    piece = Piece("responses", Shape("plain", 8, runs), settings, kept)
-    assert piece.kept() == json.loads((kept / f"{piece.name}.json").read_text())["rows"]
-    for other in (
-        Piece("responses", Shape("plain", 8, runs[:1]), settings, kept),
-        Piece("responses", Shape("plain", 8, runs), {"images": 3}, kept),
-        Piece("responses", Shape("plain", 20, runs), settings, kept),
-    ):
-        assert other.kept() is None
-
-
-def test_rows_of_earlier_code_or_of_another_program_are_not_taken(
-    tmp_path, monkeypatch
-):
-    settings = {"depths": (2,), "width": 3, "points": 4, "beta": 0.1}
-    settings |= {"seeds": 1, "lags": 2}
-    piece = Piece("grid", Shape("", 0, ()), settings, tmp_path)
-    rows = piece.make()
-    assert piece.kept() == rows
-    kept = tmp_path / "grid.json"
-    text = kept.read_text()
-    for foreign in ("[]", "{}", '{"rows": []}', '"rows"', "3", "nothing"):
-        kept.write_text(foreign)
-        assert piece.kept() is None
-    kept.write_text(text)
-    changed = dataclasses.replace(ANALYSES["grid"], version=99)
-    monkeypatch.setitem(ANALYSES, "grid", changed)
-    assert piece.kept() is None
+    assert str(command.place(values, "tiny")) == expected
 
 
 def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
@@ -270,14 +231,12 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
         }
         if (family, depth) != ("residual", 20):
             (run / "result.json").write_text(json.dumps(result))
-    assert why_resnets_work.left_out(tmp_path) == [
+    assert command.left_out(tmp_path) == [
         "plain-8-seed1 (diverged)",
-        "plain-20-seed1 (not finished)",
-        "residual-20-seed0 (not finished)",
-        "residual-20-seed1 (not finished)",
+        "residual-20-seed0 (not finished)",  # and not plain-20-seed1: nobody asked
     ]
-    [*_, shape] = why_resnets_work.shapes_of(tmp_path)
-    assert [path.split("/")[-1] for path in shape.runs] == [
+    [*_, group] = command.groups_of(tmp_path)
+    assert [path.split("/")[-1] for path in group.runs] == [
         "residual-8-seed0",
         "residual-8-seed1",
     ]
@@ -296,95 +255,77 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, arguments, message):
     words = [f"--workdir={tmp_path}/out", *arguments]
-    assert why_resnets_work.main(words) == 2
+    assert command.main(words) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_a_section_of_another_analysis_is_refused():
-    config = {"name": "x", "study": {}, "response": {"images": 0}}
-    with pytest.raises(ConfigError, match="unknown key of the config 'response'"):
-        analyses.check(config, [])
-    with pytest.raises(ConfigError, match="no section 'responses'"):
-        analyses.check({"name": "x", "study": {}}, ["responses"])
+def without_measuring(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(Measurement, "compute", refuse)
 
 
-def test_long_pieces_begin_first_and_those_of_a_shape_stay_together(tmp_path):
-    config = why_resnets_work_digits.get_config().to_dict()
-    shapes = [Shape(f, d, ("x",)) for f in ("plain", "residual") for d in (20, 56)]
-    chosen = ["insertion", "grid", "responses", "paths", "linearity"]
-    found = analyses.pieces(config, chosen, shapes, tmp_path)
-    assert [piece.name for piece in found] == [
-        "paths-residual-56",
-        "insertion-plain-20",
-        "responses-plain-56",
-        "linearity-plain-56",
-        "responses-residual-56",
-        "linearity-residual-56",
-        "responses-plain-20",
-        "linearity-plain-20",
-        "responses-residual-20",
-        "linearity-residual-20",
-        "grid",
-    ]
-    assert set(chosen) <= set(ANALYSES)
+def test_a_section_that_fails_leaves_the_others_and_the_status_says_so(
+    done, tmp_path, monkeypatch, capsys
+):
+    directory, arguments = done
+    copy = shutil.copytree(directory, tmp_path / "out", symlinks=True)
+
+    def fail(rows, *_):
+        return 1 / 0
+
+    for part in ("section", "draw", "main_numbers"):
+        broken = dataclasses.replace(ANALYSES["gradients"], **{part: fail})
+        with monkeypatch.context() as patch:
+            patch.setitem(ANALYSES, "gradients", broken)
+            patch.setattr(Measurement, "cached", lambda task: kept(directory, task))
+            without_measuring(patch)
+            words = [arguments[0], f"--workdir={copy}", "--only=gradients,lesions"]
+            assert command.main(words) == 1
+        error = capsys.readouterr().err
+        assert "error: gradients failed: ZeroDivisionError: division by zero" in error
+        page = (copy / "report.html").read_text()
+        assert "This section failed." in page
+        assert "How much depends on a single block?" in page
+        assert "The effect: more layers" in page
 
 
-class Failing:
-    """A piece that cannot be made."""
-
-    name = "failing"
-
-    def kept(self):
-        return None
-
-    def make(self):
-        raise ConfigError("it cannot be made")
+def kept(directory, task):
+    """The rows of a task from another directory."""
+    return json.loads((directory / "analyses" / task.path.name).read_text())["rows"]
 
 
-def test_what_a_piece_raises_in_a_process_comes_out(tmp_path):
-    with pytest.raises(ConfigError, match="it cannot be made"):
-        pool.make_all([Failing(), Failing()], 2, print)
+def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeypatch):
+    directory, arguments = done
+    titles = []
+    save = command.plots.save
+
+    def watched(figure, *rest):
+        titles.append(figure.get_suptitle())
+        save(figure, *rest)
+
+    monkeypatch.setattr(command.plots, "save", watched)
+    study = shutil.copytree(directory / "study", tmp_path / "my_$study")
+    words = [arguments[0], f"--study={study}", "--only=linearity", "--workers=1"]
+    assert command.main(words) == 0
+    assert [title.partition(":")[0] for title in titles] == ["my_$study"]
+    page = (study / "why_resnets_work/report.html").read_text()
+    assert "Why residual networks work: my_$study" in page
+    assert "The runs of plain-8" in page
 
 
-class Endless(Failing):
-    """A piece that is never done."""
-
-    name = "endless"
-
-    def make(self):
-        time.sleep(600)
-
-
-class Killed(Failing):
-    """A piece that takes more memory than there is."""
-
-    name = "killed"
-
-    def make(self):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.parametrize("pieces", [(Killed(), Endless()), (Endless(), Killed())])
-def test_a_process_that_is_killed_is_told_at_once_and_in_a_line(pieces):
-    begun = time.monotonic()
-    names = " or ".join(piece.name for piece in pieces)
-    with pytest.raises(ChildProcessError, match=f"at {names}; what was done"):
-        pool.make_all(pieces, 2, print)
-    assert time.monotonic() - begun < 300  # the other one would take 600
-
-
-def test_processes_of_others_go_on_where_a_piece_fails():
-    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-    other.start()
-    try:
-        with pytest.raises(ConfigError, match="it cannot be made"):
-            pool.make_all([Failing(), Endless()], 2, print)
-        time.sleep(0.2)
-        assert other.is_alive()
-        assert multiprocessing.active_children() == [other]
-    finally:
-        other.terminate()
-        other.join()
+@pytest.mark.parametrize("only", ["landscape", "paths", "insertion"])
+def test_where_no_net_is_looked_at_it_says_so(done, capsys, only):
+    directory, arguments = done
+    run = directory / "study/runs/residual-8-seed1"
+    depth = {"landscape": "depths=(20,)", "paths": "depths=(20,)"}
+    setting = f"--config.{only}.{depth.get(only, 'depth=8')}"
+    words = [arguments[0], f"--run={run}", f"--only={only}", setting]
+    assert command.main(words) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {only}: none of the nets is looked at (residual-8)\n"
+    assert not (run / "why_resnets_work").exists()

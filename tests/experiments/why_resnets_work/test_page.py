@@ -1,5 +1,6 @@
 """The report: complete, safe, readable, and so in a real browser."""
 
+import dataclasses
 import html.parser
 import http.server
 import re
@@ -8,8 +9,9 @@ import threading
 import matplotlib.pyplot as plt
 import pytest
 
-from cnn_jax import plots, report
+from cnn_jax import plots
 from cnn_jax.names import ConfigError
+from experiments.why_resnets_work import page as report
 from tests import browser
 from tests.needs import needs
 
@@ -22,7 +24,7 @@ def figure(tmp_path):
     drawing, panel = plt.subplots(figsize=(9, 3.6))
     panel.plot([0, 1], [0, 1])
     plots.save(drawing, tmp_path, "line")
-    return report.Figure(tmp_path / "line", 'A line & "more"', "It goes up.")
+    return report.Figure("line", 'A line & "more"', "It goes up.")
 
 
 @pytest.fixture
@@ -34,7 +36,6 @@ def page(figure):
         [("plain-56", *("12.345 ± 0.678",) * 12)] * 3,
     )
     first = report.Section(
-        name="first",
         title="Whether <this> is <b>escaped</b>",
         question="Is it?",
         method="By " + "averylongwordwithoutabreak" * 12,
@@ -48,12 +49,12 @@ def page(figure):
         ],
         remark="Small nets.",
     )
-    second = report.Section("second", "Another", "And this?", "Otherwise.")
+    second = report.Section("Another", "And this?", "Otherwise.")
     return report.Report(
         title="Why it works",
         introduction=["One paragraph.", "Another."],
         facts={"nets": "plain and residual", "seeds": "0, 1, 2"},
-        sections=[first, second],
+        sections={"first": first, "second": second},
         configs={"study": {"name": "digits", "depths": [8, 20], "x": "</pre><b>"}},
     )
 
@@ -83,8 +84,8 @@ class Reader(html.parser.HTMLParser):
             self.text.append(data)
 
 
-def test_the_page_says_everything_and_its_tags_nest(page):
-    read = Reader(report.render(page))
+def test_the_page_says_everything_and_its_tags_nest(page, tmp_path):
+    read = Reader(report.render(page, tmp_path))
     text = " ".join(" ".join(read.text).split())
     for words in (
         *("Why it works", "One paragraph.", "plain and residual", "Is it?"),
@@ -100,33 +101,33 @@ def test_the_page_says_everything_and_its_tags_nest(page):
     assert read.tags.count("section") == 3
 
 
-def test_the_same_report_gives_the_same_page(page):
-    assert report.render(page) == report.render(page)
+def test_the_same_report_gives_the_same_page(page, tmp_path):
+    assert report.render(page, tmp_path) == report.render(page, tmp_path)
 
 
-def test_the_page_needs_nothing_from_elsewhere(page):
-    read = Reader(report.render(page))
+def test_the_page_needs_nothing_from_elsewhere(page, tmp_path):
+    read = Reader(report.render(page, tmp_path))
     assert not {"script", "link", "iframe", "object", "base"} & set(read.tags)
     sources = [value for name, value in read.attributes if name in ("src", "srcset")]
     assert sources
     assert all(value.startswith("data:image/") for value in sources)
-    assert "url(" not in report.render(page)
-    assert "@import" not in report.render(page)
+    assert "url(" not in report.render(page, tmp_path)
+    assert "@import" not in report.render(page, tmp_path)
     policies = [value for name, value in read.attributes if name == "content"]
     assert any(value.startswith("default-src 'none'") for value in policies)
 
 
-def test_a_large_drawing_goes_in_as_pixels(figure, monkeypatch):
-    assert figure.source.startswith("data:image/svg+xml;base64,")
+def test_a_large_drawing_goes_in_as_pixels(figure, tmp_path, monkeypatch):
+    assert figure.source(tmp_path).startswith("data:image/svg+xml;base64,")
     monkeypatch.setattr(report, "LARGEST_SVG", 10)
-    again = report.Figure(figure.path, "", "")
-    assert again.source.startswith("data:image/png;base64,iVBOR")
+    again = report.Figure(figure.name, "", "")
+    assert again.source(tmp_path).startswith("data:image/png;base64,iVBOR")
 
 
-def test_a_missing_figure_is_named(figure):
-    figure.path.with_name("line.png").unlink()
+def test_a_missing_figure_is_named(figure, tmp_path):
+    (tmp_path / "line.png").unlink()
     with pytest.raises(ConfigError, match=r"needs .*line\.png, which is missing"):
-        _ = figure.source
+        figure.source(tmp_path)
 
 
 def luminance(color):
@@ -138,9 +139,9 @@ def luminance(color):
     return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_text_stands_out_in_both_themes(page):
+def test_text_stands_out_in_both_themes(page, tmp_path):
     """A contrast of 4.5 or more (WCAG 2.2, AA) of all text colours."""
-    blocks = re.findall(r":root \{(.*?)\}", report.render(page), re.DOTALL)
+    blocks = re.findall(r":root \{(.*?)\}", report.render(page, tmp_path), re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
         colors = dict(re.findall(r"--(\w+): (#\w{6});", block))
@@ -155,7 +156,7 @@ def test_text_stands_out_in_both_themes(page):
 @needs("a browser")
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_layout_in_a_real_browser(page, width, tmp_path):
-    found = browser.measure(report.render(page), width, tmp_path)
+    found = browser.measure(report.render(page, tmp_path), width, tmp_path)
     assert found["width"] == width
     assert found["needed"] <= width
     assert not found["sticking_out"]
@@ -171,6 +172,7 @@ def test_layout_in_a_real_browser(page, width, tmp_path):
     for box in found["boxes"]:
         assert box["scrolls"] == "auto"
         assert box["width"] <= width
+    assert found["hints"] == (1 if width == PHONE else 0)
     if width == PHONE:  # wide figures and tables scroll within themselves
         assert all(box["content"] > box["width"] for box in found["boxes"])
 
@@ -193,7 +195,7 @@ def test_the_browser_is_forbidden_every_request(page, tmp_path):
     thread.start()
     try:
         address = f"http://127.0.0.1:{server.server_port}/picture.png"
-        smuggled = report.render(page).replace(
+        smuggled = report.render(page, tmp_path).replace(
             "</main>", f'<img src="{address}" alt=""></main>'
         )
         for name, text in (
@@ -208,3 +210,68 @@ def test_the_browser_is_forbidden_every_request(page, tmp_path):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def section(claims):
+    """A section whose claims hold or not."""
+    findings = [report.Finding("A claim.", holds, "1 against 2.") for holds in claims]
+    return report.Section("Title", findings=[*findings, None])
+
+
+CONFIG = {"name": "x", "study": {"depths": (8, 20)}, "lesions": {"draws": 5}}
+RUN = {"dataset": {"name": "digits"}, "steps": 140, "batch_size": 128}
+RUNS = [
+    (family, depth, {**RUN, "depth": depth, "seed": seed})
+    for family, depth, seed in (("plain", 8, 0), ("plain", 8, 1), ("residual", 20, 0))
+]
+
+
+def test_the_page_counts_what_holds_and_names_what_was_trained():
+    sections = {"a": section([True, True, False]), "b": section([None])}
+    found = report.compose("mine", CONFIG, sections, RUNS)
+    assert (
+        "Here 2 of 4 claims hold, 1 do not, and 1 are undecided."
+        in (found.introduction[1])
+    )
+    assert found.title == "Why residual networks work: mine"
+    assert "left out" not in found.facts
+    assert found.facts["nets"] == "plain and residual; 8, 20 layers"
+    assert found.facts["seeds"] == "0, 1"
+    assert found.facts["training"] == "140 steps of 128 images"
+    assert found.configs == {
+        "The study": {"depths": (8, 20)},
+        "The analyses": {"lesions": {"draws": 5}},
+    }
+    missing = ["plain-20-seed1 (diverged)"]
+    found = report.compose("mine", CONFIG, {}, RUNS, missing)
+    assert found.introduction[1].endswith("there is but one seed.")
+    assert found.facts["left out"] == "plain-20-seed1 (diverged)"
+
+
+def test_the_configs_of_runs_that_were_trained_elsewhere_have_the_nets_names():
+    def configs(runs):
+        found = report.compose("x", CONFIG, {}, runs, trained_here=False).configs
+        assert found.pop("The analyses") == {"lesions": {"draws": 5}}
+        return found
+
+    assert configs(RUNS[:1]) == {"The run of plain-8": RUNS[0][2]}
+    assert configs(RUNS[:2]) == {"The runs of plain-8": {**RUN, "depth": 8}}
+    assert configs(RUNS) == {
+        "The runs of plain-8": {**RUN, "depth": 8},
+        "The runs of residual-20": {**RUN, "depth": 20},
+    }
+
+
+def test_a_section_that_failed_is_shown_so(page, tmp_path):
+    failed = report.Section("lesions", failure="ValueError: <so>")
+    page = dataclasses.replace(page, sections={"lesions": failed, **page.sections})
+    text = " ".join(" ".join(Reader(report.render(page, tmp_path)).text).split())
+    assert "1. lesions This section failed. ValueError: <so>" in text
+    assert "It goes up." in text
+
+
+def test_an_undecided_claim_has_no_frame_around_its_text(page, tmp_path):
+    rules = re.findall(
+        r"\.findings \.undecided \{(.*?)\}", report.render(page, tmp_path)
+    )
+    assert rules == [" border-left-style: dashed; "]

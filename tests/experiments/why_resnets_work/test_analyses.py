@@ -1,16 +1,19 @@
-"""Sections of the report: their claims follow the rows, either way."""
+"""Sections and figures of the analyses: claims follow the rows, either way."""
 
 import itertools
-import pathlib
+import math
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
-from experiments.sections import page
 
-from experiments import sections
+from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
+from experiments.why_resnets_work import __main__ as command
+from experiments.why_resnets_work import degradation as effect
+from experiments.why_resnets_work.registry import ANALYSES
 
 NETS = list(itertools.product(("plain", "residual"), (8, 20), (0, 1)))
 BETTER = {"plain": 0, "residual": 1}
-NOWHERE = pathlib.Path("nowhere")
 
 
 def nets(**columns):
@@ -129,13 +132,13 @@ def linearity():
 
 def lesions():
     return [
-        *nets(kind="intact", error=0.05),
+        *nets(kind="intact", error=0.05, count=0, block=0, kendall_tau=1.0),
         *(
             row
             for block in (1, 2)
             for row in nets(
                 kind="one",
-                block=block,
+                **{"block": block, "count": 1, "kendall_tau": 1.0},
                 error=lambda residual, depth, seed: 0.06 if residual else 0.8,
             )
         ),
@@ -146,7 +149,10 @@ def paths():
     return [
         row
         for length, share, contribution in ((0, 0.25, 0.5), (1, 0.5, 0.1), (2, 0.25, 0))
-        for row in nets(length=length, share=share, contribution=contribution)
+        for row in nets(
+            **{"length": length, "share": share, "contribution": contribution},
+            gradient=contribution / share,
+        )
         if row["family"] == "residual"
     ]
 
@@ -189,11 +195,16 @@ def one_by_one():
     return [
         {
             **{"kind": "shrink", "seed": 0, "kernel": 5, "time_ratio": 4.2},
+            **{"family": "", "depth": 0},
             **{"direct_parameters": 1000, "parameters": 100},
             **{"direct_macs": 20000, "macs": 3000},
         },
         *(
-            {"kind": "exclusive_or", "seed": seed, "layers": layers, "error": error}
+            {
+                **{"kind": "exclusive_or", "seed": seed, "layers": layers},
+                **{"error": error, "parameters": 321, "macs": 77824},
+                **{"family": "", "depth": 0},
+            }
             for seed in (0, 1)
             for layers, error in (("linear", 0.4), ("with 1x1 and ReLU", 0.0))
         ),
@@ -214,7 +225,10 @@ SETTINGS = {
 
 
 def section(name, rows):
-    return sections.SECTIONS[name](rows, NOWHERE, SETTINGS.get(name, {}))
+    table = pd.DataFrame(rows)
+    if name == "degradation":
+        return effect.section(table)
+    return ANALYSES[name].section(table, SETTINGS.get(name, {}))
 
 
 def mirrored(name, rows):
@@ -236,13 +250,12 @@ def mirrored(name, rows):
 
 
 def test_every_section_is_tested():
-    assert set(ROWS) == set(sections.SECTIONS)
+    assert set(ROWS) == {"degradation", *ANALYSES}
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_claims_hold_where_the_numbers_are_as_in_the_papers(name):
     made = section(name, ROWS[name]())
-    assert made.name == name
     assert made.findings
     for finding in made.findings:
         assert finding.holds is True, finding
@@ -327,48 +340,119 @@ def test_what_is_differentiated_is_said():
     assert "loss" not in method
 
 
-def test_the_page_counts_what_holds_and_names_what_was_trained():
-    made = [section("degradation", degradation()), section("lesions", lesions())]
-    runs = [
-        {"dataset": {"name": "digits"}, "steps": 140, "batch_size": 128},
+def drawn(name, rows):
+    """Figures by file name."""
+    table = pd.DataFrame(rows)
+    styles = depth_styles(table["depth"])
+    with plt.rc_context(FIGURE_STYLE):
+        return ANALYSES[name].draw(table, styles)
+
+
+def words_of(figure):
+    """What stands in the legends of a figure."""
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {"degradation", "one_by_one"}))
+def test_figures_are_those_of_the_section_and_say_how_many_seeds(name):
+    made = section(name, ROWS[name]())
+    figures = drawn(name, ROWS[name]())
+    assert [figure.name for figure in made.figures] == list(figures)
+    for figure in figures.values():
+        figure.draw_without_rendering()
+        assert "2" in figure.get_suptitle() or "seed 0" in figure.get_suptitle()
+        plt.close(figure)
+    single = [row for row in ROWS[name]() if row["seed"] == 0]
+    for figure in drawn(name, single).values():
+        assert "±" not in figure.get_suptitle()
+        plt.close(figure)
+
+
+def test_titles_say_the_seeds_where_depths_have_different_counts():
+    rows = [r for r in responses() if (r["depth"], r["seed"]) != (20, 1)]
+    [figure] = drawn("responses", rows).values()
+    assert figure.get_suptitle().endswith("mean ± std of 1 to 2 seeds")
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("name", ["responses", "landscape", "gradients"])
+def test_any_name_of_a_family_is_shown_as_it_is(name, tmp_path):
+    names = {"plain": "_plain", "residual": "re$idual$_1"}
+    rows = [{**row, "family": names[row["family"]]} for row in ROWS[name]()]
+    figures = drawn(name, rows)
+    figure = figures.get("landscape_sections", figures[next(iter(figures))])
+    if name != "gradients":
+        assert set(names.values()) <= set(words_of(figure))
+    for drawing in figures:
+        command.plots.save(figures[drawing], tmp_path, drawing)
+        assert (tmp_path / f"{drawing}.svg").stat().st_size > 5000
+
+
+def test_a_depth_has_the_same_colour_in_every_figure():
+    """Also where a figure shows some of the study's depths alone."""
+    styles = depth_styles((8, 14, 20))
+    colors = set()
+    for name, shown in (("gradients", (8, 20)), ("linearity", (20,))):
+        rows = pd.DataFrame(ROWS[name]())
+        figures = ANALYSES[name].draw(rows[rows["depth"].isin(shown)], styles)
+        figure = figures[name]
+        legend = dict(zip(words_of(figure), figure.legends[0].get_lines(), strict=True))
+        colors.add(tuple(legend["20"].get_color()))
+        plt.close(figure)
+    assert len(colors) == 1
+
+
+def test_a_gradient_of_zero_is_a_number_that_is_not_there():
+    """As of nets whose last scale of batch norm is zero at the start."""
+    rows = [
+        {**r, "gradient_norm": 0.0} if r["family"] == "residual" else r
+        for r in gradients()
     ]
-    config = {"name": "x", "study": {"depths": (8, 20)}, "lesions": {"draws": 5}}
-    found = page.page(config, made, runs, degradation())
-    assert (
-        "Here 3 of 3 claims hold, 0 do not, and 0 are undecided."
-        in found.introduction[1]
-    )
-    assert "left out" not in found.facts
-    missing = ["plain-20-seed1 (diverged)"]
-    assert (
-        page.page(config, [], runs, degradation())
-        .introduction[1]
-        .endswith("there is but one seed.")
-    )
-    found = page.page(config, made, runs, degradation(), missing)
-    assert found.facts["left out"] == "plain-20-seed1 (diverged)"
-    assert found.facts["nets"] == "plain and residual; 8, 20 layers"
-    assert found.facts["seeds"] == "0, 1"
-    assert found.facts["training"] == "140 steps of 128 images"
-    assert found.configs == {
-        "The study": {"depths": (8, 20)},
-        "The analyses": {"lesions": {"draws": 5}},
-    }
+    made = section("gradients", rows)
+    cells = dict(made.tables[0].rows)
+    assert cells["residual, 8 layers"] == "n/a"
+    assert "±" in cells["plain, 8 layers"]
+    assert [f.holds for f in made.findings] == [None, True, True]
+    assert "n/a against" in made.findings[0].evidence
+    for figure in drawn("gradients", rows).values():
+        figure.draw_without_rendering()
+        for panel in figure.axes:
+            assert panel.get_ylim()[0] > 1e-9
+        plt.close(figure)
+    table = command.main_numbers("gradients", ANALYSES["gradients"], pd.DataFrame(rows))
+    assert set(table["family"]) == {"plain"}
 
 
-def test_the_page_shows_the_configs_of_runs_that_were_trained_elsewhere():
-    config = {"name": "x", "study": {"depths": (8, 20)}, "lesions": {"draws": 5}}
-    base = {"dataset": {"name": "digits"}, "steps": 140, "batch_size": 128}
-    runs = [{**base, "seed": seed, "depth": d} for d in (8, 20) for seed in (0, 1)]
-
-    def configs(runs):
-        found = page.page(config, [], runs, degradation(), trained_here=False).configs
-        assert found.pop("The analyses") == {"lesions": {"draws": 5}}
-        return found
-
-    assert configs(runs[:1]) == {"The run": runs[0]}
-    assert configs(runs[:2]) == {"The runs": {**base, "depth": 8}}
-    assert configs(runs) == {
-        "Run 1 of 2": {**base, "depth": 8},
-        "Run 2 of 2": {**base, "depth": 20},
-    }
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("gradients", "gradient_norm"),
+        ("shattered", "correlation"),
+        ("grid", "autocorrelation"),
+        ("responses", "std"),
+        ("linearity", "change"),
+        ("lesions", "error"),
+        ("paths", "contribution"),
+        ("paths", "gradient"),
+        ("stochastic_depth", "error"),
+        ("landscape", "loss"),
+        ("landscape", "error"),
+        ("insertion", "train_error"),
+        ("degradation", "test_error"),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, 0.0])
+@pytest.mark.slow
+def test_a_number_that_is_not_there_ends_no_section(name, column, value):
+    """Of one net, and of all."""
+    for chosen in ((0,), (0, 1)):
+        rows = [
+            {**row, column: value} if row["seed"] in chosen else row
+            for row in ROWS[name]()
+        ]
+        assert section(name, rows).tables[0].rows
+        if name != "degradation":
+            command.main_numbers(name, ANALYSES[name], pd.DataFrame(rows))
+            for figure in drawn(name, rows).values():
+                figure.draw_without_rendering()
+                plt.close(figure)

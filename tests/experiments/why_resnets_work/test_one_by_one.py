@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import one_by_one
+from experiments.why_resnets_work import one_by_one
 
 
 @pytest.mark.parametrize("kernel", [5, 3])

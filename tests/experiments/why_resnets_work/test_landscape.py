@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cnn_jax.plots_analysis import landscapes
 
 AXIS = (-1.0, 0.0, 1.0)
 

@@ -1,0 +1,111 @@
+"""Rows are kept, and taken only where they were made of the same."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from cnn_jax.analysis import trained
+from configs import why_resnets_work_digits
+from experiments.why_resnets_work.analysis import Group
+from experiments.why_resnets_work.measurement import (
+    NO_NETS,
+    Failure,
+    Measurement,
+    measurements,
+)
+from experiments.why_resnets_work.registry import ANALYSES
+
+GRID = {"depths": (2,), "width": 3, "points": 4, "beta": 0.1, "seeds": 1, "lags": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A net, as far as a measurement looks into it."""
+
+    family: str
+    depth: int
+
+
+def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch):
+    prints = {"a": "1", "b": "2"}
+    monkeypatch.setattr(trained, "fingerprint", prints.get)
+    data = {"a": "same", "b": "same"}
+    monkeypatch.setattr(trained, "data_fingerprint", data.get)
+    analysis = dataclasses.replace(ANALYSES["responses"], measure=lambda nets, **_: [1])
+    monkeypatch.setitem(ANALYSES, "responses", analysis)
+    monkeypatch.setattr(trained, "program_of", lambda *_: None)
+    monkeypatch.setattr(trained, "load", lambda *_: Loaded("", 0))
+    group = Group("plain", 8, ("a", "b"))
+    task = Measurement("responses", group, {"images": 0}, tmp_path)
+    assert task.cached() is None
+    assert task.compute() == task.cached() == [1]
+    for changes in (
+        {"group": Group("plain", 8, ("a",))},
+        {"group": Group("plain", 20, ("a", "b"))},
+        {"section": {"images": 3}},
+    ):
+        assert dataclasses.replace(task, **changes).cached() is None
+    moved = dataclasses.replace(task, data_dir="elsewhere")
+    assert moved.cached() == [1]  # the same data in another place
+    for changed in (prints, data):
+        before = changed.copy()
+        changed["b"] = "other"
+        assert task.cached() is None
+        changed.update(before)
+    assert task.cached() == [1]
+
+
+def test_rows_of_earlier_code_or_of_another_program_are_not_taken(
+    tmp_path, monkeypatch
+):
+    task = Measurement("grid", NO_NETS, GRID, tmp_path)
+    rows = task.compute()
+    assert task.cached() == rows
+    text = task.path.read_text()
+    for foreign in ("[]", "{}", '{"rows": []}', '"rows"', "3", "nothing"):
+        task.path.write_text(foreign)
+        assert task.cached() is None
+    task.path.write_text(text)
+    changed = dataclasses.replace(ANALYSES["grid"], version=99)
+    monkeypatch.setitem(ANALYSES, "grid", changed)
+    assert task.cached() is None
+
+
+def test_what_an_analysis_raises_is_told_and_not_kept(tmp_path, monkeypatch, capsys):
+    def measure(nets, **settings):
+        return 1 / len(nets)
+
+    analysis = dataclasses.replace(ANALYSES["grid"], measure=measure)
+    monkeypatch.setitem(ANALYSES, "grid", analysis)
+    task = Measurement("grid", NO_NETS, GRID, tmp_path)
+    assert task.compute() == Failure("grid: ZeroDivisionError: division by zero")
+    assert "return 1 / len(nets)" in capsys.readouterr().err
+    assert task.cached() is None
+
+
+def test_long_ones_begin_first_and_those_of_a_group_stay_together():
+    config = why_resnets_work_digits.get_config().to_dict()
+    groups = [Group(f, d, ("x",)) for f in ("plain", "residual") for d in (20, 56)]
+    chosen = ["insertion", "grid", "responses", "paths", "linearity"]
+    found = measurements(config, chosen, groups, pathlib.Path())
+    assert [task.name for task in found] == [
+        "paths-residual-56",
+        "insertion-plain-20",
+        "responses-plain-56",
+        "linearity-plain-56",
+        "responses-residual-56",
+        "linearity-residual-56",
+        "responses-plain-20",
+        "linearity-plain-20",
+        "responses-residual-20",
+        "linearity-residual-20",
+        "grid",
+    ]
+
+
+@pytest.mark.parametrize("name", ["paths", "stochastic_depth", "insertion"])
+def test_an_analysis_may_want_none_of_the_nets(name):
+    config = why_resnets_work_digits.get_config().to_dict()
+    groups = [Group("plain", 110, ("x",))]
+    assert measurements(config, [name], groups, pathlib.Path()) == []

@@ -1,0 +1,69 @@
+"""Tasks in several processes: what is raised, killed or asked to stop is told."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from cnn_jax.names import ConfigError
+from experiments.why_resnets_work import pool
+
+
+class Failing:
+    """A task that cannot be computed."""
+
+    name = "failing"
+
+    def cached(self):
+        return None
+
+    def compute(self):
+        raise ConfigError("it cannot be computed")
+
+
+def test_what_a_task_raises_in_a_process_comes_out(tmp_path):
+    with pytest.raises(ConfigError, match="it cannot be computed"):
+        pool.compute_all([Failing(), Failing()], 2, print)
+
+
+class Endless(Failing):
+    """A task that is never done."""
+
+    name = "endless"
+
+    def compute(self):
+        time.sleep(600)
+
+
+class Killed(Failing):
+    """A task that takes more memory than there is."""
+
+    name = "killed"
+
+    def compute(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("tasks", [(Killed(), Endless()), (Endless(), Killed())])
+def test_a_process_that_is_killed_is_told_at_once_and_in_a_line(tasks):
+    begun = time.monotonic()
+    names = " or ".join(task.name for task in tasks)
+    with pytest.raises(ChildProcessError, match=f"at {names}; what was done"):
+        pool.compute_all(tasks, 2, print)
+    assert time.monotonic() - begun < 300  # the other one would take 600
+
+
+def test_processes_of_others_go_on_where_a_task_fails():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    other.start()
+    try:
+        with pytest.raises(ConfigError, match="it cannot be computed"):
+            pool.compute_all([Failing(), Endless()], 2, print)
+        time.sleep(0.2)
+        assert other.is_alive()
+        assert multiprocessing.active_children() == [other]
+    finally:
+        other.terminate()
+        other.join()

@@ -1,0 +1,120 @@
+"""An analysis from elsewhere, and what is refused of a config."""
+
+import sys
+
+import pytest
+
+from cnn_jax.names import ConfigError
+from configs import why_resnets_work_digits
+from experiments.why_resnets_work import __main__ as command
+from experiments.why_resnets_work import registry
+from experiments.why_resnets_work.registry import ANALYSES
+
+# A user's own file: how large the weights of random nets are.
+OWN = '''
+import jax
+import matplotlib.pyplot as plt
+
+from experiments.why_resnets_work import drawing, tables
+from experiments.why_resnets_work.analysis import Analysis
+from experiments.why_resnets_work.page import Figure, Section
+
+
+def measure(nets, widths: tuple[int, ...], seeds: int):
+    """Standard deviation of normal weights, for each width and seed."""
+    label = {"family": "normal", "depth": 1, "step": 0}
+    return [
+        {**label, "seed": seed, "width": width,
+         "std": float(jax.random.normal(jax.random.key(seed), (width,)).std())}
+        for width in widths
+        for seed in range(seeds)
+    ]
+
+
+def draw(rows, styles):
+    figure, panel = plt.subplots()
+    drawing.draw_line(panel, rows, "width", "std", color="black")
+    figure.suptitle(f"weights, {drawing.seeds_of(rows)}")
+    return {"weights": figure}
+
+
+def section(rows, settings):
+    column = {"std": (tables.per_net(rows, "std"), tables.spread)}
+    return Section(
+        title="Weights",
+        question="How large are the weights?",
+        method=f"Normal weights of {settings['seeds']} seeds.",
+        figures=[Figure("weights", "Std over width.", "Std of weights.")],
+        tables=[tables.group_table(rows, "Std of weights", column)],
+    )
+
+
+def main_numbers(rows):
+    yield "std of weights", rows["std"].mean()
+
+
+WEIGHTS = Analysis(measure, section, draw, main_numbers, of_nets=False)
+'''
+
+
+def test_an_analysis_from_elsewhere_is_in_the_report(tmp_path, monkeypatch):
+    """One file of a user and one section of the config; nothing is trained for it."""
+    (tmp_path / "own_weights.py").write_text(OWN)
+    assert OWN.count("\n") < 60
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "config.py").write_text(
+        "from configs import why_resnets_work_digits\n"
+        "def get_config():\n"
+        "    config = why_resnets_work_digits.get_config()\n"
+        "    config.weights = {'name': 'own_weights:WEIGHTS', 'widths': (8, 64)}\n"
+        "    config.weights.seeds = 3\n"
+        "    return config\n"
+    )
+    words = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/out"]
+    try:
+        assert command.main([*words, "--only=weights"]) == 0
+        page = (tmp_path / "out/report.html").read_text()
+        for text in ("Weights", "How large are the weights?", "of 3 seeds", "<img"):
+            assert text in page
+        assert "own_weights:WEIGHTS" in page
+        assert "std of weights,normal,1,3" in (tmp_path / "out/summary.csv").read_text()
+        assert not (tmp_path / "out/study").exists()
+        assert command.main([*words, "--only=weights", "--config.weights.size=3"]) == 2
+    finally:
+        sys.modules.pop("own_weights", None)
+
+
+def test_a_section_of_another_analysis_is_refused():
+    config = {"name": "x", "study": {}, "response": {"images": 0}}
+    with pytest.raises(ConfigError, match="unknown key of the config 'response'"):
+        registry.check(config, [])
+    with pytest.raises(ConfigError, match="no section 'responses'"):
+        registry.check({"name": "x", "study": {}}, ["responses"])
+    config = {"name": "x", "study": {}, "own": {"name": "math:pi"}}
+    with pytest.raises(ConfigError, match=r"'math:pi' is no Analysis, but 3\.14"):
+        registry.check(config, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("landscape", {"points": 1}, "points is 1: must be odd and at least 3"),
+        ("landscape", {"points": 4}, "points is 4: must be odd and at least 3"),
+        ("landscape", {"extent": 0.0}, "extent is 0: must be above 0"),
+        ("landscape", {"extent": float("nan")}, "extent is nan: must be above 0"),
+        ("insertion", {"steps": (1, 2)}, r"steps \[1, 2\] must ascend from 0"),
+        ("one_by_one", {"batch": 0}, "batch is 0: must be at least 1"),
+        ("lesions", {"draws": "two"}, "draws must be int, got 'two'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(name, changes, message):
+    config = why_resnets_work_digits.get_config().to_dict()
+    config[name] |= changes
+    with pytest.raises(ConfigError, match=message):
+        registry.check(config, [])
+
+
+def test_order_is_that_of_the_report():
+    config = why_resnets_work_digits.get_config().to_dict()
+    assert registry.check(config, ["lesions", "gradients"]) == ["gradients", "lesions"]
+    assert registry.check(config, []) == list(ANALYSES)
