@@ -12,6 +12,7 @@ is done is kept: the same command resumes after a stop. An analysis that fails i
 shown as failed in the page, and the exit status is 1.
 """
 
+import argparse
 import pathlib
 import sys
 import traceback
@@ -21,7 +22,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from absl import flags
 
 from cnn_jax import plots, study
 from cnn_jax.analysis import trained
@@ -48,31 +48,30 @@ from experiments.why_resnets_work.pool import compute_all
 from experiments.why_resnets_work.tables import NET
 
 
-def define(values: flags.FlagValues) -> None:
+def define(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     for name, what in (
         (
-            "workdir",
-            "Directory of the results; if empty runs/NAME, or why_resnets_work under "
-            "--study or --run.",
+            "--workdir",
+            "directory of the results; by default runs/NAME, or why_resnets_work "
+            "under --study or --run",
         ),
-        ("study", "A study that has been trained, instead of a new one."),
-        ("run", "A single run to look at."),
-        ("data_dir", "Where the data of --study or --run is now, if it has moved."),
+        ("--study", "a trained study, instead of a new one"),
+        ("--run", "a single run to look at"),
+        ("--data_dir", "where the data of --study or --run is now, if it has moved"),
     ):
-        flags.DEFINE_string(name, "", what, flag_values=values)
-    known = f"Some of: {', '.join(registry.ANALYSES)}."
-    flags.DEFINE_list("only", [], known, flag_values=values)
-    flags.DEFINE_integer(
-        "workers",
-        0,
-        "Processes that work; 0 for one a core on CPU, one on a GPU or TPU.",
-        lower_bound=0,
-        flag_values=values,
+        parser.add_argument(name, default="", help=what)
+    known = f"some of: {', '.join(registry.ANALYSES)}"
+    parser.add_argument("--only", type=launch.listed(), default=[], help=known)
+    parser.add_argument(
+        "--workers",
+        type=launch.at_least(0),
+        default=0,
+        help="processes that work; 0 for one a core on CPU, one on a GPU or TPU",
     )
 
 
-def body(values: flags.FlagValues) -> int:
+def body(values: argparse.Namespace) -> int:
     """Train what is not finished, measure what is not kept, write everything."""
     config = run_config.as_dict(values.config)
     chosen = registry.check(config, values.only)
@@ -81,7 +80,7 @@ def body(values: flags.FlagValues) -> int:
     if values.data_dir and not (values.study or values.run):
         raise ConfigError("--data_dir goes with --study or --run")
     directory = place(values, config["name"])
-    title = pathlib.Path(values.study or values.run or config["name"]).resolve().name
+    title = title_of(values, config["name"])
     selfcheck.check_backend()
     analyses = {name: registry.resolve(name, config[name])[0] for name in chosen}
     missing: list[str] = []
@@ -154,12 +153,20 @@ def body(values: flags.FlagValues) -> int:
     return 1 if any(section.failure for section in sections.values()) else 0
 
 
-def place(values: flags.FlagValues, name: str) -> pathlib.Path:
+def place(values: argparse.Namespace, name: str) -> pathlib.Path:
     """Where the results go: those of different nets never into one directory."""
     looked_at = values.study or values.run
     if values.workdir or not looked_at:
         return pathlib.Path(values.workdir or f"runs/{name}")
     return pathlib.Path(looked_at) / "why_resnets_work"
+
+
+def title_of(values: argparse.Namespace, name: str) -> str:
+    """What is looked at, in titles: a study's own name, or the directory's."""
+    recorded = study.StudyDirectory(values.study).config() if values.study else None
+    if recorded:
+        return recorded["name"]
+    return pathlib.Path(values.study or values.run or name).resolve().name
 
 
 def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None:
@@ -168,7 +175,7 @@ def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None
     Raises:
       ConfigError: a run failed or diverged: what is missing must not go unnoticed.
     """
-    runs = study.expand(config)
+    runs = study.StudyDirectory(directory).enter(config)
     with StudyProgress(runs) as progress:
         workers = workers or execution.default_workers(runs)
         unfinished = execution.execute(runs, directory, progress, workers)
@@ -196,11 +203,17 @@ def groups_of(directory: pathlib.Path) -> list[Group]:
 def left_out(directory: pathlib.Path) -> list[str]:
     """Runs of a study that are not looked at, as 'plain-56-seed1 (diverged)'.
 
-    Of what the study has a directory for: nobody may have asked for other runs.
+    Of those that its config asks for; where none is recorded, of those that have
+    been started.
     """
-    status = study.load(directory)["status"]
-    unfinished = status[status != "finished"]
-    return [f"{name} ({reason})" for name, reason in unfinished.items()]
+    status = dict(study.load(directory)["status"])
+    config = study.StudyDirectory(directory).config()
+    asked = [run.name for run in study.expand(config)] if config else list(status)
+    return [
+        f"{name} ({status.get(name, 'not finished')})"
+        for name in asked
+        if status.get(name) != "finished"
+    ]
 
 
 def group_of(run: str, data_dir: str) -> Group:

@@ -1,36 +1,57 @@
-"""Figures of landscapes: what is drawn is what was measured."""
+"""Landscapes: what is drawn is what was measured, also where it is flat."""
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+
+from cnn_jax.plots.style import FIGURE_STYLE
+from experiments.why_resnets_work import landscape
 
 AXIS = (-1.0, 0.0, 1.0)
 
 
-def bowl(family, depth, seed, steepness):
+def bowl(family, depth, seed, steepness, least=0.1):
     return [
         {
             **{"family": family, "depth": depth, "seed": seed},
             **{"first": a, "second": b, "error": min(1.0, (a**2 + b**2) / 4)},
-            "loss": steepness * (0.1 + a**2 + 2 * b**2),
+            "loss": steepness * (least + a**2 + 2 * b**2),
         }
         for b in AXIS
         for a in AXIS
     ]
 
 
+def draw(rows):
+    with plt.rc_context(FIGURE_STYLE):
+        figures = landscape.draw(pd.DataFrame(rows), {})
+        for figure in figures.values():
+            figure.draw_without_rendering()
+            plt.close(figure)
+    return figures
+
+
 def test_rows_become_the_grid_they_came_from():
-    first, second, values = landscapes.grid(bowl("plain", 8, 0, 1.0), "loss")
-    assert first.tolist() == second.tolist() == list(AXIS)
+    found = landscape.array(pd.DataFrame(bowl("plain", 8, 0, 1.0)), "loss")
+    assert found.index.tolist() == found.columns.tolist() == list(AXIS)
     a, b = np.meshgrid(AXIS, AXIS, indexing="ij")
-    np.testing.assert_allclose(values, 0.1 + a**2 + 2 * b**2)
+    np.testing.assert_allclose(found, 0.1 + a**2 + 2 * b**2)
 
 
-def test_a_point_that_is_missing_is_an_error():
-    with pytest.raises(KeyError):
-        landscapes.grid(bowl("plain", 8, 0, 1.0)[1:], "loss")
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (bowl("plain", 8, 0, 1.0)[1:], "1 points of the grid are missing"),
+        (bowl("plain", 8, 0, 1.0) * 2, "duplicate"),
+    ],
+)
+def test_a_point_that_is_missing_or_there_twice_is_an_error(rows, message):
+    with pytest.raises(ValueError, match=message):
+        landscape.array(pd.DataFrame(rows), "loss")
 
 
-def test_figures_of_several_nets_some_of_them_missing(tmp_path, monkeypatch):
+def test_figures_of_several_nets_some_of_them_missing():
     """Depths down, families across; infinite losses are drawn as the highest."""
     rows = [
         *bowl("plain", 8, 0, 1e6),
@@ -39,19 +60,24 @@ def test_figures_of_several_nets_some_of_them_missing(tmp_path, monkeypatch):
         *bowl("residual", 8, 1, 2.0),
     ]
     rows[0]["loss"] = float("inf")
-    titles = {}
-    save = landscapes.save
-
-    def watched(figure, directory, name):
-        titles[name] = [panel.get_title() for panel in figure.axes]
-        save(figure, directory, name)
-
-    monkeypatch.setattr(landscapes, "save", watched)
-    landscapes.landscape(rows, tmp_path, "noise")
-    names = ("landscape_surface", "landscape_contours", "landscape_sections")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        f"{name}.{suffix}" for name in names for suffix in ("png", "svg")
-    }
+    surface, contours, sections = draw(rows).values()
     shown = {"plain, 8 layers", "plain, 14 layers", "residual, 8 layers"}
-    for name in names[:2]:
-        assert shown == set(filter(None, titles[name]))
+    for figure in (surface, contours):
+        assert shown == {panel.get_title() for panel in figure.axes} - {""}
+    assert [panel.get_title() for panel in sections.axes[::2]] == [
+        "8 layers",
+        "14 layers",
+    ]
+    lines = sections.axes[0].get_lines()
+    assert [len(line.get_xdata()) for line in lines] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("loss", [0.0, 1e-4, 5.0, float("inf"), float("nan")])
+def test_a_flat_landscape_is_drawn(loss):
+    """All of a net's losses the same, or below what is drawn."""
+    rows = [{**row, "loss": loss} for row in bowl("plain", 8, 0, 1.0)]
+    surface, contours, _ = draw(rows).values()
+    [panel] = surface.axes
+    low, high = panel.get_zlim()
+    assert high - low > 0.99
+    assert contours.axes[0].get_title() == "plain, 8 layers"

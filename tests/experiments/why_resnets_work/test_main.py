@@ -1,5 +1,6 @@
 """The command on nets of eight layers: everything is written, nothing done twice."""
 
+import argparse
 import csv
 import dataclasses
 import itertools
@@ -8,7 +9,6 @@ import shutil
 
 import numpy as np
 import pytest
-from absl import flags
 
 from cnn_jax.analysis import landscape, trained
 from configs import why_resnets_work_digits
@@ -16,6 +16,7 @@ from experiments.why_resnets_work import __main__ as command
 from experiments.why_resnets_work.measurement import Measurement
 from experiments.why_resnets_work.registry import ANALYSES
 from tests import browser, tiny
+from tests.needs import needs
 
 
 def get_config():
@@ -127,7 +128,7 @@ def test_stochastic_depth_trains_another_net_on_the_same_data(done):
             assert row["error"] == intact[row["seed"]]
 
 
-@pytest.mark.skipif(browser.FOUND is None, reason=browser.REASON)
+@needs("a browser")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_in_a_real_browser(done, width, tmp_path):
     directory, _ = done
@@ -213,9 +214,9 @@ def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
     ],
 )
 def test_results_of_other_nets_go_to_other_places(arguments, expected):
-    values = flags.FlagValues()
-    command.define(values)
-    values(["", *arguments])
+    parser = argparse.ArgumentParser()
+    command.define(parser)
+    values = parser.parse_args(arguments)
     assert str(command.place(values, "tiny")) == expected
 
 
