@@ -14,9 +14,8 @@ from cnn_jax.train.program import Program
 from cnn_jax.train.run_directory import flatten
 from tests.recipes import RECIPES
 
-NAMES = sorted(
-    path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py")
-)
+FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+NAMES = [path.stem for path in FILES]
 # Where, how and how often, not what is computed; or what a study replaces.
 FREE = re.compile(
     r"(?!landscape)(.*\.)?(name|seed|eval_batch_size|steps_per_execution|log_every|eval_every"
@@ -36,11 +35,7 @@ def config_of(name):
 
 
 def test_every_config_that_names_a_paper_has_a_recipe():
-    naming = [
-        name
-        for name in NAMES
-        if YEAR.search(pathlib.Path(f"configs/{name}.py").read_text())
-    ]
+    naming = [path.stem for path in FILES if YEAR.search(path.read_text())]
     assert sorted(RECIPES) == sorted(naming)
 
 

@@ -7,6 +7,7 @@ constant factor a layer. Norms over layers show it, before and during training.
 """
 
 import functools
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -147,7 +148,7 @@ def repetition(net: Net, steps: Sequence[int]) -> Iterator[Net]:
     for found in snapshots(net.program, net.seed, wanted):
         if found.step == net.step:
             _check_same(found, net)
-        yield found
+        yield dataclasses.replace(found, family=net.family)
 
 
 def _check_same(found: Net, net: Net) -> None:

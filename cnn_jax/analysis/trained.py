@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -56,7 +57,8 @@ class Net:
     """A network of a run, at one step of its training.
 
     Attributes:
-      family: 'plain', 'residual', or what the config calls the model.
+      family: the arm of a study; else 'plain', 'residual', or what the config calls
+        the model.
       depth: weight layers.
       seed: of the run.
       step: optimizer steps that the variables have seen.
@@ -233,23 +235,30 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
     seed = config["seed"]
     template = program.initial_state(seed)
     state = _newest(place.checkpoints, template)
-    family, depth = kind(program)
+    family, depth = kind(program, directory)
     return Net(family, depth, seed, int(state.step), program, variables(state))
 
 
-def kind(program: Program) -> tuple[str, int]:
+def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str, int]:
     """Family and depth of a program's network.
 
+    Args:
+      program: of the run.
+      directory: of the run, if there is one.
+
     Returns:
-      'plain' or 'residual' where the network can have shortcuts, else the model's
-      name in the config; and its weight layers, or 0 where it has no such field.
+      The family that a study's run is named after; of others 'plain' or 'residual'
+      where the network can have shortcuts, else the model's name in the config. And
+      its weight layers, or 0 where it has no such field.
     """
+    depth = getattr(program.model, "depth", 0)
+    path = pathlib.Path(directory).absolute()
+    arm = re.fullmatch(r"(.+)-(\d+)-seed\d+", path.name)
+    if arm and path.parent.name == "runs" and int(arm[2]) == depth:
+        return arm[1], depth
     shortcut = getattr(program.model, "shortcut", "")
     family = "plain" if shortcut == "none" else "residual"
-    return (
-        family if shortcut else program.config["model"]["name"],
-        getattr(program.model, "depth", 0),
-    )
+    return family if shortcut else program.config["model"]["name"], depth
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:

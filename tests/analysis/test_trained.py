@@ -1,5 +1,7 @@
 """Networks from run directories: the run's own numbers come out again."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -38,6 +40,33 @@ def test_the_final_network_makes_the_errors_of_the_result(run, net):
             count += float(batch["mask"].sum())
         assert wrong / count == pytest.approx(result[key])
     assert (net.family, net.depth, net.seed, net.step) == ("residual", 8, 3, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("runs/preactivation-8-seed3", "preactivation"),
+        ("runs/rate 0.1-8-seed3", "rate 0.1"),
+        ("runs/plain-8-seed0-8-seed3", "plain-8-seed0"),
+        ("runs/other-14-seed3", "residual"),  # of another depth: not its name
+        ("runs/first", "residual"),
+        ("other-8-seed3", "residual"),
+    ],
+)
+def test_a_net_of_a_study_is_of_the_family_that_its_run_is_named_after(
+    name, family, net, tmp_path
+):
+    assert trained.kind(net.program, tmp_path / name) == (family, 8)
+
+
+def test_the_family_is_known_at_every_step_of_a_net_of_a_study(run, net, tmp_path):
+    copy = tmp_path / "runs" / "arm-8-seed3"
+    shutil.copytree(run[0].path, copy)
+    loaded = trained.load(copy, net.program)
+    assert (loaded.family, loaded.seed) == ("arm", 3)
+    assert loaded.at_initialisation().family == "arm"
+    states = gradients.repetition(loaded, (0, 4))
+    assert [state.label["family"] for state in states] == ["arm"] * 3
 
 
 def test_batch_norm_groups_are_those_of_the_run(run, net):
