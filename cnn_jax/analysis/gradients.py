@@ -6,8 +6,8 @@ normalization", that without shortcuts gradients *grow* towards the input, by a
 constant factor a layer. Norms over layers show it, before and during training.
 """
 
-import functools
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
