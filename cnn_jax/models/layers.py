@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax import names
-from cnn_jax.kernels import convolution
+from cnn_jax.kernels import convolution, plain
 from cnn_jax.models.initializers import he_normal
 from cnn_jax.models.normalization import Sharing, normalize
 
@@ -25,7 +25,6 @@ Images = Float[Array, "batch height width channels"]
 Maps = Float[Array, "batch rows columns maps"]
 
 
-@jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Rectified linear unit, max(x, 0); its derivative at 0 is 0.
 
@@ -35,12 +34,17 @@ def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     a select is computed once. The derivative is read off the output, which the
     next layer keeps anyway. Not-a-numbers stay.
     """
+    return nn.relu(x) if plain.asked() else _select(x)
+
+
+@jax.custom_jvp
+def _select(x: Array) -> Array:
     return jnp.where(x <= 0, jnp.zeros_like(x), x)
 
 
-@relu.defjvp
-def _relu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    y = relu(*primals)
+@_select.defjvp
+def _select_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = _select(*primals)
     return y, jnp.where(y == 0, jnp.zeros_like(y), tangents[0])
 
 

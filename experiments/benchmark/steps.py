@@ -13,7 +13,8 @@ a single round.
   torch           channels_last; on a GPU with cuDNN's search; bfloat16 is autocast;
                   as many threads as we have cores. On a GPU 'torch.compile' joins it
   torch.compile   the same, compiled
-  flax            linen's own layers, without anything of this package
+  flax            our modules with lax's own operations and autodiff's derivatives,
+                  in a step as flax's examples write it
 
 FLOP/s are those of the model: 2 for each multiply-accumulate of a forward pass,
 times 3 for forward and backward, whatever is really computed. Their share is of

@@ -27,19 +27,19 @@ VGG = ((4, 6, 8, 10, 12), (20, 24))
 
 def alexnet(name, size, **torch_fields):
     widths, hidden = ALEXNET
-    peer = torch_nets.AlexNet(7, widths, hidden, **torch_fields)
+    peer = torch_nets.alexnet(7, widths, hidden, **torch_fields)
     return name, {"widths": widths, "hidden": hidden}, size, peer
 
 
 def vgg(name, letter, **fields):
     widths, hidden = VGG
     plan = torch_nets.vgg_plan(letter, widths)
-    peer = torch_nets.VGG(7, plan, hidden, **fields)
+    peer = torch_nets.vgg(7, plan, hidden, **fields)
     return name, {"widths": widths, "hidden": hidden, **fields}, 224, peer
 
 
 def resnet(name, sizes, fields, size=64, widths=(4, 6, 8, 10), **torch_fields):
-    peer = torch_nets.ResNet(7, sizes, widths, **torch_fields)
+    peer = torch_nets.resnet(7, sizes, widths, **torch_fields)
     return name, {"widths": widths, **fields}, size, peer
 
 
@@ -53,8 +53,18 @@ CASES = {
     "vgg16_c": lambda: vgg("vgg16_c", "C"),
     "vgg16": lambda: vgg("vgg16", "D"),
     "vgg19": lambda: vgg("vgg19", "E"),
-    "nin_cifar": lambda: ("nin_cifar", {}, 32, torch_nets.NIN(NIN_CIFAR)),
-    "nin_imagenet": lambda: ("nin_imagenet", {}, 224, torch_nets.NIN(NIN_IMAGENET)),
+    "nin_cifar": lambda: (
+        "nin_cifar",
+        {},
+        32,
+        torch_nets.nin(NIN_CIFAR),
+    ),
+    "nin_imagenet": lambda: (
+        "nin_imagenet",
+        {},
+        224,
+        torch_nets.nin(NIN_IMAGENET),
+    ),
     "resnet18": lambda: resnet("resnet18", (2, 2, 2, 2), {}),
     "resnet18-odd-size": lambda: resnet("resnet18", (2, 2, 2, 2), {}, size=75),
     "resnet18-A": lambda: resnet(

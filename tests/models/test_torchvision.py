@@ -167,13 +167,13 @@ class TestWithTorch:
         from experiments.benchmark.peers import torch_nets
 
         if family(name) == "alexnet":
-            return torch_nets.AlexNet(7, **fields)
+            return torch_nets.alexnet(7, **fields)
         if family(name) == "vgg":
             letter = {"11": "A", "13": "B", "16": "D", "19": "E"}[name[3:5]]
             plan = torch_nets.vgg_plan(letter, fields["widths"])
-            return torch_nets.VGG(7, plan, fields["hidden"], name.endswith("bn"))
+            return torch_nets.vgg(7, plan, fields["hidden"], name.endswith("bn"))
         sizes, depth = BLOCKS[name]
-        return torch_nets.ResNet(7, sizes, **fields, bottleneck=depth == 3)
+        return torch_nets.resnet(7, sizes, **fields, bottleneck=depth == 3)
 
     @pytest.mark.parametrize(
         "name", ["alexnet", "vgg11", "vgg16_bn", "resnet18", "resnet34", "resnet50"]

@@ -1,4 +1,8 @@
-"""A train step as flax's examples write it: jit, optax, and nothing of this package."""
+"""A train step as flax's examples write it: jit, optax, lax's own operations.
+
+The networks are this package's modules, traced with plain definitions: convolutions,
+poolings, batch norms, ReLUs and their derivatives are those of lax and autodiff.
+"""
 
 import functools
 import math
@@ -9,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cnn_jax.kernels import plain
 from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
 from experiments.benchmark.contender import jax_memory
 from experiments.benchmark.peers import NoPeer
-from experiments.benchmark.peers.flax_nets import twin_of
 
 
 class Flax:
@@ -22,13 +26,13 @@ class Flax:
       case: what is trained.
 
     Raises:
-      NoPeer: several devices, or a network that is not in `flax_nets`.
+      NoPeer: several devices.
     """
 
     def __init__(self, case: Case):
         if case.devices > 1:
             raise NoPeer("the plain flax step runs on one device")
-        net = twin_of(case.module())
+        net = case.module()
         images, labels = case.arrays()
         self.batch = jax.device_put((images, labels))
         variables = initial_variables(net, case.image)
@@ -99,8 +103,9 @@ def train_step(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean(), changed.get("batch_stats", {})
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, batch_stats), gradients = gradient(state["params"])
+    with plain.definitions():
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (loss, batch_stats), gradients = gradient(state["params"])
     updates, opt_state = optimizer.update(
         gradients, state["optimizer"], state["params"]
     )

@@ -17,7 +17,7 @@ from cnn_jax.models.summary import summarize
 from experiments.benchmark import __main__ as command
 from experiments.benchmark import case, contender, rounds, steps
 from experiments.benchmark.case import Case, parse
-from experiments.benchmark.peers import NoPeer, flax_nets
+from experiments.benchmark.peers import NoPeer
 from tests.needs import needs
 
 NARROW = {
@@ -246,13 +246,6 @@ def test_branches_that_are_left_out_are_not_compared_with_whole_nets():
     module = parse("resnet20", 1, "float32", 1, 1, {"stochastic_depth": 0.5}).module()
     with pytest.raises(NoPeer, match="this ResNet"):
         torch_nets.twin_of(module, 3)
-    with pytest.raises(NoPeer, match="this ResNet"):
-        flax_nets.twin_of(module)
-
-
-def test_nets_without_a_plain_flax_version_are_named():
-    with pytest.raises(NoPeer, match="plain flax version of this NIN"):
-        flax_nets.twin_of(parse("nin_cifar", 1, "float32", 1, 1, {}).module())
 
 
 class Unmeasured:
