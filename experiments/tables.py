@@ -1,11 +1,10 @@
 """Tables: CSV files that are replaced in one go, and tables on a terminal."""
 
-import csv
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -20,14 +19,11 @@ def write_csv(
 
     Args:
       path: the file.
-      columns: its header; every row has these keys and no others.
+      columns: its header, keys of every row.
       rows: its lines.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+    table = pandas.DataFrame(rows, columns=list(columns))
+    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:

@@ -4,19 +4,19 @@
         [--config.seeds='(0,)'] [--plot_only]
 
 Trains, for every seed, a recogniser of isolated digits, the over-segmentation
-system that goes on from it, and a space displacement network. Writes
-``results.csv``, ``reading_errors`` and ``segmentation`` (PNG and SVG) into the
-study's directory, ``runs/NAME`` by default, and goes on where it was stopped.
+system that starts from it, and a space displacement network. Writes
+``results.csv``, ``reading_errors`` and ``segmentation`` (PNG, SVG and PDF) into the
+study's directory, ``runs/NAME`` by default, and resumes where it was stopped.
 """
 
 import argparse
 import functools
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+import pandas
 
 from cnn_jax import names
 from cnn_jax.runtime import selfcheck
@@ -29,18 +29,18 @@ from experiments import launch
 from experiments.gtn import figures
 from experiments.gtn.reading import Reader, explain
 from experiments.progress import single_run
-from experiments.tables import write_csv
 
 STAGES = ("isolated", "system", "displacement")
 KEYS = ("name", "seeds", *STAGES)
 # What is compared: the stage that a row's weights are from, and its name.
-ROWS = {
+SYSTEMS = {
     "isolated": "isolated digits, then Viterbi",
     "isolated_normalized": "the same, each piece normalised",
     "system": "trained through the graph",
     "displacement": "space displacement",
 }
-COLUMNS = ("system", "seed", "string_error", "digit_error", "unspellable", "loss")
+ERRORS = ("string_error", "digit_error")
+COLUMNS = ("system", "seed", *ERRORS, "unspellable", "loss")
 
 
 class Tuned(Program):
@@ -56,7 +56,7 @@ class Tuned(Program):
         """A fresh state of the seed, around the recogniser that is there."""
         state = super().initial_state(seed)
         params = {**state.params, "recognizer": self.start}
-        return state.replace(params=params, opt_state=self.optimizer(0.0).init(params))
+        return state.replace(params=params, opt_state=self.optimizer.init(params))
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -72,8 +72,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 def body(values: argparse.Namespace) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = check(values.config)
-    directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
-    study = Study(config, directory)
+    study = Study(config, pathlib.Path(values.workdir or f"runs/{config['name']}"))
     if not values.plot_only:
         selfcheck.check_backend()
         study.train()
@@ -100,10 +99,9 @@ def check(config: Any) -> dict[str, Any]:
     for stage in STAGES:
         run_config.check(config[stage])
     for stage in ("system", "displacement"):
-        if config[stage]["loss"]["name"] != "strings":
-            raise names.choices(
-                f"config.{stage}.loss.name", config[stage]["loss"]["name"], ["strings"]
-            )
+        loss = config[stage]["loss"]["name"]
+        if loss != "strings":
+            raise names.choices(f"config.{stage}.loss.name", loss, ["strings"])
     return config
 
 
@@ -139,13 +137,10 @@ class Study:
     def train(self) -> None:
         """Train every run that is not finished; one compiled program a stage."""
         for stage in STAGES:
-            todo = [
-                seed for seed in self.seeds if self.place(stage, seed).result() is None
-            ]
-            if not todo:
-                continue
-            program = self.program(stage)
-            for seed in todo:
+            for seed in self.seeds:
+                if self.place(stage, seed).result() is not None:
+                    continue
+                program = self.program(stage)
                 print(f"{stage}, seed {seed}", flush=True)
                 if isinstance(program, Tuned):
                     program.start = self.params("isolated", seed)
@@ -169,54 +164,48 @@ class Study:
 
     def write(self) -> None:
         """Results and figures, from the run directories alone."""
-        rows = list(self.rows())
-        write_csv(self.directory / "results.csv", COLUMNS, rows)
-        figures.reading_errors(rows, ROWS, self.directory, self.config["name"])
+        rows = [self.row(system, seed) for system in SYSTEMS for seed in self.seeds]
+        table = pandas.DataFrame(rows, columns=list(COLUMNS))
+        results = self.directory / "results.csv"
+        text = table.to_csv(index=False, lineterminator="\n")
+        checkpoint.write_atomically(results, text.encode())
+        count = len(self.seeds)
+        heading = "1 seed" if count == 1 else f"mean ± std of {count} seeds"
+        title = f"{self.config['name']}: {heading}"
+        figures.reading_errors(table, SYSTEMS, self.directory, title)
         seed = self.seeds[0]
         isolated = {"recognizer": self.params("isolated", seed)}
         trained = self.params("system", seed)
         figures.segmentation(
             explain(self.reader("system"), [isolated, trained]),
-            [ROWS["isolated"], ROWS["system"]],
+            [SYSTEMS["isolated"], SYSTEMS["system"]],
             self.directory,
         )
-        count = len(self.seeds)
-        heading = "1 seed" if count == 1 else f"mean ± std over {count} seeds"
-        print(f"\n{self.config['name']}: {heading}")
-        print(f"{'':<34} string error    digit error")
-        for system, title in ROWS.items():
-            own = [row for row in rows if row["system"] == system]
-            cells = [spread(own, key) for key in ("string_error", "digit_error")]
-            print(f"{title:<34} {cells[0]:<12}   {cells[1]}")
-        print(f"\n{self.directory / 'results.csv'}")
+        print(f"\n{title}, error in percent\n{summary(table)}\n\n{results}")
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """How well each system reads the test lines; measured once a run."""
-        for system in ROWS:
-            stage = system.partition("_")[0]
+    def row(self, system: str, seed: int) -> dict[str, Any]:
+        """How well a system reads the test lines; measured once a run."""
+        stage = system.partition("_")[0]
+        stored = self.place(stage, seed).path / f"reading_{system}.json"
+        if not stored.exists():
+            params = self.params(stage, seed)
+            if stage == "isolated":
+                params = {"recognizer": params}
             reader = "displacement" if stage == "displacement" else "system"
-            for seed in self.seeds:
-                place = self.place(stage, seed)
-                stored = place.path / f"reading_{system}.json"
-                if not stored.exists():
-                    params = self.params(stage, seed)
-                    if stage == "isolated":
-                        params = {"recognizer": params}
-                    measure = self.reader(reader, system == "isolated_normalized")
-                    text = json.dumps(measure(params))
-                    checkpoint.write_atomically(stored, text.encode())
-                yield {
-                    "system": system,
-                    "seed": seed,
-                    **json.loads(stored.read_text()),
-                }
+            measure = self.reader(reader, system == "isolated_normalized")
+            checkpoint.write_atomically(stored, json.dumps(measure(params)).encode())
+        return {"system": system, "seed": seed, **json.loads(stored.read_text())}
 
 
-def spread(rows: Sequence[dict[str, Any]], key: str) -> str:
-    """Mean and sample standard deviation of a column, in percent; one seed has none."""
-    values = np.array([100 * row[key] for row in rows])
-    mean = f"{values.mean():5.2f}"
-    return f"{mean} ± {values.std(ddof=1):4.2f}" if len(values) > 1 else mean
+def summary(table: pandas.DataFrame) -> str:
+    """Mean and sample standard deviation in percent; one seed has no deviation."""
+
+    def spread(errors: pandas.Series) -> str:
+        mean = f"{100 * errors.mean():5.2f}"
+        return f"{mean} ± {100 * errors.std():4.2f}" if len(errors) > 1 else mean
+
+    means = table.groupby("system", sort=False)[list(ERRORS)].agg(spread)
+    return means.rename(index=SYSTEMS).rename_axis(None).to_string()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

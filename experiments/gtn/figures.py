@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas
 
 from cnn_jax.plots.style import FIGURE_STYLE, save
 
@@ -39,57 +40,44 @@ class Explanation:
 
 
 def reading_errors(
-    rows: Sequence[Mapping[str, Any]],
-    titles: Mapping[str, str],
+    table: pandas.DataFrame,
+    names: Mapping[str, str],
     directory: pathlib.Path,
     title: str,
 ) -> None:
     """String and digit error of each system: mean, sample std, every seed.
 
     Args:
-      rows: 'system', 'seed', 'string_error' and 'digit_error' (fractions).
-      titles: what each system is called, in the order of the figure.
-      directory: receives ``reading_errors.png`` and ``.svg``.
-      title: what was read.
+      table: 'system', 'seed', 'string_error' and 'digit_error' (fractions).
+      names: what each system is called, in the order of the figure.
+      directory: receives ``reading_errors.png``, ``.svg`` and ``.pdf``.
+      title: above the figure.
     """
-    seeds = len({row["seed"] for row in rows})
     with plt.rc_context(FIGURE_STYLE):
-        figure, panel = plt.subplots(figsize=(7.2, 0.7 * len(titles) + 1.4))
-        for place, system in enumerate(titles):
-            own = [row for row in rows if row["system"] == system]
-            for shift, key, color, marker in (
-                (-0.12, "string_error", STRING, "o"),
-                (0.12, "digit_error", DIGIT, "s"),
-            ):
-                values = 100 * np.array([row[key] for row in own])
-                std = values.std(ddof=1) if len(values) > 1 else 0.0
-                panel.errorbar(
-                    values.mean(),
-                    place + shift,
-                    xerr=std,
-                    color=color,
-                    marker=marker,
-                    capsize=3,
-                    linestyle="none",
-                    label=key.replace("_", " ") if not place else None,
-                )
-                panel.plot(
-                    values,
-                    np.full(len(values), place + shift),
-                    color=color,
-                    marker=marker,
-                    markersize=3,
-                    alpha=0.45,
-                    linestyle="none",
-                    markeredgewidth=0,
-                )
-        panel.set_yticks(range(len(titles)), list(titles.values()))
+        figure, panel = plt.subplots(figsize=(7.2, 0.7 * len(names) + 1.7))
+        places = table["system"].map({name: y for y, name in enumerate(names)})
+        for shift, key, color, marker in (
+            (-0.12, "string_error", STRING, "o"),
+            (0.12, "digit_error", DIGIT, "s"),
+        ):
+            over = (100 * table[key]).groupby(places).agg(["mean", "std"])
+            style = {"color": color, "marker": marker, "linestyle": "none"}
+            panel.errorbar(
+                over["mean"],
+                over.index + shift,
+                xerr=over["std"].fillna(0),
+                capsize=3,
+                label=key.replace("_", " "),
+                **style,
+            )
+            small = {"markersize": 3, "alpha": 0.45, "markeredgewidth": 0}
+            panel.plot(100 * table[key], places + shift, **style, **small)
+        panel.set_yticks(range(len(names)), list(names.values()))
         panel.invert_yaxis()
         panel.set_xlim(left=0)
         panel.set_xlabel("error on held-out lines (%)")
-        panel.legend(loc="upper right")
-        plural = "s" if seeds != 1 else ""
-        figure.suptitle(f"{title}: mean ± std of {seeds} seed{plural}", fontsize=11)
+        figure.legend(loc="outside lower center", ncols=2)
+        figure.suptitle(title)
         save(figure, directory, "reading_errors")
 
 
@@ -105,7 +93,7 @@ def segmentation(
     Args:
       seen: what each system sees in the line.
       titles: what each system is called.
-      directory: receives ``segmentation.png`` and ``.svg``.
+      directory: receives ``segmentation.png``, ``.svg`` and ``.pdf``.
     """
     with plt.rc_context({**FIGURE_STYLE, "axes.grid": False}):
         figure, panels = plt.subplots(
@@ -116,40 +104,31 @@ def segmentation(
             panel.imshow(one.image, cmap="gray_r", extent=(0, width, height, 0))
             panel.vlines(one.cut, 0, height + 4, color="#888888", linewidth=0.8)
             panel.plot(one.cut, np.full(len(one.cut), height + 4), "ko", markersize=4)
-            taken = {
-                (int(source), int(target)): int(label)
-                for source, target, label in zip(
-                    one.source, one.target, one.read, strict=True
+            arcs = zip(one.source.tolist(), one.target.tolist(), strict=True)
+            taken = dict(zip(arcs, one.read.tolist(), strict=True))
+            sweep = np.linspace(0, np.pi, 40)
+            for target, piece in np.argwhere(one.present[: len(one.cut)]):
+                source, depth = target - 1 - piece, 4 + 7 * piece
+                label = taken.get((source, target))
+                left, right = one.cut[source], one.cut[target]
+                panel.plot(
+                    (left + right) / 2 - (right - left) / 2 * np.cos(sweep),
+                    height + 4 + depth * np.sin(sweep),
+                    color="#444444" if label is None else DIGIT,
+                    linewidth=0.4 + 2.6 * one.posterior[target, piece].sum(),
+                    alpha=0.6 if label is None else 1.0,
+                    zorder=2 if label is None else 3,
                 )
-            }
-            for target in range(len(one.cut)):
-                for piece in range(one.posterior.shape[1]):
-                    source = target - 1 - piece
-                    if not one.present[target, piece]:
-                        continue
-                    mass = float(one.posterior[target, piece].sum())
-                    on_path = (source, target) in taken
-                    left, right = one.cut[source], one.cut[target]
-                    sweep = np.linspace(0, np.pi, 40)
-                    depth = 4 + 7 * piece
-                    panel.plot(
-                        (left + right) / 2 - (right - left) / 2 * np.cos(sweep),
-                        height + 4 + depth * np.sin(sweep),
-                        color=DIGIT if on_path else "#444444",
-                        linewidth=0.4 + 2.6 * mass,
-                        alpha=1.0 if on_path else 0.6,
-                        zorder=3 if on_path else 2,
+                if label is not None:
+                    panel.text(
+                        (left + right) / 2,
+                        height + 6 + depth,
+                        str(label),
+                        ha="center",
+                        va="top",
+                        color=DIGIT,
+                        fontweight="bold",
                     )
-                    if on_path:
-                        panel.text(
-                            (left + right) / 2,
-                            height + 6 + depth,
-                            str(taken[source, target]),
-                            ha="center",
-                            va="top",
-                            color=DIGIT,
-                            fontweight="bold",
-                        )
             panel.set_xlim(one.cut[0] - 6, one.cut[-1] + 6)
             panel.set_ylim(height + 8 + 7 * one.posterior.shape[1], -1)
             panel.set_axis_off()
@@ -164,7 +143,7 @@ def speed(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
 
     Args:
       rows: 'length' and 'ms_per_string'.
-      directory: receives ``speed.png`` and ``.svg``.
+      directory: receives ``speed.png``, ``.svg`` and ``.pdf``.
     """
     length = np.array([row["length"] for row in rows])
     spent = np.array([row["ms_per_string"] for row in rows])

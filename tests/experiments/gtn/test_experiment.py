@@ -5,7 +5,9 @@ import json
 
 import flax.linen as nn
 import jax
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas
 import pytest
 
 from cnn_jax import names
@@ -82,7 +84,7 @@ def results(directory):
 def test_training_through_the_graph_lowers_the_string_error(study):
     directory, _ = study
     rows = results(directory)
-    assert list(rows) == list(gtn.ROWS)
+    assert list(rows) == list(gtn.SYSTEMS)
     before, after = (
         float(rows[name]["string_error"]) for name in ("isolated", "system")
     )
@@ -119,10 +121,41 @@ def test_a_finished_experiment_is_rebuilt_without_training(study, monkeypatch):
     assert gtn.main(arguments) == 0
 
 
+def table(seeds):
+    rows = [
+        {"system": system, "seed": seed, "string_error": error, "digit_error": 0.1}
+        for system in gtn.SYSTEMS
+        for seed, error in enumerate((0.25, 0.75)[:seeds])
+    ]
+    return pandas.DataFrame(rows)
+
+
 def test_one_seed_has_no_deviation():
-    rows = [{"string_error": 0.25}, {"string_error": 0.75}]
-    assert gtn.spread(rows, "string_error") == "50.00 ± 35.36"
-    assert gtn.spread(rows[:1], "string_error") == "25.00"
+    lines = gtn.summary(table(2)).splitlines()
+    assert lines[0].split() == ["string_error", "digit_error"]
+    assert lines[3].startswith("trained through the graph")
+    assert lines[3].split()[4:] == [*("50.00", "±", "35.36"), *("10.00", "±", "0.00")]
+    assert gtn.summary(table(1)).splitlines()[3].split()[4:] == ["25.00", "10.00"]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_no_point_is_under_the_legend(seeds, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, *_: drawn.append(figure))
+    figures.reading_errors(table(seeds), gtn.SYSTEMS, tmp_path, "title")
+    (figure,) = drawn
+    (panel,) = figure.axes
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "string error",
+        "digit error",
+    ]
+    assert not legend.get_window_extent().overlaps(panel.get_tightbbox())
+    means = [line.get_xdata() for line in panel.get_lines() if len(line.get_xdata())]
+    assert means[0].tolist() == [25.0 if seeds == 1 else 50.0] * 4
+    assert panel.get_xlim()[1] > 25 * seeds
+    plt.close(figure)
 
 
 def test_the_system_starts_from_the_isolated_recogniser(study):
