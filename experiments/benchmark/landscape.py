@@ -19,13 +19,10 @@ libraries included.
 """
 
 import argparse
-import multiprocessing
-import pathlib
-import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,18 +32,12 @@ from cnn_jax.analysis import landscape, trained
 from cnn_jax.train.program import Program
 from configs import degradation_digits
 from experiments import launch, tables
+from experiments.benchmark import rounds
 
+# Objective, parameters, directions, and what else the objective is given.
+Problem = tuple[landscape.EvaluationLoss, Any, tuple[Any, ...], tuple[Any, ...]]
 # From a row of points to the loss at each.
 Method = Callable[[np.ndarray], np.ndarray]
-
-
-class Problem(NamedTuple):
-    """A net and what its landscape is evaluated with."""
-
-    objective: landscape.EvaluationLoss
-    params: Any
-    directions: tuple[Any, ...]
-    fixed: tuple[Any, ...]
 
 
 def problem(family: str, depth: int, images: int) -> Problem:
@@ -54,72 +45,61 @@ def problem(family: str, depth: int, images: int) -> Problem:
     config = degradation_digits.get_config()
     config.depths, config.seeds = (depth,), (0,)
     [run] = [run for run in study.expand(config) if run.family == family]
-    one_device = {"parallel": {"devices": 1}}
-    program = Program(study.merge(run.config, one_device))
+    program = Program(study.merge(run.config, {"parallel": {"devices": 1}}))
     net = trained.at_initialisation(program, family, depth, seed=0)
     params = net.variables["params"]
-    fixed = (
-        net.variables["batch_stats"],
-        landscape.stack(net.batches("train", images)),
-    )
-    return Problem(
+    batches = landscape.stack(net.batches("train", images))
+    fixed = (net.variables["batch_stats"], batches)
+    return (
         landscape.EvaluationLoss(net.model, program.loss, program.errors),
         *jax.device_put((params, landscape.random_directions(params, 0, 2), fixed)),
     )
 
 
+def moved(params: Any, directions: Any, point: Any) -> Any:
+    """The weights at a point of the plane."""
+    return jax.tree.map(
+        lambda p, a, b: p + point[0] * a + point[1] * b, params, *directions
+    )
+
+
 def one_program(given: Problem) -> Method:
     """What `landscape.evaluate` does with a row of the grid."""
+    *where, fixed = given
 
     def row(points: np.ndarray) -> np.ndarray:
-        second = points[:, 1]
-        found = landscape.evaluate(
-            given.objective,
-            given.params,
-            given.directions,
-            (points[:1, 0], second),
-            given.fixed,
-        )
-        return found["loss"][0]
+        axes = (points[:1, 0], points[:, 1])
+        return landscape.evaluate(*where, axes, fixed)["loss"][0]
 
     return row
 
 
 def a_call_a_point(given: Problem) -> Method:
     """A compiled evaluation for each point, the loss read after each."""
+    objective, params, directions, fixed = given
 
     @jax.jit
     def at(params: Any, directions: Any, point: Any, fixed: Any) -> Any:
-        moved = jax.tree.map(
-            lambda p, a, b: p + point[0] * a + point[1] * b, params, *directions
-        )
-        return given.objective(moved, *fixed)["loss"]
+        return objective(moved(params, directions, point), *fixed)["loss"]
 
     def row(points: np.ndarray) -> np.ndarray:
-        return np.array(
-            [
-                float(at(given.params, given.directions, point, given.fixed))
-                for point in points.astype(np.float32)
-            ]
-        )
+        points = points.astype(np.float32)
+        return np.array([float(at(params, directions, p, fixed)) for p in points])
 
     return row
 
 
 def moved_on_the_host(given: Problem) -> Method:
     """NumPy moves the weights; they are sent to the device for each point."""
-    params, directions = jax.device_get((given.params, given.directions))
-    evaluate = jax.jit(lambda params, fixed: given.objective(params, *fixed)["loss"])
+    objective, params, directions, fixed = given
+    params, directions = jax.device_get((params, directions))
+    at = jax.jit(lambda params, fixed: objective(params, *fixed)["loss"])
 
     def row(points: np.ndarray) -> np.ndarray:
         found = []
-        for first, second in points.astype(np.float32):
-            moved = jax.tree.map(
-                lambda p, a, b, first=first, second=second: p + first * a + second * b,
-                params,
-                *directions,
-            )
-            found.append(float(evaluate(jax.device_put(moved), given.fixed)))
+        for point in points.astype(np.float32):
+            there = jax.device_put(moved(params, directions, point))
+            found.append(float(at(there, fixed)))
         return np.array(found)
 
     return row
@@ -166,11 +146,10 @@ def times(given: Problem, points: int, rows: int) -> dict[str, list[float]]:
     return found
 
 
-def peak_memory(name: str, family: str, depth: int, images: int, points: int) -> float:
-    """Megabytes of this process at its peak, once it has done a row (Linux)."""
-    METHODS[name](problem(family, depth, images))(grid(points)[0])
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
+def peak_memory(name: str, net: Sequence[Any], points: int) -> float:
+    """Megabytes of this process at its peak, once it has done a row."""
+    METHODS[name](problem(*net))(grid(points)[0])
+    return rounds.resident("VmHWM") / 2**20
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -192,8 +171,7 @@ def body(values: argparse.Namespace) -> int:
     rows = []
     for name, found in seconds.items():
         ratios = map(lambda a, b: a / b, found, seconds["one program"])
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory = pool.apply(peak_memory, (name, *net, points))
+        memory = rounds.in_child(peak_memory, name, net, points)
         row = statistics.median(found)
         rows.append(
             {

@@ -234,7 +234,7 @@ def start(name: str, case: Case, shared: bool) -> tuple[int, float, float]:
     if shared:  # several processes on one GPU: none may take it all
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     build = names.resolve("contender", CONTENDERS[name], {})
-    _memory_before, _dispatch = _memory("VmRSS"), case.dispatch
+    _memory_before, _dispatch = resident("VmRSS"), case.dispatch
     _contender = build(case)
     times = []
     for _ in range(3):
@@ -262,7 +262,7 @@ def peak(dtype: str, devices: int) -> float:
 def memory() -> int:
     """Peak bytes of the contender, see `Measurement`."""
     on_device = _contender.device_memory()
-    return _memory("VmHWM") - _memory_before if on_device is None else on_device
+    return resident("VmHWM") - _memory_before if on_device is None else on_device
 
 
 def _machine() -> dict[str, Any]:
@@ -277,7 +277,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _memory(key: str) -> int:
+def resident(key: str) -> int:
     """Resident bytes of this process: now ('VmRSS') or at most ('VmHWM')."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from cnn_jax.data import disk
+from cnn_jax.data import Dataset, disk
 from experiments.benchmark import data
 from tests.data.conftest import encode, write_set
 
@@ -35,9 +35,10 @@ def test_the_second_reading_is_from_the_cache(toy, monkeypatch, capsys):
     assert sorted(path.name for path in toy.rglob("*")) == before
 
 
-def test_a_cache_that_ignores_its_source_is_noticed(toy, monkeypatch):
-    monkeypatch.setattr(disk.Part, "key", lambda part, remember: "always the same")
-    with pytest.raises(RuntimeError, match="a changed file was not seen"):
+def test_a_cache_that_gives_other_arrays_is_noticed(toy, monkeypatch):
+    fingerprints = iter("ab")
+    monkeypatch.setattr(Dataset, "fingerprint", property(lambda _: next(fingerprints)))
+    with pytest.raises(RuntimeError, match="the cache gave other arrays"):
         data.measure("toy", str(toy / "toy" / "1.0.0"))
 
 

@@ -1,0 +1,15 @@
+"""The benchmark of landscapes: three ways to the same losses."""
+
+import pytest
+
+from experiments.benchmark import landscape
+
+
+@pytest.mark.slow
+def test_the_ways_agree_and_take_turns(capsys):
+    given = ["--depth=8", "--images=4", "--points=2", "--rows=1", "--family=plain"]
+    assert landscape.main(given) == 0
+    out = capsys.readouterr().out
+    assert "plain 8, 4 images, 2 x 2 points" in out
+    for way in landscape.METHODS:
+        assert way in out
