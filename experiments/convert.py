@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
-import numpy as np
 
 from cnn_jax import names
 from cnn_jax.models import torchvision, weights
@@ -25,55 +25,63 @@ from cnn_jax.train.program import Program
 from experiments import config_file, launch, train
 
 
-def convert(name: str, source: str, target: str) -> dict[str, Any]:
-    """Convert a file.
+def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
+    """The weights of a file, in whichever of the two forms it holds them.
 
     Args:
       name: torchvision's name of the network.
       source: file of a state_dict, or of variables (see `weights.flatten`).
-      target: file to write, .safetensors.
 
     Returns:
-      What was done, for people: 'wrote', 'classes', 'tensors', 'parameters'.
+      The network, its variables, and whether the file holds variables.
 
     Raises:
-      ConfigError: unknown network, or a file that cannot be read or written.
+      ConfigError: unknown network, or a file that cannot be read.
       ValueError: the tensors are not those of the network.
     """
     names.resolve("torchvision net", name, torchvision.NETS)
     tensors = weights.read_tensors(source)
     ours = any(key.startswith("params/") for key in tensors)
-    last = "params/head/bias" if name.startswith("resnet") else "params/fc8/bias"
-    if not ours:
-        last = "fc.bias" if name.startswith("resnet") else "classifier.6.bias"
+    resnet = name.startswith("resnet")
+    last = "fc.bias" if resnet else "classifier.6.bias"
+    if ours:
+        last = "params/head/bias" if resnet else "params/fc8/bias"
     if last not in tensors:
         raise ValueError(f"{source}: no weights of {name}: they lack {last!r}")
     module = torchvision.create(name, num_classes=len(tensors[last]))
     if ours:
-        variables = weights.unflatten(tensors)
-        written = torchvision.to_state_dict(module, variables)
-    else:
-        variables = torchvision.from_state_dict(module, tensors)
-        written = weights.flatten(variables)
+        return module, weights.unflatten(tensors), True
+    return module, torchvision.from_state_dict(module, tensors), False
+
+
+def convert(name: str, source: str, target: str) -> dict[str, Any]:
+    """Convert a file (see `read`) to ``target``, .safetensors, in the other form.
+
+    Returns:
+      What was done, for people: 'wrote', 'classes', 'tensors', 'parameters'.
+
+    Raises:
+      ConfigError: as `read`, or a file that cannot be written.
+      ValueError: the tensors are not those of the network.
+    """
+    module, variables, ours = read(name, source)
+    flat = weights.flatten(variables)
+    written = torchvision.to_state_dict(module, variables) if ours else flat
     weights.write_tensors(target, written)
     return {
         "wrote": f"{target} ({'torchvision' if ours else 'cnn_jax'} names)",
-        "classes": len(tensors[last]),
+        "classes": module.num_classes,
         "tensors": len(written),
-        "parameters": sum(
-            np.size(leaf)
-            for key, leaf in weights.flatten(variables).items()
-            if key.startswith("params/")
-        ),
+        "parameters": sum(flat[key].size for key in flat if key.startswith("params/")),
     }
 
 
 def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, float]:
-    """Test loss and error of converted weights.
+    """Test loss and error of weights.
 
     Args:
       name: torchvision's name of the network.
-      source: variables that `convert` wrote, or a state_dict.
+      source: as in `read`.
       file: a run's config; its network is replaced by ``name``.
       data_dir: where the config's data set is; '' for what the config says.
 
@@ -81,7 +89,8 @@ def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, floa
       'test_loss' (nats) and 'test_error' (a fraction).
 
     Raises:
-      ConfigError: the config cannot be run, or is for another number of classes.
+      ConfigError: the config cannot be run, or is for images or classes of another
+        number.
       ValueError: the tensors are not those of the network.
     """
     config = config_file.load(file).to_dict()
@@ -91,24 +100,17 @@ def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, floa
     if data_dir:
         config["dataset"]["data_dir"] = data_dir
     program = Program(config)
-    tensors = weights.read_tensors(source)
-    if any(key.startswith("params/") for key in tensors):
-        variables = weights.unflatten(tensors)
-    else:
-        module = torchvision.create(name, num_classes=program.source.num_classes)
-        variables = torchvision.from_state_dict(module, tensors)
+    _, variables, _ = read(name, source)
     state = program.initial_state(0)
     loaded = state.replace(
         params=variables["params"], batch_stats=variables.get("batch_stats", {})
     )
-    for found, expected in zip(
-        jax.tree.leaves(loaded), jax.tree.leaves(state), strict=True
-    ):
+    pairs = zip(jax.tree.leaves(loaded), jax.tree.leaves(state), strict=True)
+    for found, expected in pairs:
         if found.shape != expected.shape:
             raise names.ConfigError(
                 f"{source}: a tensor is {found.shape}, {name} for the "
-                f"{program.source.num_classes} classes of {file} has "
-                f"{expected.shape}"
+                f"{program.source.num_classes} classes of {file} has {expected.shape}"
             )
     totals = program.evaluate(program.place(loaded), "test")
     return {f"test_{key}": value for key, value in totals.items()}

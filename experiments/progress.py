@@ -1,6 +1,7 @@
 """Progress on a terminal: a bar and a live table; plain lines elsewhere."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,7 @@ def _bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
+        disable=not console.is_terminal,
     )
 
 
@@ -50,26 +52,17 @@ def describe(row: dict[str, Any], config: Mapping[str, Any]) -> str:
 def single_run(config: Mapping[str, Any]) -> Iterator[Report]:
     """A reporter for one run of a config."""
     steps = config["steps"]
-    console = Console()
-    if not console.is_terminal:
-
-        def plain(step: int, row: dict[str, Any] | None) -> None:
-            if row is not None:
-                print(
-                    f"step {step:,} of {steps:,}  {describe(row, config)}", flush=True
-                )
-
-        yield plain
-        return
-    with _bar(console) as bar:
+    with _bar(Console()) as bar:
+        live = not bar.disable
         task = bar.add_task("training", total=steps)
 
-        def live(step: int, row: dict[str, Any] | None) -> None:
+        def report(step: int, row: dict[str, Any] | None) -> None:
             bar.update(task, completed=step)
-            if row is not None and "test_error" in row:
-                bar.console.print(f"step {step:,}  {describe(row, config)}")
+            if row is not None and (not live or "test_error" in row):
+                line = f"step {step:,} of {steps:,}  {describe(row, config)}"
+                bar.console.print(line) if live else print(line, flush=True)
 
-        yield live
+        yield report
 
 
 @contextlib.contextmanager
@@ -80,28 +73,19 @@ def counted(what: str, total: int) -> Iterator[Callable[[str], None]]:
       what: the pieces, in a word.
       total: how many there are.
     """
-    console = Console()
-    if not console.is_terminal:
-        started, names = time.monotonic(), []
-
-        def plain(name: str) -> None:
-            names.append(name)
-            elapsed = time.monotonic() - started
-            print(
-                f"[{len(names):>{len(str(total))}}/{total}] {name} after "
-                f"{elapsed:.0f} s",
-                flush=True,
-            )
-
-        yield plain
-        return
-    with _bar(console) as bar:
+    started, done = time.monotonic(), itertools.count(1)
+    with _bar(Console()) as bar:
+        live = not bar.disable
         task = bar.add_task(what, total=total)
 
-        def live(name: str) -> None:
+        def report(name: str) -> None:
             bar.update(task, advance=1, description=f"{what}: {name}")
+            if not live:
+                place = f"[{next(done):>{len(str(total))}}/{total}]"
+                elapsed = time.monotonic() - started
+                print(f"{place} {name} after {elapsed:.0f} s", flush=True)
 
-        yield live
+        yield report
 
 
 class StudyProgress:

@@ -53,23 +53,19 @@ def of_this_package() -> Augment:
     return lambda encoded, random: crop(regions.Picture(encoded, 3), random)
 
 
-def of_pillow() -> Augment:
+def by_pillow(encoded: bytes, random: np.random.Generator) -> np.ndarray:
     """Decode, resize and crop as one would write it down with Pillow."""
-
-    def augment(encoded: bytes, random: np.random.Generator) -> np.ndarray:
-        picture = Image.open(io.BytesIO(encoded)).convert("RGB")
-        shorter = int(random.integers(SHORTER[0], SHORTER[1] + 1))
-        scale = shorter / min(picture.size)
-        width, height = (int(side * scale + 1e-6) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        top = int(random.integers(0, height - SIZE + 1))
-        left = int(random.integers(0, width - SIZE + 1))
-        picture = picture.crop((left, top, left + SIZE, top + SIZE))
-        if random.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(picture)
-
-    return augment
+    picture = Image.open(io.BytesIO(encoded)).convert("RGB")
+    shorter = int(random.integers(SHORTER[0], SHORTER[1] + 1))
+    scale = shorter / min(picture.size)
+    width, height = (int(side * scale + 1e-6) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    top = int(random.integers(0, height - SIZE + 1))
+    left = int(random.integers(0, width - SIZE + 1))
+    picture = picture.crop((left, top, left + SIZE, top + SIZE))
+    if random.random() < 0.5:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(picture)
 
 
 def of_torchvision(own_decoder: bool) -> Augment:
@@ -133,7 +129,7 @@ def one_by_one(augment: Augment) -> Callable[[Sequence[bytes]], None]:
 
 PIPELINES: dict[str, Callable[[], Callable[[Sequence[bytes]], None]]] = {
     "cnn_jax": lambda: one_by_one(of_this_package()),
-    "Pillow alone": lambda: one_by_one(of_pillow()),
+    "Pillow alone": lambda: one_by_one(by_pillow),
     "torchvision on Pillow": lambda: one_by_one(of_torchvision(False)),
     "torchvision on tensors": lambda: one_by_one(of_torchvision(True)),
     "tf.data": of_tf_data,

@@ -205,7 +205,7 @@ def test_decode_benchmark_without_opencv(word, status):
 
 def test_pipelines_of_the_benchmark_do_the_same_work():
     """The same draws give the same crop, up to how its pixels are resampled."""
-    ours, pillow = decode.of_this_package(), decode.of_pillow()
+    ours, pillow = decode.of_this_package(), decode.by_pillow
     for number, encoded in enumerate(decode.photographs(6)):
         found, wanted = (
             np.asarray(augment(encoded, np.random.default_rng(number)), float)
