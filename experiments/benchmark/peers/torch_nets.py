@@ -37,17 +37,19 @@ class Squash(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """Sum of each 2x2 window times a coefficient, plus a bias: one pair a channel."""
+    """Sum of each 2x2 window times a coefficient, plus a bias, and what comes after."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, last):
         super().__init__()
+        self.last = last
         self.coefficient = nn.Parameter(torch.empty(channels).uniform_(-0.6, 0.6))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x):
         """From (n, c, 2h, 2w) to (n, c, h, w)."""
         total = 4 * functional.avg_pool2d(x, 2)
-        return total * self.coefficient[:, None, None] + self.bias[:, None, None]
+        scaled = total * self.coefficient[:, None, None]
+        return self.last(scaled + self.bias[:, None, None])
 
 
 class TableConv(nn.Module):
@@ -89,28 +91,19 @@ def lenet5(classes, activation, subsampling, c3, output, channels=1):
     paper = activation == "tanh"
     activate = Squash if paper else nn.ReLU
 
-    def subsample(maps):
-        if subsampling == "max":
-            return nn.MaxPool2d(2)
-        return Subsampling(maps)
+    def subsample(channels):
+        last = Squash() if paper else nn.Identity()
+        return nn.MaxPool2d(2) if subsampling == "max" else Subsampling(channels, last)
 
-    squashed = paper and subsampling == "trainable"
-    return named(
-        c1=nn.Conv2d(channels, 6, 5),
-        c1_activation=activate(),
-        s2=subsample(6),
-        s2_activation=Squash() if squashed else nn.Identity(),
-        c3=TableConv() if c3 == "table" else nn.Conv2d(6, 16, 5),
-        c3_activation=activate(),
-        s4=subsample(16),
-        s4_activation=Squash() if squashed else nn.Identity(),
-        c5=nn.Conv2d(16, 120, 5),
-        c5_activation=activate(),
-        flatten=nn.Flatten(),
-        f6=nn.Linear(120, 84),
-        f6_activation=activate(),
-        output=nn.Linear(84, classes) if output == "linear" else Penalties(classes),
-    )
+    layers = {
+        **{"c1": nn.Conv2d(channels, 6, 5), "a1": activate(), "s2": subsample(6)},
+        "c3": TableConv() if c3 == "table" else nn.Conv2d(6, 16, 5),
+        **{"a3": activate(), "s4": subsample(16)},
+        **{"c5": nn.Conv2d(16, 120, 5), "a5": activate(), "flatten": nn.Flatten()},
+        **{"f6": nn.Linear(120, 84), "a6": activate()},
+        "output": nn.Linear(84, classes) if output == "linear" else Penalties(classes),
+    }
+    return named(**layers)
 
 
 def alexnet(
@@ -140,22 +133,21 @@ def alexnet(
         *(nn.Conv2d(d, e, 3, padding=1, groups=groups), nn.ReLU()),
         nn.MaxPool2d(3, 2),
     ]
-    dense, units = [], 36 * e
+    return with_head(features, e, 6, hidden, classes, dropout, dropout_at)
+
+
+def with_head(features, channels, side, hidden, classes, dropout, dropout_at="output"):
+    """Convolutions, maps brought to a side, dense layers: torchvision's names."""
+    dense, units = [], side * side * channels
     for width in hidden:
-        layer = [nn.Linear(units, width), nn.ReLU()]
-        drop = nn.Dropout(dropout)
+        layer, drop = [nn.Linear(units, width), nn.ReLU()], nn.Dropout(dropout)
         dense += [drop, *layer] if dropout_at == "input" else [*layer, drop]
         units = width
-    return with_head(features, 6, [*dense, nn.Linear(units, classes)])
-
-
-def with_head(features, side, dense):
-    """Convolutions, maps brought to a side, dense layers: torchvision's names."""
     return named(
         features=nn.Sequential(*features),
         avgpool=nn.AdaptiveAvgPool2d(side),
         flatten=nn.Flatten(),
-        classifier=nn.Sequential(*dense),
+        classifier=nn.Sequential(*dense, nn.Linear(units, classes)),
     )
 
 
@@ -174,11 +166,7 @@ def vgg(classes, plan, hidden, batch_norm=False, channels=3, dropout=0.5, side=7
         features += [nn.BatchNorm2d(width)] if batch_norm else []
         features.append(nn.ReLU())
         channels = width
-    dense, units = [], side * side * channels
-    for width in hidden:
-        dense += [nn.Linear(units, width), nn.ReLU(), nn.Dropout(dropout)]
-        units = width
-    return with_head(features, side, [*dense, nn.Linear(units, classes)])
+    return with_head(features, channels, side, hidden, classes, dropout)
 
 
 def vgg_plan(letter, w):
@@ -323,29 +311,14 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
         return lenet5(classes, *fields, channels=channels)
     if kind is VGG:
         plan = vgg_plan(module.configuration, module.widths)
-        return vgg(
-            classes,
-            plan,
-            module.hidden,
-            batch_norm=module.batch_norm,
-            channels=channels,
-            dropout=module.dropout,
-            side=module.image_size // 32,
-        )
+        fields = (module.batch_norm, channels, module.dropout, module.image_size // 32)
+        return vgg(classes, plan, module.hidden, *fields)
     # Its average pool would change other maps than these.
     own_size = {0: 227, 2: 224}
     if kind is AlexNet and own_size.get(module.stem[2]) == module.image_size:
-        return alexnet(
-            classes,
-            module.widths,
-            module.hidden,
-            groups=module.towers,
-            padding=module.stem[2],
-            lrn=module.lrn,
-            channels=channels,
-            dropout=module.dropout,
-            dropout_at=module.dropout_at,
-        )
+        fields = (module.towers, module.stem[2], module.lrn, channels)
+        drop = (module.dropout, module.dropout_at)
+        return alexnet(classes, module.widths, module.hidden, *fields, *drop)
     if kind is NIN and not module.batch_norm and module.width == 1:
         layers = nin_layers(module.layout, classes)
         return nin(layers, channels=channels, dropout=module.dropout)
