@@ -1,29 +1,10 @@
-"""Tables: CSV files that are replaced in one go, and tables on a terminal."""
+"""Tables on a terminal."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import pandas
 from rich import box
 from rich.console import Console
 from rich.table import Table
-
-from cnn_jax.train.checkpoint import write_atomically
-
-
-def write_csv(
-    path: pathlib.Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    """Write a table.
-
-    Args:
-      path: the file.
-      columns: its header, keys of every row.
-      rows: its lines.
-    """
-    table = pandas.DataFrame(rows, columns=list(columns))
-    write_atomically(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:

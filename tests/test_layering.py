@@ -4,6 +4,7 @@ import ast
 import graphlib
 import itertools
 import pathlib
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What each part may import of the package, besides itself and names.py.
@@ -150,5 +151,17 @@ def test_what_a_module_keeps_to_itself_is_used_nowhere_else():
         for part in ("cnn_jax", "experiments", "tests")
         for path in sorted((ROOT / part).rglob("*.py"))
         for name in reaches(path)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_file_is_named_as_a_module_of_python():
+    """A script that is run by its path finds the files beside it first."""
+    wrong = [
+        f"{path}"
+        for part in ("cnn_jax", "experiments", "configs")
+        for path in sorted((ROOT / part).rglob("*"))
+        if path.stem in sys.stdlib_module_names - {"__main__"}
+        and (path.suffix == ".py" or (path / "__init__.py").exists())
     ]
     assert not wrong, "\n".join(wrong)

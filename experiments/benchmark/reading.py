@@ -23,13 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas
 
 from cnn_jax.models.gtn import chain
 from cnn_jax.train import strings
 from cnn_jax.train.program import Program
 from experiments import launch
 from experiments.gtn import experiment, figures
-from experiments.tables import write_csv
 
 LENGTHS = (5, 10, 20, 40)
 DIGITS = 160  # of a step, on each device
@@ -58,7 +58,7 @@ def body(values: argparse.Namespace) -> int:
             f"{row['ms_per_string'] / row['length']:6.3f} ms a digit; "
             f"loss {row['alignment_ms']:.3f} ms a string, CTC {row['ctc_ms']:.3f} ms"
         )
-    write_csv(directory / "speed.csv", tuple(rows[0]), rows)
+    pandas.DataFrame(rows).to_csv(directory / "speed.csv", index=False)
     figures.speed(rows, directory)
     return 0
 

@@ -1,6 +1,9 @@
 """How commands start: what their lines may hold, and what becomes of errors."""
 
 import io
+import os
+import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -103,3 +106,23 @@ def test_results_are_shown_in_percent_as_progress_is(capsys):
     launch.show({"test_error": 0.0168, "test_loss": 0.5, "parameters": 61706})
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["test_error: 1.68 %", "test_loss: 0.5", "parameters: 61,706"]
+
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script", ["train.py", "degradation.py", "benchmark/__main__.py", "gtn/__main__.py"]
+)
+def test_a_command_can_be_run_by_its_path(script, tmp_path):
+    """As an editor's button does, from any folder, where the project is installed."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "experiments" / script, "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "python -m experiments." in done.stdout

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from cnn_jax.models import lenet
 from cnn_jax.models.alexnet import AlexNet
+from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.nin import LAYOUTS, NIN
 from cnn_jax.models.resnet import BLOCKS, ResNet
@@ -322,7 +323,9 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
     if kind is NIN and not module.batch_norm and module.width == 1:
         layers = nin_layers(module.layout, classes)
         return nin(layers, channels=channels, dropout=module.dropout)
-    if kind is ResNet and module.block in BLOCKS:
+    norm = getattr(module, "norm", None)
+    plain = isinstance(getattr(module, "block", None), str) and norm is BatchNorm
+    if kind is ResNet and plain and module.block in BLOCKS:
         usual = BLOCKS[module.block].default_layers
         projects = module.shortcut == "B" or not module.preactivation
         whole = not module.stochastic_depth
