@@ -1,6 +1,7 @@
 """A study on disk: its config and the runs that belong to it.
 
-study.json       the config, with all families, depths and seeds asked for so far
+study.json       the config, with all families, depths and seeds asked for so far,
+                 and the names of the runs that were
 runs/            a run directory each, see `cnn_jax.train.run_directory`
 failures/        the tracebacks of runs that failed
 results.csv, and the figures: rebuilt from the runs
@@ -48,14 +49,25 @@ class StudyDirectory:
         Raises:
           ConfigError: damaged, or written by another version.
         """
+        return self._read()[0]
+
+    def asked(self) -> list[str]:
+        """The names of all runs that were asked for here; [] if none is recorded.
+
+        Raises:
+          ConfigError: as `config`.
+        """
+        return self._read()[1]
+
+    def _read(self) -> tuple[dict[str, Any] | None, list[str]]:
         path = self.path / "study.json"
         try:
             config = dict(json.loads(path.read_text()))
-            version = config.pop("format")
+            version, asked = config.pop("format"), list(map(str, config.pop("runs")))
             if version == FORMAT:
                 plan.check(config)
         except FileNotFoundError:
-            return None
+            return None, []
         except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"{path} cannot be read: {error!s:.200}; delete it, and the study's "
@@ -68,7 +80,7 @@ class StudyDirectory:
             )
         for section in (config["run"], *_values(config, "families", "overrides")):
             rename(section)
-        return config
+        return config, asked
 
     def enter(self, config: run_config.Config) -> list[Run]:
         """Plan a study here; it may add families, depths and seeds to what there is.
@@ -91,15 +103,16 @@ class StudyDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(self.path):
                 started = any((self.path / "runs").glob("[!.]*"))
-                old = self.config() if started else None
+                old, asked = self._read() if started else (None, [])
                 if old is None:
-                    new = self._with_runs(config)
+                    new, asked = self._with_runs(config)
                 else:
                     self._check(old, config)
                     new = _union(old, config)
-                if new != old:
-                    text = json.dumps({"format": FORMAT, **new}, indent=2) + "\n"
-                    write_atomically(self.path / "study.json", text.encode())
+                asked = list(dict.fromkeys([*asked, *(run.name for run in runs)]))
+                record = {"format": FORMAT, "runs": asked, **new}
+                text = json.dumps(record, indent=2) + "\n"
+                write_atomically(self.path / "study.json", text.encode())
         except OSError as error:
             raise ConfigError(
                 f"workdir {self.path} cannot be written: {error.strerror}"
@@ -118,9 +131,11 @@ class StudyDirectory:
         Raises:
           ConfigError: the config of one of them is damaged.
         """
-        config, found, strangers = self.config(), [], []
+        (config, asked), found, strangers = self._read(), [], []
         for path in sorted((self.path / "runs").glob("[!.]*")):
             head = _parse(path.name) if path.is_dir() else None
+            if config is not None and path.name not in asked:
+                head = None
             if head is not None and _belongs(RunDirectory(path), head, config):
                 found.append((RunDirectory(path), head))
             else:
@@ -149,15 +164,16 @@ class StudyDirectory:
                 "alone: choose another workdir, or delete this one"
             )
 
-    def _with_runs(self, config: dict[str, Any]) -> dict[str, Any]:
+    def _with_runs(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The same where no config is recorded: what was asked for are the runs."""
-        depths, seeds = list(config["depths"]), list(config["seeds"])
+        depths, seeds, names = list(config["depths"]), list(config["seeds"]), []
         for place, head in self.runs():
             if head["family"] in plan.families(config):
                 place.check_config(plan.config_of(config, **head))
                 depths.append(head["depth"])
                 seeds.append(head["seed"])
-        return _union(config, {**config, "depths": depths, "seeds": seeds})
+                names.append(place.path.name)
+        return _union(config, {**config, "depths": depths, "seeds": seeds}), names
 
 
 def _values(config: Mapping[str, Any], *keys: str) -> list[dict[str, Any]]:
@@ -179,7 +195,7 @@ def _parse(name: str) -> dict[str, Any] | None:
 def _belongs(
     place: RunDirectory, head: Mapping[str, Any], config: Mapping[str, Any] | None
 ) -> bool:
-    """Whether a directory holds the run that it is named after, and the study has it.
+    """Whether a directory holds the run that it is named after, with its config.
 
     Raises:
       ConfigError: its config is damaged.
@@ -188,12 +204,6 @@ def _belongs(
     if config is None:
         depth = own["model"].get("depth", head["depth"]) if own else head["depth"]
         return own is None or (own["seed"], depth) == (head["seed"], head["depth"])
-    if (
-        head["family"] not in plan.families(config)
-        or head["depth"] not in config["depths"]
-        or head["seed"] not in config["seeds"]
-    ):
-        return False
     try:
         place.check_config(plan.config_of(config, **head))
     except ConfigError:

@@ -207,8 +207,7 @@ def left_out(directory: pathlib.Path) -> list[str]:
     been started.
     """
     status = dict(study.load(directory)["status"])
-    config = study.StudyDirectory(directory).config()
-    asked = [run.name for run in study.expand(config)] if config else list(status)
+    asked = study.StudyDirectory(directory).asked() or list(status)
     return [
         f"{name} ({status.get(name, 'not finished')})"
         for name in asked
@@ -218,7 +217,7 @@ def left_out(directory: pathlib.Path) -> list[str]:
 
 def group_of(run: str, data_dir: str) -> Group:
     """A single run as a group of its own."""
-    return Group(*trained.kind(program_of(run, data_dir)), (run,))
+    return Group(*trained.kind(program_of(run, data_dir), run), (run,))
 
 
 def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:

@@ -111,6 +111,17 @@ def test_a_study_grows_by_families_depths_and_seeds(directory, changes, more):
         StudyDirectory(directory).enter(config(**{**changes, "steps": 8}))
 
 
+def test_what_was_asked_for_is_no_more_than_that(directory):
+    """Not every family, depth and seed that there are, together."""
+    more = StudyDirectory(directory).enter(config(depths=(20,), seeds=(1, 2)))
+    asked = StudyDirectory(directory).asked()
+    assert sorted(asked) == sorted([*OWN, *(run.name for run in more)])
+    assert len(set(asked)) == 8  # and not 3 depths x 3 seeds x 2 families
+    # 8 layers with seed 1 are known to the config, and were not asked for
+    start(study.expand(config(depths=(8,), seeds=(1,))), directory)
+    assert sorted(names(directory)) == sorted(OWN)
+
+
 def test_another_warm_up_of_a_depth_that_was_added_is_refused(directory):
     added = {"depths": (20,), "overrides": {"depth20": WARMUP}}
     StudyDirectory(directory).enter(config(**added))
@@ -197,7 +208,8 @@ def test_a_run_is_known_by_its_name_again(family, tmp_path):
     "content",
     [
         *(b"", b"{", b"null", b"[1]", b"\xff", b"[" * 100_000),
-        *(b'{"format": 1}', b'{"format": 1, "run": 5}', b'{"format": 2}'),
+        *(b'{"format": 1}', b'{"format": 1, "run": 5, "runs": []}'),
+        b'{"format": 2, "runs": []}',
     ],
 )
 def test_a_damaged_record_is_one_line(directory, content):
