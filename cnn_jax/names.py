@@ -13,6 +13,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -74,11 +75,23 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{kind} {name!r}: cannot import module {module_name!r}: {error}"
         ) from error
+    except (Exception, SystemExit) as error:  # whatever its code does, or its name is
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"{kind} {name!r}: importing {module_name!r} fails{_where(error)}: {words}"
+        ) from error
     try:
         return functools.reduce(getattr, attribute.split("."), module)
     except AttributeError:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise choices(f"attribute of {module_name!r}", attribute, public) from None
+
+
+def _where(error: BaseException) -> str:
+    """The file and line that raised, outside Python's own import system."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames[1:] if "importlib" not in frame.filename]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -87,7 +100,13 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     Linen's own ``parent`` and ``name`` are left out. The arguments that a
     `functools.partial` presets keep their place, with the preset as default.
     """
-    found = inspect.signature(target).parameters
+    try:
+        found = inspect.signature(target).parameters
+    except (TypeError, ValueError):  # no callable, or one written in C
+        raise ConfigError(
+            f"{target!r:.60} cannot be called with the fields of a config; name a "
+            "function or class written in Python"
+        ) from None
     return {
         name: parameter
         for name, parameter in found.items()

@@ -66,7 +66,13 @@ def body(values: argparse.Namespace) -> int:
     with progress if hosts.is_first() else contextlib.nullcontext() as report:
         result = fit(program, values.config.seed, directory, report)
     if there:
-        print(f"{values.workdir} is finished; nothing to do")
+        changed = ", ".join(directory.changed_plugins(program.config))
+        print(
+            f"{values.workdir} is finished, with other code of {changed} than now; "
+            "another --workdir trains with the new code"
+            if changed
+            else f"{values.workdir} is finished; nothing to do"
+        )
     if hosts.is_first():
         launch.show(result)
     return 0

@@ -43,18 +43,40 @@ NEEDED = {
     "rates": (0.1,),
     "steps": 4,
 }
-INTEGERS = (-1, 0, 1, 2, 3, 4, 8, 9, 14, 16, 20)
-FLOATS = (-1.0, 0.0, 1e-3, 0.1, 0.5, 0.9, 1.0, 2.0, float("inf"), float("nan"))
+# Integers and floats that fit their type, or do not, and that nobody means.
+HUGE = (2**31 - 1, -(2**31), 2**31, 2**64, 10**5000, 1000003)
+EXTREME = (3e38, 1e39, -1e300, 1e-320, float("inf"), float("nan"))
+INTEGERS = (-1, 0, 1, 2, 3, 4, 8, 9, 14, 16, 20, *HUGE)
+FLOATS = (-1.0, 0.0, 1e-3, 0.1, 0.5, 0.9, 1.0, 2.0, *EXTREME, 2**1024)
 WORDS = (
     *("basic", "bottleneck", "lenet5", "lenet5_modern", "nonsense"),
     *("tests.study.test_study:Scaled", "json:dumps", "nowhere:nothing", ""),
+    *(":", "json:", ":dumps", ".json:dumps", "math:pi", "builtins:dict", "a\0b:c"),
 )
-WRONG = ("x", None, (), {}, [1.5], True, -7.5)
+
+
+def nested(levels: int) -> Any:
+    """A value so many levels deep."""
+    value: Any = 1
+    for level in range(levels):
+        value = {"name": value} if level % 2 else (value,)
+    return value
+
+
+WRONG = (
+    *("x", None, (), {}, [1.5], True, -7.5, b"x", {1: 2}, {"name": {}}, set(), 1j),
+    *(nested(3), nested(50), nested(600), *HUGE, *EXTREME),
+)
 SEEDS = (0, 1, -1, 2**31, 2**32 + 1, 2**63, 2**70)
 SCALARS = {
     "seed": st.sampled_from(SEEDS),
-    "batch_size": st.sampled_from((-8, 0, 1, 4, 12, 16, 24, 64)),
-    "eval_batch_size": st.sampled_from((-8, 0, 1, 8, 12, 16, 64)),
+    "batch_size": st.sampled_from((-8, 0, 1, 4, 12, 16, 24, 64, *HUGE)),
+    "eval_batch_size": st.sampled_from((-8, 0, 1, 8, 12, 16, 64, *HUGE)),
+    **{
+        key: st.sampled_from((-1, 0, 1, 2, 5, *HUGE))
+        for key in ("steps", "log_every", "eval_every", "checkpoint_every")
+    },
+    "steps_per_execution": st.sampled_from((-1, 0, 1, 2, *HUGE)),
 }
 
 
@@ -146,18 +168,21 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
         st.sampled_from((*TABLES, "model", "dataset", "warmup", "parallel", ""))
     )
     if place == "":
-        key = draw(st.sampled_from(sorted({*run_config.KEYS} - {"steps"})))
+        key = draw(st.sampled_from(sorted(run_config.KEYS)))
         wrong = st.sampled_from(WRONG)
         config[key] = draw(SCALARS.get(key, wrong) | wrong)
         return
     section = config.get(place)
-    if not isinstance(section, dict) or section.get("name", "") is None:
+    if not isinstance(section, dict) or not isinstance(section.get("name", ""), str):
         return
     if place == "warmup":
         fields = {"rate": float, "until_train_error": float}
     elif place == "parallel":
         # not the hosts: a config that names others waits for them
-        fields = {"mode": str, "devices": int, "bn_group_size": int}
+        fields = {
+            **{"mode": str, "devices": int, "bn_group_size": int},
+            "host_timeout": int,
+        }
     elif place == "dataset" and config[place]["name"] != "digit_strings":
         return
     else:
@@ -168,3 +193,18 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
     key = draw(st.sampled_from(sorted(fields)))
     values = of_type(fields[key])
     config[place][key] = draw(st.one_of(values, values, values, st.sampled_from(WRONG)))
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> dict[str, Any]:
+    """A config in which something else stands at any place, sections included."""
+    config = draw(configs())
+    place: Any = config
+    while True:
+        key = draw(st.sampled_from(sorted(place)))
+        inner = place[key]
+        if not isinstance(inner, dict) or not inner or draw(st.booleans()):
+            break
+        place = inner
+    place[key] = draw(st.sampled_from((*WRONG, *WORDS)))
+    return config

@@ -6,11 +6,14 @@ import traceback
 
 import hypothesis
 import jax
+import pytest
 
 from cnn_jax.names import ConfigError
+from cnn_jax.train import config as run_config
 from cnn_jax.train.feed import feed
 from cnn_jax.train.program import Program
-from tests.drawn_configs import configs
+from tests import tiny
+from tests.drawn_configs import configs, damaged, nested
 
 # Examples after which compiled programs are dropped: they fill the memory.
 CLEAR_EVERY = 25
@@ -61,6 +64,66 @@ def try_many(examples):
     try_one()
     assert outcomes.total() == examples
     return outcomes
+
+
+@hypothesis.seed(2015)
+@hypothesis.given(config=damaged())
+@hypothesis.settings(
+    max_examples=300,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=[hypothesis.Phase.generate],
+)
+def test_a_wrong_value_at_any_place_is_refused_in_a_line(config):
+    """Before anything is built; what is let through may be right."""
+    try:
+        run_config.check(config)
+    except ConfigError as error:
+        line = str(error)
+    else:
+        return
+    assert line
+    assert "\n" not in line
+    assert len(line) < 1000
+
+
+ABSURD = [
+    {"batch_size": 2**31},
+    {"batch_size": 2**31 - 1},
+    {"eval_batch_size": 2**31 - 1},
+    {"preprocess": {"pad": 1000003}},
+    {"preprocess": {"size": 2**15}},
+    {"augment": {"pad": 2**31 - 1}},
+    {"augment": {"pad": 2**15}},
+    {"schedule": {"boundaries": (2**64,)}},
+    {"schedule": {"rates": (1e39, 0.1)}},
+    {"optimizer": {"weight_decay": 2**1024}},
+    {"optimizer": {"weight_decay": 1e-320}},
+    {"model": {"depth": 6 * 10**8 + 2}},
+    {"model": {"widths": (2**16, 2**16, 2**16)}},
+    {"model": {"widths": (2**31 - 1,) * 3}},
+    {"parallel": {"devices": 2**31 - 1}},
+    {"parallel": {"bn_group_size": 2**31 - 1}},
+    {"parallel": {"host_timeout": 2**31 - 1}},
+    {
+        **dict.fromkeys(("steps", "steps_per_execution", "log_every"), 2**31 - 1),
+        **{"eval_every": 0, "checkpoint_every": 0},
+    },
+    {"seed": 10**5000},
+    {"seed": nested(600)},
+    {"model": {"widths": nested(600)}},
+    {"model": {"widths": {1: 2}}},
+]
+
+
+@pytest.mark.parametrize("number", range(len(ABSURD)))
+def test_absurd_values_are_refused_in_a_line(number):
+    """What no int32 or float32 holds, what no memory holds, what nothing compiles."""
+    with pytest.raises(ConfigError) as error:
+        Program(tiny.config(**ABSURD[number]))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
 
 
 def test_random_configs_run_or_are_refused():

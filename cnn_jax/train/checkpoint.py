@@ -6,21 +6,19 @@ beside its place, synced to disk and renamed, so a name that exists is a file th
 was complete; what the disk did to it since is caught by the checksum.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import re
-import socket
 from typing import Any
 
 import flax.serialization
 import jax
 import numpy as np
 
+from cnn_jax.train.files import sync_directory, write_atomically
+
 FORMAT = 2
-READABLE = (1, 2)  # 1 had step and notes in its header, outside the checksum
 NAME = re.compile(r"step_(\d{9,})\.ckpt")
 KEEP = 2
 
@@ -31,41 +29,6 @@ class CheckpointError(RuntimeError):
 
 class Damaged(CheckpointError):
     """A checkpoint is not what was written; the one before may be whole."""
-
-
-def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Replace a file by ``content``, durably: readers see the old or the new.
-
-    Args:
-      path: the file.
-      content: all of its bytes.
-
-    Raises:
-      OSError: the disk is full or the place cannot be written; the old file, if
-        there was one, is untouched.
-    """
-    writer = f"{socket.gethostname()}.{os.getpid()}"
-    beside = path.with_name(f".{path.name}.{writer}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: pathlib.Path) -> None:
-    """Make the names in a directory as durable as the files."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save(directory: pathlib.Path, step: int, state: Any, notes: dict[str, Any]) -> None:
@@ -118,28 +81,7 @@ def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
       Damaged: not what was written, or not readable.
       CheckpointError: whole, but of another format or of another network.
     """
-    try:
-        line, _, body = path.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise Damaged(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        header = json.loads(line)
-        version, checksum = header["format"], header["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise Damaged(f"{path}: damaged (no readable header)") from None
-    if checksum != _checksum(version, body):
-        raise Damaged(f"{path}: damaged (its checksum does not match)")
-    if version not in READABLE:
-        raise CheckpointError(
-            f"{path}: format {version}, this version reads {READABLE[0]} to {FORMAT}; "
-            "go on with the version that wrote it, or delete the run directory"
-        )
-    head, payload = header, body
-    if version > 1:
-        line, _, payload = body.partition(b"\n")
-        head = json.loads(line)
-    if f"step_{head['step']:09d}.ckpt" != path.name:
-        raise Damaged(f"{path}: holds step {head['step']}")
+    notes, payload = _verified(path)
     try:
         state = flax.serialization.from_bytes(template, payload)
     except (ValueError, KeyError) as error:
@@ -152,7 +94,42 @@ def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
                 f"{path}: state of another network: an array is {_kind(leaf)}, "
                 f"{_kind(expected)} is expected"
             )
-    return state, head["notes"]
+    return state, notes
+
+
+def notes(path: pathlib.Path) -> dict[str, Any]:
+    """The notes of one checkpoint, verified.
+
+    Raises:
+      Damaged: not what was written, or not readable.
+      CheckpointError: of another format.
+    """
+    return _verified(path)[0]
+
+
+def _verified(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
+    """Notes and serialised state of a checkpoint that is what was written."""
+    try:
+        line, _, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise Damaged(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        header = json.loads(line)
+        version, checksum = header["format"], header["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Damaged(f"{path}: damaged (no readable header)") from None
+    if checksum != _checksum(version, body):
+        raise Damaged(f"{path}: damaged (its checksum does not match)")
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {version}, this version reads {FORMAT}; resume with the "
+            "version that wrote it, or delete the run directory"
+        )
+    line, _, payload = body.partition(b"\n")
+    head = json.loads(line)
+    if f"step_{head['step']:09d}.ckpt" != path.name:
+        raise Damaged(f"{path}: holds step {head['step']}")
+    return head["notes"], payload
 
 
 def restore(
@@ -196,8 +173,8 @@ def restore(
 
 
 def _checksum(version: Any, body: bytes) -> str:
-    """SHA-256 of a file's content; it covers the format's number since format 2."""
-    digest = hashlib.sha256(b"" if version == 1 else f"format {version}\n".encode())
+    """SHA-256 of the format's number and all that follows the header."""
+    digest = hashlib.sha256(f"format {version}\n".encode())
     digest.update(body)
     return digest.hexdigest()
 

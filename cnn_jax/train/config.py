@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.data import augment, mixing, preprocess
@@ -61,6 +62,13 @@ POSITIVE = (
 )
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
 LARGEST_SEED = 2**32 - 1
+INT32, LARGEST_FLOAT = np.iinfo(np.int32), float(np.finfo(np.float32).max)
+# Integers beyond these make programs that nothing compiles: layers, and channels,
+# units or pixels of a side.
+MOST_LAYERS, LAYERS = 10_000, ("depth", "stage_sizes")
+LARGEST_SIDES = {"model": 2**16, "preprocess": 2**15, "augment": 2**15}
+LONGEST_TIMEOUT = 10**6  # seconds, 11 days
+DEEPEST = 16  # levels of sections and tuples within each other
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "model": models.TABLE,
@@ -91,6 +99,7 @@ def check(config: Config) -> None:
       ConfigError: one line naming the key, the value and what is expected.
     """
     config = as_dict(config)
+    check_values("config", config)
     allowed = {key: type(value) for key, value in OPTIONAL.items()}
     _check_keys("config", config, KEYS, allowed)
     for section, table in TABLES.items():
@@ -109,6 +118,8 @@ def check(config: Config) -> None:
         if section == "model" and "norm" in names.parameters(target):
             models.norm_of(given.pop("norm", "batch"))
         names.check_fields(kind, target, given, SUPPLIED.get(section, ()))
+        if section in LARGEST_SIDES:
+            _check_sizes(f"config.{section}", given, LARGEST_SIDES[section])
     if "name" not in config["dataset"]:
         raise ConfigError("config.dataset needs a 'name'")
     _check_keys("config.warmup", config["warmup"], schedule.Warmup.__annotations__)
@@ -116,10 +127,10 @@ def check(config: Config) -> None:
     placing = config["parallel"]
     if placing["hosts"] != hosts.ONE:
         hosts.parse(placing["hosts"])
-    if placing["host_timeout"] < 1:
+    if not 1 <= placing["host_timeout"] <= LONGEST_TIMEOUT:
         raise ConfigError(
-            f"config.parallel.host_timeout must be positive, got "
-            f"{placing['host_timeout']}"
+            "config.parallel.host_timeout must be positive and at most "
+            f"{LONGEST_TIMEOUT}, got {placing['host_timeout']}"
         )
     for key in POSITIVE:
         if config[key] < 1:
@@ -153,6 +164,65 @@ def check(config: Config) -> None:
 def option(config: Config, key: str) -> Any:
     """The value of a key of `OPTIONAL`, which the config may lack."""
     return config.get(key, OPTIONAL[key])
+
+
+def check_values(where: str, value: Any, depth: int = 0) -> None:
+    """Refuse values that no run can take, wherever they stand in a config.
+
+    Devices count in int32 and compute in float32 (seeds are uint32), and
+    ``config.json`` holds numbers, text, lists and sections with names alone.
+
+    Args:
+      where: the value's place, for the message.
+      value: of any type.
+      depth: levels that it is deep in a config.
+
+    Raises:
+      ConfigError: one line with the place and what fits there.
+    """
+    if depth > DEEPEST:
+        raise ConfigError(f"config is nested more than {DEEPEST} levels deep")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{where} has a key that is no text: {key!r:.60}")
+            check_values(f"{where}.{key}", inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_values(where, inner, depth + 1)
+    elif isinstance(value, bool | str | None):
+        pass
+    elif isinstance(value, int):
+        largest = LARGEST_SEED if where.endswith("seed") else INT32.max
+        if not INT32.min <= value <= largest:
+            # Python refuses to write out integers of thousands of digits.
+            shown = value if abs(value) < 2**70 else f"one of {value.bit_length()} bits"
+            raise ConfigError(
+                f"{where} must be an integer from {INT32.min} to {largest}, got {shown}"
+            )
+    elif isinstance(value, float):
+        if not math.isfinite(value) or abs(value) > LARGEST_FLOAT:
+            raise ConfigError(f"{where} must be a number of float32, got {value}")
+        if value and not np.float32(value):
+            raise ConfigError(f"{where} {value} is 0 in float32; say 0")
+    else:
+        raise ConfigError(
+            f"{where} must be a number, text, a tuple or a section, got a "
+            f"{type(value).__name__}"
+        )
+
+
+def _check_sizes(where: str, value: Any, largest: int) -> None:
+    """Refuse integers that are larger than any layer, or images of a run."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            limit = MOST_LAYERS if key in LAYERS else largest
+            _check_sizes(f"{where}.{key}", inner, limit)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_sizes(where, inner, largest)
+    elif isinstance(value, int) and not where.endswith("seed") and abs(value) > largest:
+        raise ConfigError(f"{where} must not exceed {largest}, got {value}")
 
 
 def as_dict(config: Config) -> dict[str, Any]:

@@ -20,11 +20,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cnn_jax.names import ConfigError
+from cnn_jax.train import rendezvous
 
 T = TypeVar("T")
 
 ONE, CLUSTER = "one", "cluster"
-FORM = re.compile(r"(\d+)/(\d+)@(\S+:\d+)")
+# Numbers of nine digits at most: no machine has more hosts or ports.
+FORM = re.compile(r"(\d{1,9})/(\d{1,9})@(\S+:(\d{1,9}))", re.ASCII)
+MOST = 2**16  # hosts
 PIECE = 2**26  # bytes that are told at a time
 SMALLEST = 2**12
 # Seconds that the first host stays after an error, for the others to report theirs.
@@ -53,6 +56,10 @@ def parse(hosts: str) -> dict[str, Any]:
             "0/2@node1:1234 on the first of two"
         )
     index, count = int(found[1]), int(found[2])
+    if not 0 < int(found[4]) < 2**16:
+        raise ConfigError(f"parallel.hosts {hosts!r}: a port is from 1 to 65535")
+    if count > MOST:
+        raise ConfigError(f"parallel.hosts {hosts!r}: at most {MOST} hosts")
     if index >= count:
         raise ConfigError(
             f"parallel.hosts {hosts!r}: {count} host(s) are numbered from 0 to "
@@ -75,12 +82,20 @@ def join(hosts: str, timeout: int) -> None:
         which a host counts as lost: this process is then ended.
 
     Raises:
-      ConfigError: another form, or no cluster is found in the environment. Where
-        the others do not come, the process is ended with one line and status 2.
+      ConfigError: another form, two processes with one index, not all have come, or
+        no cluster is found in the environment. Where a cluster's hosts do not come,
+        the process is ended with one line and status 2.
     """
     if hosts == ONE or jax.distributed.is_initialized():
         return
     arguments = parse(hosts)
+    if arguments:
+        rendezvous.meet(
+            arguments["process_id"],
+            arguments["num_processes"],
+            arguments["coordinator_address"],
+            timeout,
+        )
     # Its handler of SIGTERM would take the place of ours.
     jax.config.update("jax_enable_preemption_service", False)
     met = threading.Event()

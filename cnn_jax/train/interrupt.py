@@ -9,7 +9,10 @@ from typing import Any
 from cnn_jax.train import hosts
 from cnn_jax.train.parallel import Devices
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# SIGHUP comes when a terminal is closed or a connection lost; batch systems warn of
+# a time limit with SIGUSR1 or SIGUSR2.
+ALWAYS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*ALWAYS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Interrupted(Exception):
@@ -25,10 +28,11 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, the first signal (SIGTERM or Ctrl-C) only sets ``received``.
+    """While entered, the first of ``SIGNALS`` only sets ``received``.
 
     A Ctrl-C after it interrupts at once (KeyboardInterrupt), without a checkpoint;
-    a SIGTERM after it changes nothing else.
+    another signal after it changes nothing else. SIGHUP stays ignored where it is
+    (nohup), and SIGUSR1 and SIGUSR2 are left to a handler that is there (submitit's).
     One within another passes on what it received, so that the signal to one run
     of a study ends the study. Outside the main thread, where Python allows no
     handlers, it does nothing.
@@ -40,7 +44,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in filter(_is_free, SIGNALS):
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -66,6 +70,15 @@ class StopRequest:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+
+
+def _is_free(number: int) -> bool:
+    """Whether a signal is ours to handle."""
+    if number in ALWAYS:
+        return True
+    handler = signal.getsignal(number)
+    ours = isinstance(getattr(handler, "__self__", None), StopRequest)
+    return ours or handler is signal.SIG_DFL
 
 
 class SharedStop:

@@ -26,10 +26,20 @@ SIGN_EVERY = 10.0  # seconds between signs of life
 WATCH = 35.0  # seconds that another machine looks for one
 LOOKS = 1.0  # seconds that those who only look at a lock may be in the way
 RELEASED = "released\n"
+CONTENT = re.compile(r"(process \d+ on \S+\n(released\n)?)?")
 
 
 class InUse(ConfigError):
     """Another process is training in this run directory."""
+
+
+class Moved(ConfigError):
+    """The run directory is no longer where it was."""
+
+
+def is_one(path: pathlib.Path) -> bool:
+    """Whether a file is a lock file, by its content."""
+    return path.is_file() and CONTENT.fullmatch(_content(path)) is not None
 
 
 @contextlib.contextmanager
@@ -41,7 +51,8 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
 
     Yields:
       A question whether it is still held, to ask before anything is written: it
-      raises `InUse` if a process of another machine took it all the same.
+      raises `InUse` if a process of another machine took it all the same, and
+      `Moved` if the directory was renamed or deleted.
 
     Raises:
       OSError: it cannot be written.
@@ -49,7 +60,7 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
       ConfigError: the file system has no locks, or none between machines.
     """
     own = f"process {os.getpid()} on {socket.gethostname()}\n"
-    with open(path, "a+") as file:
+    with open(path, "a+", encoding="utf-8", errors="replace") as file:
         try:
             _take(file, path)
         except BlockingIOError:
@@ -72,6 +83,7 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
         sign.start()
 
         def check() -> None:
+            _check_place(path, file)
             other = _taker(path, own)
             if other:
                 raise InUse(
@@ -138,6 +150,24 @@ def _check_gone(path: pathlib.Path, left: str) -> None:
             )
 
 
+def _check_place(path: pathlib.Path, file: IO[str]) -> None:
+    """Make sure that the lock file is still the one that is held."""
+    try:
+        there = os.stat(path)
+    except OSError:
+        there = None
+    if there is not None and os.path.samestat(there, os.fstat(file.fileno())):
+        return
+    if there is None and path.parent.is_dir():
+        happened = f"{path} was deleted or cannot be read"
+    else:
+        happened = f"{path.parent} was renamed, deleted or replaced"
+    raise Moved(
+        f"{happened} while this process trained there; nothing was written since. "
+        "Put it back, and the same command resumes from the last checkpoint"
+    )
+
+
 def _changed(path: pathlib.Path) -> int:
     # Opening a file makes NFS ask its server, which a mere stat does not.
     with open(path) as file:
@@ -147,10 +177,14 @@ def _changed(path: pathlib.Path) -> int:
 def _taker(path: pathlib.Path, own: str) -> str:
     """Who else has written its name; '' where nobody has, or it cannot be read."""
     try:
-        found = path.read_text()
+        found = _content(path)
     except OSError:
         return ""
     return "" if found == own else found.strip() or "another process"
+
+
+def _content(path: pathlib.Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _show_life(path: pathlib.Path, own: str, done: threading.Event) -> None:

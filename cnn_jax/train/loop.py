@@ -1,6 +1,7 @@
 """The loop of one run: steps, log rows, evaluations, checkpoints, resume."""
 
 import contextlib
+import datetime
 import math
 import time
 from collections.abc import Callable
@@ -9,11 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnn_jax.train import checkpoint, hosts
+from cnn_jax.train import checkpoint, hosts, provenance
 from cnn_jax.train.feed import EVERY, feed
 from cnn_jax.train.interrupt import Interrupted, SharedStop, StopRequest
 from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
+from cnn_jax.train.run_directory import (
+    BN_IMAGES,
+    FINGERPRINT,
+    PLUGINS,
+    RunDirectory,
+)
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
@@ -33,7 +39,7 @@ class _Window:
         self.rate = 0.0
         if notes is not None:
             self.totals = {key: notes[key] for key in self.totals}
-            self.rate = notes.get("rate", 0.0)  # not in format 1
+            self.rate = notes["rate"]
 
     def notes(self) -> dict[str, float]:
         return {**self.totals, "rate": self.rate}
@@ -79,20 +85,25 @@ def fit(
       CheckpointError: there are checkpoints and none is whole, or there must have
         been one and there is none.
       Diverged: loss or parameters are not finite; nothing non-finite was saved.
-      Interrupted: SIGTERM or Ctrl-C came; a checkpoint of that step is saved.
+      Interrupted: a signal asked to stop; a checkpoint of that step is saved.
     """
     config = {**program.config, "seed": seed}
     record = {
         **config,
         FINGERPRINT: program.source.fingerprint,
         BN_IMAGES: program.bn_images,
+        PLUGINS: provenance.plugins(config),
+        **provenance.settings(),
     }
     if report is None or not hosts.is_first():
         report = _silent
     with contextlib.ExitStack() as opened, StopRequest() as stop:
-        place = directory.open_for_training(record)
-        hosts.from_first(lambda: opened.enter_context(place))
-        done = hosts.from_first(directory.result)
+        done = hosts.from_first(lambda: directory.finished(record))
+        if done is None:
+            place = directory.open_for_training(record)
+            hosts.from_first(lambda: opened.enter_context(place))
+            # another process may have finished it in between
+            done = hosts.from_first(lambda: directory.finished(record))
         if done is not None:
             return done
         shared = SharedStop(stop, program.devices)
@@ -135,15 +146,13 @@ class _Run:
             for line in complaints:
                 print(f"warning: {line}; using the one before", flush=True)
             notes["saved"] = int(state.step)
-            if "log" in notes:
-                log = notes["log"].encode()
-            else:  # format 1 has the log's length alone
-                log = directory.log()[: notes["log_size"]]
-                if len(log) < notes["log_size"]:
-                    raise checkpoint.CheckpointError(
-                        f"{directory.path / 'metrics.jsonl'} is shorter than the "
-                        "checkpoint says; restore it from a backup"
-                    )
+            log = notes["log"].encode()
+            for name in directory.changed_plugins(self.config):
+                print(
+                    f"warning: the code of {name} has changed since the run began; "
+                    "it resumes with the new code",
+                    flush=True,
+                )
         if not directory.restore_log(log):
             print("warning: metrics.jsonl was damaged; written again", flush=True)
         rows = directory.rows()
@@ -184,11 +193,13 @@ class _Run:
             stopping = self.stop.received()
             boundary = log or evaluate or save or stopping
             self._read(pending, 0 if boundary else IN_FLIGHT)
-            self.report(self.step, self._log())
+            row = self._log()
+            # Before anything is printed: a terminal that is gone takes no words.
             if save or stopping:
                 self._save()
             if stopping and self.step < total:
                 raise Interrupted(stopping)
+            self.report(self.step, row)
         return self._finish()
 
     def _due(self, key: str) -> bool:
@@ -207,8 +218,7 @@ class _Run:
                     raise Diverged(
                         f"the training loss is {sums['loss']} at step "
                         f"{last - count + 1 + place} (learning rate "
-                        f"{sums['rate']:g}); the last good checkpoint is kept in "
-                        f"{self.directory.checkpoints}"
+                        f"{sums['rate']:g}); {self._kept()}"
                     )
                 self.window.add(sums)
 
@@ -257,11 +267,15 @@ class _Run:
             if not np.isfinite(leaf).all():
                 name = jax.tree_util.keystr(path, simple=True, separator=".")
                 raise Diverged(
-                    f"{name} is not finite after step {self.step}; the last good "
-                    f"checkpoint is kept in {self.directory.checkpoints}"
+                    f"{name} is not finite after step {self.step}; {self._kept()}"
                 )
         hosts.from_first(lambda: self.directory.save(self.step, host, notes))
         self.saved = self.step
+
+    def _kept(self) -> str:
+        if self.saved < 0:
+            return "no checkpoint was saved before it"
+        return f"the last good checkpoint is kept in {self.directory.checkpoints}"
 
     def _seconds(self) -> float:
         return self.spent + time.monotonic() - self.started
@@ -281,6 +295,8 @@ class _Run:
             "seconds": round(self._seconds(), 3),
             "device": f"{self.program.devices.count} x {device.device_kind}",
             "jax": jax.__version__,
+            **provenance.version(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         self.directory.finish(result)
         return result

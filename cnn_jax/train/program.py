@@ -20,7 +20,16 @@ from cnn_jax.data import augment, mixing, preprocess, sources
 from cnn_jax.graphs import Graph
 from cnn_jax.models import layout
 from cnn_jax.train import config as run_config
-from cnn_jax.train import feed, hosts, losses, optimizer, schedule, state, steps
+from cnn_jax.train import (
+    feed,
+    hosts,
+    losses,
+    memory,
+    optimizer,
+    schedule,
+    state,
+    steps,
+)
 from cnn_jax.train.parallel import Devices
 from cnn_jax.train.run_directory import flatten
 
@@ -92,7 +101,11 @@ class Program:
         self.mix = names.build("mix", mix, mixing.TABLE) if mix else None
         self.ema_decay = run_config.option(config, "ema_decay")
         self.image_shape = self._shape_after_preprocessing()
+        memory.check_images(
+            config, self.image_shape, self.augment, self.devices.devices
+        )
         self.num_parameters = self._check_model()
+        memory.check_parameters(self.num_parameters, self.devices.devices)
         self.traces = 0
         if hosts.joined():
             hosts.check_equal(

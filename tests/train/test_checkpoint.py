@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -50,8 +52,12 @@ def flip(path, where):
         lambda path: flip(path, -30),
         lambda path: flip(path, path.read_bytes().index(b"\n") + 1),
         lambda path: flip(path, 0),
+        lambda path: path.write_bytes(b"[" * 100_000 + b"\n"),
     ],
-    ids=["empty", "short", "header only", "last bit", "array", "payload", "header"],
+    ids=[
+        *("empty", "short", "header only", "last bit", "array", "payload", "header"),
+        "deep header",
+    ],
 )
 def test_a_damaged_one_is_named_and_the_one_before_used(directory, damage):
     damage(directory / "step_000000003.ckpt")
@@ -131,6 +137,43 @@ def test_ten_digits_of_steps_come_after_nine(tmp_path):
     assert notes == {"note": 1_000_000_000}
 
 
+def test_a_checkpoint_is_durable_before_save_returns(directory, monkeypatch):
+    """Its content is synced before it gets its name, and the name after that."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        events.append(("sync", os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    def renamed(source, target):
+        events.append(("rename", str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    checkpoint.save(directory, 4, state(4), {})
+    path = str(directory / "step_000000004.ckpt")
+    (content, name), *after = events
+    assert content == "sync"
+    assert pathlib.Path(name).name.startswith(".step_000000004.ckpt.")
+    assert after == [("rename", path), ("sync", str(directory))]
+
+
+def test_a_new_directory_of_checkpoints_is_durable_itself(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda handle: (
+            synced.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle)
+        ),
+    )
+    checkpoint.save(tmp_path / "checkpoints", 1, state(1), {})
+    assert synced[0] == str(tmp_path)
+
+
 def test_a_full_disk_keeps_the_old_ones(directory, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
@@ -152,7 +195,7 @@ def test_another_format_is_refused_with_a_word(directory):
     header = {"format": 99, "sha256": digest}
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
     # whole, so it is not passed over for the one before
-    with pytest.raises(CheckpointError, match=r"format 99, this version reads 1 to 2"):
+    with pytest.raises(CheckpointError, match=r"format 99, this version reads 2"):
         checkpoint.restore(directory, state(0))
     assert path.exists()
 

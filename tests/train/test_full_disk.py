@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from cnn_jax.names import ConfigError
 from cnn_jax.train import checkpoint
 from cnn_jax.train.loop import fit
 from cnn_jax.train.run_directory import RunDirectory
@@ -117,6 +118,15 @@ def test_a_read_only_directory_is_refused_with_a_line(program, small_disk, capsy
     error = capsys.readouterr().err
     assert "cannot be written: Read-only file system" in error
     assert error.count("\n") == 1
+
+
+def test_a_finished_run_is_shown_from_a_read_only_disk(program, small_disk):
+    place = RunDirectory(small_disk / "run")
+    result = fit(program, 0, place)
+    with read_only(small_disk):
+        assert fit(program, 0, place) == result
+        with pytest.raises(ConfigError, match="seed: 0 there, 1 now"):
+            fit(program, 1, place)
 
 
 @contextlib.contextmanager

@@ -226,7 +226,7 @@ def test_a_host_that_nobody_meets_says_so_in_a_line(tmp_path, cache):
         first.kill()
         status, said = second.wait(60), second.stderr.read()
     assert status == 2
-    assert said.startswith("error: parallel.hosts 1/2@127.0.0.1:")
+    assert said.startswith("error: parallel.hosts: ")
     assert "not all hosts met within 2 s" in said
     assert said.count("\n") == 1
 
@@ -236,6 +236,11 @@ def test_a_host_that_nobody_meets_says_so_in_a_line(tmp_path, cache):
     [
         ("2/2@node1:1234", r"2 host\(s\) are numbered from 0 to 1"),
         ("0/0@node1:1234", r"0 host\(s\)"),
+        ("0/99999999999999999999@node1:1234", "INDEX/COUNT@ADDRESS:PORT"),
+        ("0/99999@node1:1234", "at most 65536 hosts"),
+        ("0/2@node1:99999", "a port is from 1 to 65535"),
+        ("0/2@node1:0", "a port is from 1 to 65535"),
+        ("0/\u0662@node1:1234", "INDEX/COUNT@ADDRESS:PORT"),
         ("0/2", "INDEX/COUNT@ADDRESS:PORT"),
         ("slurm", "'one', 'cluster'"),
     ],

@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import shutil
 import signal
+import socket
 import threading
 import time
 
@@ -122,6 +124,45 @@ def test_whoever_is_overtaken_writes_nothing_more(program, tmp_path, step, rows)
     assert names == ["step_000000004.ckpt"]
     assert [row["step"] for row in place.rows()] == rows
     assert (place.path / "lock").read_text() == "process 1 on another\n"
+
+
+@pytest.mark.parametrize("what", ["renamed", "deleted", "replaced", "lock deleted"])
+@pytest.mark.parametrize("step", [5, 6, 11])
+def test_a_directory_that_goes_away_under_a_run(program, tmp_path, what, step):
+    """At a log row, a checkpoint, the result: what happened, and what to do."""
+    place = RunDirectory(tmp_path / "run")
+
+    def remove(now, row):
+        if now == step:
+            if what == "lock deleted":
+                (place.path / "lock").unlink()
+                return
+            if what == "deleted":
+                shutil.rmtree(place.path)
+            else:
+                place.path.rename(tmp_path / "moved")
+            if what == "replaced":
+                shutil.copytree(tmp_path / "moved", place.path)
+
+    with pytest.raises(ConfigError) as error:
+        fit(program, 0, place, remove)
+    expected = {
+        "lock deleted": "run/lock was deleted",
+        "deleted": "run was renamed, deleted or replaced",
+    }
+    assert expected.get(what, expected["deleted"]) in str(error.value)
+    assert place.path.exists() == (what in ("replaced", "lock deleted"))
+    if what == "renamed":  # the advice is good
+        (tmp_path / "moved").rename(place.path)
+        assert fit(program, 0, place)["step"] == 12
+
+
+def test_a_lock_file_that_is_no_text_is_written_over(tmp_path):
+    """The run's own, damaged: see `test_run_directory` for those of others."""
+    path = tmp_path / "lock"
+    path.write_bytes(b"\xff\xfe process\x00")
+    with lock.hold(path):
+        assert path.read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):

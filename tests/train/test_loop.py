@@ -1,6 +1,8 @@
 """A run ends the same however often it is stopped."""
 
 import dataclasses
+import datetime
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -241,6 +243,55 @@ def test_a_dispatch_names_the_step_whose_loss_is_not_finite(tmp_path):
     assert "at step" in said[0]
     assert "at step 12" not in said[0], "the last step of the dispatch is no test"
     assert said[0] == said[1]
+
+
+def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path):
+    place = RunDirectory(tmp_path / "run")
+    with pytest.raises(Diverged, match="no checkpoint was saved before it"):
+        fit(Program(diverging(checkpoint_every=0)), 0, place)
+    assert checkpoint.steps(place.checkpoints) == []
+    place = RunDirectory(tmp_path / "with")
+    with pytest.raises(Diverged, match="last good checkpoint is kept in") as error:
+        fit(Program(diverging(checkpoint_every=1)), 0, place)
+    assert str(place.checkpoints) in str(error.value)
+    assert checkpoint.steps(place.checkpoints)
+
+
+def test_a_result_tells_what_computed_it(reference):
+    result = reference.result
+    assert result["version"] == importlib.metadata.version("cnn_jax")
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(
+        result["date"]
+    )
+    assert datetime.timedelta(0) < age + datetime.timedelta(seconds=1)
+    assert age < datetime.timedelta(hours=2)
+    head = subprocess.run(
+        ("git", "-C", ROOT, "rev-parse", "HEAD"), capture_output=True, text=True
+    )
+    if head.returncode == 0:  # not in an unpacked archive
+        assert result["commit"].removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_a_plugin_that_was_edited_is_named(tmp_path, monkeypatch, capsys):
+    """While the run was stopped it is said; once it is finished it is asked for."""
+    code = "def noise(size):\n    from tests import tiny\n    return tiny.noise(size)\n"
+    (tmp_path / "edited_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    program = Program(tiny.config(dataset={"name": "edited_plugin:noise"}, steps=4))
+    place = RunDirectory(tmp_path / "run")
+
+    def stop(step, row):
+        if step == 4:
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(program, 0, place, stop)
+    assert place.changed_plugins(program.config) == []
+    (tmp_path / "edited_plugin.py").write_text(code + "# changed\n")
+    assert place.changed_plugins(program.config) == ["edited_plugin"]
+    fit(program, 0, place)
+    assert "the code of edited_plugin has changed since" in capsys.readouterr().out
+    assert place.changed_plugins(program.config) == ["edited_plugin"]
 
 
 def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,85 @@ def test_warmup_ends_with_the_training_error_and_never_returns(batch):
     assert rates[turn + 1 : 60] == pytest.approx([0.1] * (59 - turn))
     assert rates[60:] == pytest.approx([0.001] * 2)
     assert not any(warming for _, warming, _ in seen[turn:])
+
+
+class Linear(nn.Module):
+    """No batch norm, so that examples do not meet."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(3)(x.reshape(x.shape[0], -1))
+
+
+def make_linear_step(warmup):
+    """A step of `Linear` whose items say which examples count and which are wrong."""
+    devices, model, rule = (
+        Devices("pmap", 1),
+        Linear(),
+        partial(optimizer.sgd, momentum=0.5),
+    )
+    step = steps.make_train_step(
+        model,
+        losses.softmax_cross_entropy,
+        lambda resident, item: item,
+        lambda images: images,
+        lambda key, images: images,
+        rule,
+        schedule.piecewise((0.1,)),
+        warmup,
+        lambda outputs, batch: batch["wrong"],
+    )
+    compiled = devices.compile(step, donate_state=False)
+    state = create_state(model, rule(0.0), (2, 2, 1), 0, warming=True)
+
+    def take(state, **item):
+        state, sums = compiled(state, {}, devices.split(item))
+        return state, *devices.fetch((state, sums))
+
+    return take, devices.replicate(state)
+
+
+def test_the_warmup_does_not_return_when_the_error_climbs_back():
+    """The running error falls below the threshold, and rises above it again."""
+    take, state = make_linear_step(Warmup(rate=0.01, until_train_error=0.9))
+    images = np.ones((2, 2, 2, 1), np.float32)
+    seen = []
+    for wrong in [0.0] * 10 + [1.0] * 60:
+        state, host, sums = take(
+            state,
+            image=images,
+            label=np.zeros(2, np.int32),
+            mask=np.ones(2, np.float32),
+            wrong=np.full(2, wrong, np.float32),
+        )
+        seen.append((float(host.recent_error), float(sums["rate"])))
+    recent, rates = map(list, zip(*seen, strict=True))
+    turn = next(step for step, error in enumerate(recent) if error < 0.9)
+    assert turn < 10
+    assert recent[-1] > 0.9, "the error must climb back for the test to tell"
+    assert rates == pytest.approx([0.01] * (turn + 1) + [0.1] * (69 - turn))
+
+
+def test_padded_examples_do_not_train():
+    """Weights, momentum, running error and sums are those of the real examples."""
+    rng = np.random.default_rng(0)
+    item = {
+        "image": rng.normal(size=(4, 2, 2, 1)).astype(np.float32),
+        "label": np.array([0, 1, 2, 2], np.int32),
+        "mask": np.array([1, 1, 0, 0], np.float32),
+        "wrong": np.array([1, 0, 1, 1], np.float32),
+    }
+    take, state = make_linear_step(Warmup())
+    _, padded, padded_sums = take(state, **item)
+    _, real, real_sums = take(state, **{key: leaf[:2] for key, leaf in item.items()})
+    for one, other in zip(
+        jax.tree.leaves((padded, padded_sums)),
+        jax.tree.leaves((real, real_sums)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert real_sums["count"] == 2
+    assert real.recent_error == pytest.approx(0.99)
 
 
 def test_errors_are_of_the_largest_output():

@@ -14,7 +14,13 @@ from cnn_jax.train.run_directory import RunDirectory
 from tests import tiny
 from tests.study.test_execution import small_study
 
-SIGNALS = {"SIGTERM": (signal.SIGTERM, 143), "Ctrl-C": (signal.SIGINT, 130)}
+SIGNALS = {
+    "SIGTERM": (signal.SIGTERM, 143),
+    "Ctrl-C": (signal.SIGINT, 130),
+    "SIGHUP": (signal.SIGHUP, 129),
+    "SIGUSR1": (signal.SIGUSR1, 138),
+    "SIGUSR2": (signal.SIGUSR2, 140),
+}
 
 
 @pytest.fixture
@@ -31,6 +37,62 @@ def newest(place):
 
 
 @pytest.mark.parametrize("kind", SIGNALS)
+def test_every_signal_that_asks_to_stop_leaves_a_checkpoint(
+    program, reference, place, kind
+):
+    number, status = SIGNALS[kind]
+
+    def ask(step, row):
+        if step == 5:
+            send(number)
+
+    with pytest.raises(Interrupted) as stopped:
+        fit(program, 0, place, ask)
+    assert stopped.value.exit_status == status
+    assert newest(place) == "step_000000006.ckpt"
+    fit(program, 0, place)
+    reference.assert_equals(place)
+
+
+def test_a_closed_terminal_takes_no_words_and_costs_no_step(program, reference, place):
+    """SIGHUP, and from then on whatever is printed fails."""
+
+    def gone(step, row):
+        if step == 5:
+            send(signal.SIGHUP)
+        if step > 5:
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(Interrupted, match="SIGHUP"):
+        fit(program, 0, place, gone)
+    assert newest(place) == "step_000000006.ckpt"
+    fit(program, 0, place)
+    reference.assert_equals(place)
+
+
+def test_signals_of_others_are_left_alone():
+    """nohup ignores SIGHUP; submitit has a handler of its own for SIGUSR2."""
+    heard = []
+    before = {
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        signal.SIGUSR2: signal.signal(signal.SIGUSR2, lambda n, _: heard.append(n)),
+    }
+    try:
+        with StopRequest() as stop:
+            send(signal.SIGHUP)
+            send(signal.SIGUSR2)
+            assert not stop.received
+            assert heard == [signal.SIGUSR2]
+            with StopRequest() as inner:
+                send(signal.SIGUSR1)
+                assert inner.received == signal.SIGUSR1
+        assert stop.received == signal.SIGUSR1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("kind", ["SIGTERM", "Ctrl-C"])
 @pytest.mark.parametrize("step", [6, 12])
 def test_an_evaluation_is_left_and_done_on_resume(
     program, reference, place, monkeypatch, kind, step

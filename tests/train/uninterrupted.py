@@ -46,4 +46,5 @@ class Uninterrupted:
 
 
 def without_time(result: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in result.items() if key != "seconds"}
+    """What a run came to, without how long it took and when."""
+    return {k: value for k, value in result.items() if k not in ("seconds", "date")}

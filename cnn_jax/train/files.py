@@ -1,0 +1,149 @@
+"""Files of runs and studies: replaced in one go, checksummed, read with one error."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import re
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cnn_jax.names import ConfigError
+
+CHECKSUM = "sha256"  # the key of a JSON file's own checksum
+
+
+def local(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A directory as a user names it: ``~`` is the home directory.
+
+    Args:
+      path: of a file system that this machine has mounted.
+
+    Raises:
+      ConfigError: an address such as gs://bucket/name, or an unknown home.
+    """
+    text = os.fspath(path)
+    # pathlib makes gs:/ of gs://
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text)
+    if scheme:
+        raise ConfigError(
+            f"{text}: an address is no directory; runs need file locks and atomic "
+            "renames, which buckets lack. Train on a local or shared disk and copy "
+            "the directory afterwards"
+        )
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{text}: the home directory is unknown (HOME is not set); give a path "
+            "that begins with /"
+        ) from None
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Replace a file by ``content``, durably: readers see the old or the new.
+
+    Args:
+      path: the file.
+      content: all of its bytes.
+
+    Raises:
+      OSError: the disk is full or the place cannot be written; the old file, if
+        there was one, is untouched.
+    """
+    writer = f"{socket.gethostname()}.{os.getpid()}"
+    beside = path.with_name(f".{path.name}.{writer}.tmp")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: pathlib.Path) -> None:
+    """Make the names in a directory as durable as the files."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(path: pathlib.Path, advice: str) -> bytes | None:
+    """All bytes of a file, or None where there is none.
+
+    Args:
+      path: the file.
+      advice: what to do when it cannot be read, for the message.
+
+    Raises:
+      ConfigError: it cannot be read, in one line.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; {advice}"
+        ) from None
+
+
+def read_json(
+    path: pathlib.Path,
+    advice: str,
+    checked: Callable[[dict[str, Any]], bool] = lambda found: False,
+) -> dict[str, Any] | None:
+    """The JSON object in a file, or None where there is no file.
+
+    Args:
+      path: the file.
+      advice: what to do when it cannot be read, for the message.
+      checked: (object) to whether `write_json` wrote it, so that it must have a
+        checksum. One that is there is compared in any case.
+
+    Returns:
+      The object, without its checksum.
+
+    Raises:
+      ConfigError: it cannot be read, is no JSON object or has changed since it was
+        written, in one line.
+    """
+    content = read(path, advice)
+    if content is None:
+        return None
+    try:
+        found = json.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        checksum = found.pop(CHECKSUM, None)
+        if checksum != _checksum(found) and (checksum is not None or checked(found)):
+            raise ValueError("damaged or changed since it was written (checksum)")
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}; {advice}") from None
+    return found
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Replace a file by a JSON object and its checksum (see `write_atomically`)."""
+    plain = json.loads(json.dumps(dict(content)))
+    text = json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=2) + "\n"
+    write_atomically(path, text.encode())
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what a JSON object says, whatever its layout and order."""
+    return sha256(json.dumps(content, sort_keys=True).encode())
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,130 @@
+"""Where hosts meet before JAX does: who is there, and that nobody is there twice.
+
+JAX's own coordinator ends both processes with SIGABRT where two have one index.
+The first host listens at the address until it has heard from all others, answers
+them, and leaves the port to the coordinator.
+"""
+
+import contextlib
+import socket
+import time
+
+from cnn_jax.names import ConfigError
+
+MET = b"met"
+PAUSE = 0.1  # seconds between two attempts to reach the first host
+
+
+def meet(index: int, count: int, address: str, timeout: int | float) -> None:
+    """Wait until hosts 0 to ``count - 1`` are all there.
+
+    Args:
+      index: of this host.
+      count: of the hosts.
+      address: of the first one, 'HOST:PORT'.
+      timeout: seconds to wait.
+
+    Raises:
+      ConfigError: two processes have one index, they differ in their count, the
+        port is in use, or not all have come in time.
+    """
+    name, _, port = address.rpartition(":")
+    deadline = time.monotonic() + timeout
+    if index == 0:
+        _receive(count, int(port), deadline, timeout)
+    else:
+        _call(index, count, name.strip("[]"), int(port), deadline, timeout)
+
+
+def _receive(count: int, port: int, deadline: float, timeout: int | float) -> None:
+    """Host 0: hear from all others, and tell them how it went."""
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        server = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
+    except OSError as error:
+        raise ConfigError(
+            f"parallel.hosts: port {port} cannot be opened ({error.strerror}); is "
+            "index 0 given to two processes?"
+        ) from None
+    met: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as opened:
+        trouble = ""
+        with server:
+            while len(met) < count - 1 and not trouble:
+                server.settimeout(max(deadline - time.monotonic(), 0.001))
+                try:
+                    caller = opened.enter_context(server.accept()[0])
+                except TimeoutError:
+                    missing = sorted({*range(1, count)} - {*met})
+                    trouble = _too_few(timeout, f"missing: {missing[:8]}")
+                    break
+                trouble = _admit(caller, count, met)
+        for caller in met.values():
+            with contextlib.suppress(OSError):
+                caller.sendall(trouble.encode() or MET)
+    if trouble:
+        raise ConfigError(trouble)
+
+
+def _admit(caller: socket.socket, count: int, met: dict[int, socket.socket]) -> str:
+    """Take in a host that calls; what is wrong with it, or ''."""
+    caller.settimeout(5)
+    try:
+        index, its_count = map(int, caller.recv(64).split(b"/"))
+    except (OSError, ValueError):  # a port scanner, or a host that died
+        return ""
+    trouble = ""
+    if its_count != count:
+        trouble = f"parallel.hosts: hosts 0 and {index} say {count} and {its_count}"
+    elif index in met and not _is_gone(met[index]):
+        trouble = f"parallel.hosts: index {index} is given to two processes"
+    if trouble:
+        with contextlib.suppress(OSError):
+            caller.sendall(trouble.encode())
+        return trouble
+    met[index] = caller
+    return ""
+
+
+def _is_gone(caller: socket.socket) -> bool:
+    """Whether the process at the other end has ended."""
+    caller.setblocking(False)
+    try:
+        return caller.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        caller.settimeout(5)
+
+
+def _call(
+    index: int, count: int, name: str, port: int, deadline: float, timeout: int | float
+) -> None:
+    """Any other host: tell host 0, and wait for its answer."""
+    why = "no answer"
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection((name, port), left) as line:
+                line.sendall(b"%d/%d" % (index, count))
+                # A little longer than host 0 waits: it knows who is missing.
+                line.settimeout(left + 1)
+                answer = line.recv(1024)
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+        else:
+            if answer == MET:
+                return
+            if answer:
+                raise ConfigError(answer.decode(errors="replace"))
+        time.sleep(PAUSE)
+    raise ConfigError(_too_few(timeout, f"{name}:{port}: {why}"))
+
+
+def _too_few(timeout: int | float, detail: str) -> str:
+    return (
+        f"parallel.hosts: not all hosts met within {timeout} s (parallel.host_timeout; "
+        f"{detail}); is the first one's address reachable?"
+    )
