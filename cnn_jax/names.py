@@ -81,10 +81,15 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
             f"{kind} {name!r}: importing {module_name!r} fails{_where(error)}: {words}"
         ) from error
     try:
-        return functools.reduce(getattr, attribute.split("."), module)
+        found = functools.reduce(getattr, attribute.split("."), module)
     except AttributeError:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise choices(f"attribute of {module_name!r}", attribute, public) from None
+    if not callable(found):
+        raise ConfigError(
+            f"{kind} {name!r} is no function or class but a {type(found).__name__}"
+        )
+    return found
 
 
 def _where(error: BaseException) -> str:

@@ -28,7 +28,7 @@ def test_supplied_arguments_are_added_where_they_are_taken():
 
 
 def test_an_attribute_of_a_module_is_a_name():
-    assert names.resolve("shape", "math:tau", {}) == pytest.approx(6.2831853)
+    assert names.resolve("shape", "math:sqrt", {})(4) == 2
     assert names.resolve("shape", "os:path.join", {})("a", "b") == "a/b"
 
 
@@ -40,6 +40,10 @@ def test_an_attribute_of_a_module_is_a_name():
         ({"name": 3}, "shape must be a name"),
         ({"name": "nowhere.mine:x"}, "cannot import module 'nowhere.mine'"),
         ({"name": "math:tua"}, r"did you mean 'tau'"),
+        ({"name": "math:tau"}, "is no function or class but a float"),
+        ({"name": ":x"}, "importing '' fails: ValueError: Empty module name"),
+        ({"name": ".mine:x"}, "importing '.mine' fails: TypeError"),
+        ({"name": "builtins:dict"}, "cannot be called with the fields of a config"),
         ({"name": "circle"}, "shape 'circle' needs the field 'radius'"),
         ({"name": "circle", "radios": 1}, r"did you mean 'radius'.*choices: fill"),
         ({"name": "circle", "radius": "1"}, r"radius must be float, got '1' \(str\)"),
@@ -80,3 +84,22 @@ def test_what_cannot_be_is_refused_with_the_choices(section, message):
 )
 def test_types_that_a_config_can_express(value, annotation, fits):
     assert names.has_type(value, annotation) is fits
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def (", r"\(.*breaks.*\): SyntaxError|: SyntaxError"),
+        ("x = 1\nraise ValueError('a\\nb')", r"line 2\): ValueError: a b"),
+        ("import sys; sys.exit(3)", r"line 1\): SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_a_line(
+    code, message, tmp_path, monkeypatch
+):
+    name = f"breaks{len(code)}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=message) as error:
+        names.resolve("shape", f"{name}:x", {})
+    assert "\n" not in str(error.value)

@@ -207,7 +207,8 @@ class RunDirectory:
                 self._check_own = opened.enter_context(lock.hold(self.path / "lock"))
             except OSError as error:
                 raise ConfigError(
-                    f"workdir {self.path} cannot be written: {error.strerror}"
+                    f"workdir {self.path} cannot be written: {error.strerror} "
+                    f"({error.filename})"
                 ) from None
             if self.config() is None:
                 content = {"format": FORMAT, **config}

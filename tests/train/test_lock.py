@@ -127,7 +127,9 @@ def test_whoever_is_overtaken_writes_nothing_more(program, tmp_path, step, rows)
 
 
 @pytest.mark.parametrize("what", ["renamed", "deleted", "replaced", "lock deleted"])
-@pytest.mark.parametrize("step", [5, 6, 11])
+@pytest.mark.parametrize(
+    "step", [6, *(pytest.param(step, marks=pytest.mark.slow) for step in (5, 11))]
+)
 def test_a_directory_that_goes_away_under_a_run(program, tmp_path, what, step):
     """At a log row, a checkpoint, the result: what happened, and what to do."""
     place = RunDirectory(tmp_path / "run")
