@@ -187,7 +187,7 @@ def finished(reference, tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "result.json"])
 def test_no_changed_character_of_a_finished_run_is_believed(finished, name):
-    """Any character (of every third): a digit, a letter of a key, the checksum itself."""
+    """A digit, a letter of a key, the checksum itself: every third character."""
     path = finished.path / name
     whole, config, result = path.read_bytes(), finished.config(), finished.result()
     refused = 0
