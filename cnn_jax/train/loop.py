@@ -197,9 +197,11 @@ class _Run:
             # Before anything is printed: a terminal that is gone takes no words.
             if save or stopping:
                 self._save()
-            if stopping and self.step < total:
+            stops = stopping and self.step < total
+            with contextlib.suppress(OSError) if stops else contextlib.nullcontext():
+                self.report(self.step, row)
+            if stops:
                 raise Interrupted(stopping)
-            self.report(self.step, row)
         return self._finish()
 
     def _due(self, key: str) -> bool:
