@@ -51,7 +51,7 @@ def _receive(count: int, port: int, deadline: float, timeout: int | float) -> No
     with contextlib.ExitStack() as opened:
         trouble = ""
         with server:
-            while len(met) < count - 1 and not trouble:
+            while not trouble and not _all_there(met, count):
                 server.settimeout(max(deadline - time.monotonic(), 0.001))
                 try:
                     caller = opened.enter_context(server.accept()[0])
@@ -85,6 +85,14 @@ def _admit(caller: socket.socket, count: int, met: dict[int, socket.socket]) -> 
         return trouble
     met[index] = caller
     return ""
+
+
+def _all_there(met: dict[int, socket.socket], count: int) -> bool:
+    """Whether all others have called; those that have ended since are dropped."""
+    if len(met) == count - 1:
+        for index in [index for index, caller in met.items() if _is_gone(caller)]:
+            del met[index]
+    return len(met) == count - 1
 
 
 def _is_gone(caller: socket.socket) -> bool:
