@@ -75,8 +75,10 @@ def load(name: str, **fields: Any) -> Dataset:
     found = open_set(name, **fields)
     if isinstance(found, OnDisk):
         return found.in_memory()
-    if not isinstance(found, Dataset):
+    if callable(found) or hasattr(found, "train_batches"):
         raise names.ConfigError(
-            f"dataset {name!r} gives no images in memory but {type(found).__name__}"
+            f"dataset {name!r} makes batches of its own; it cannot be read as images"
         )
+    if not isinstance(found, Dataset):
+        raise given.no_data(name, found)
     return found

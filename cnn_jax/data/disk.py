@@ -15,7 +15,7 @@ import simplejpeg
 from jaxtyping import Int
 
 from cnn_jax import names
-from cnn_jax.data import cache, pictures
+from cnn_jax.data import cache, memory, pictures
 from cnn_jax.data.dataset import Arrays, Dataset, held_out
 
 Numbers = Int[np.ndarray, " n"] | Sequence[int]
@@ -23,6 +23,10 @@ Numbers = Int[np.ndarray, " n"] | Sequence[int]
 CHUNK = 4096  # examples fetched at once
 # Splits of fewer examples are decoded in less time than a cache is worth.
 CACHE_FROM = 5_000
+STREAM_OR_SMALLER = (
+    "a `stream` section of the dataset reads them as they are needed (see "
+    "configs/resnet50_imagenet.py); dataset.size makes them smaller"
+)
 
 
 @runtime_checkable
@@ -215,8 +219,9 @@ def open_parts(
       ConfigError: no such split, an empty one, nothing left to train on, or a
         negative size.
     """
-    if size < 0:
-        raise names.ConfigError(f"dataset {reader.name!r}: size {size} is negative")
+    if not 0 <= size <= pictures.LARGEST_SIDE:
+        reason = "negative" if size < 0 else f"more than {pictures.LARGEST_SIDE}"
+        raise names.ConfigError(f"dataset {reader.name!r}: size {size} is {reason}")
     for split in (train_split, *(() if validation_size else (test_split,))):
         if not reader.count(split):
             raise names.ConfigError(f"dataset {reader.name!r}: {split} is empty")
@@ -287,6 +292,12 @@ def _decode(part: Part, size: int, damaged: pictures.Damaged) -> Arrays:
                     f"pictures are {sides}"
                 )
             if images is None:
+                memory.check(
+                    len(part) * image.size,
+                    f"dataset {part.reader.name!r}: {len(part):,} images of "
+                    f"{image.shape}",
+                    STREAM_OR_SMALLER,
+                )
                 images = np.empty((len(part), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
                 raise names.ConfigError(

@@ -78,6 +78,14 @@ def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
     return Dataset(name, len(classes), *parts, "validation", class_names=classes)
 
 
+def no_data(name: str, found: Any) -> names.ConfigError:
+    """The error for a function that gives what is no data set."""
+    return names.ConfigError(
+        f"dataset {name!r} gives {type(found).__name__}; arrays {FORM}, a Dataset, an "
+        "OnDisk or a Source is needed (see cnn_jax.data)"
+    )
+
+
 def _arrays(name: str, split: str, found: Any) -> tuple[Arrays, tuple[str, ...]]:
     """Images, labels and names that a function returned, checked."""
     if not isinstance(found, tuple | list) or len(found) != 3:

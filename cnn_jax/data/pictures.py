@@ -24,6 +24,7 @@ SUFFIXES = (
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 # Modes that lose nothing but alpha on the way to 8-bit grey or RGB.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+LARGEST_SIDE = 2**15 - 1  # pixels: the most that OpenCV resizes
 JPEG_START = b"\xff\xd8"
 
 

@@ -235,10 +235,10 @@ def open_source(
     if callable(found):
         made = found(process_index, process_count)
         if not isinstance(made, Source):
-            raise _no_data(fields["name"], made)
+            raise given.no_data(fields["name"], made)
         return made
     if not isinstance(found, OnDisk | Dataset):
-        raise _no_data(fields["name"], found)
+        raise given.no_data(fields["name"], found)
     if not stream:
         dataset = found.in_memory() if isinstance(found, OnDisk) else found
         return InMemory(dataset, process_index, process_count)
@@ -270,10 +270,3 @@ def open_source(
     }
     names.check_fields("dataset.stream", streams.Stream, stream, list(supplied))
     return streams.Stream(**stream, **supplied)
-
-
-def _no_data(name: str, found: Any) -> names.ConfigError:
-    return names.ConfigError(
-        f"dataset {name!r} gives {type(found).__name__}; arrays {given.FORM}, a "
-        "Dataset, an OnDisk or a Source is needed (see cnn_jax.data)"
-    )

@@ -5,12 +5,17 @@ step alone determines its batch and its random crops, whatever the number of
 workers, so a run goes on in the middle of an epoch exactly where it stopped.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
+import math
 import multiprocessing
 import os
+import re
+import shutil
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +33,9 @@ from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import process_rows
 from cnn_jax.data.preprocess import Statistics, Sums
 
+SHARED_MEMORY = "/dev/shm"  # where Grain's workers put batches, on Linux
+LARGEST = 2**62  # bytes, larger than any batch
+MOST_WORKERS = 1024
 THREADS = 4  # that make batches where there are no workers
 AHEAD = 2  # batches that each worker keeps ready
 
@@ -72,6 +80,10 @@ class Stream:
         ):
             if value < 0:
                 raise names.ConfigError(f"dataset.stream: {field} {value} is negative")
+        if workers > MOST_WORKERS:
+            raise names.ConfigError(
+                f"dataset.stream: workers {workers} are more than {MOST_WORKERS}"
+            )
         self._train = transforms.build("train", train)
         self._test = transforms.build("test", test)
         if self._train.size != self._test.size:
@@ -177,6 +189,9 @@ class Stream:
             grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
         )
         if workers:
+            if self._shared_memory_is_small(batches, workers):
+                pipes = grain.experimental.DatasetOptions(min_shm_size=LARGEST)
+                loader = grain.experimental.WithOptionsIterDataset(loader, pipes)
             # Grain's workers are governed by absl flags, which it reads also
             # where the program never parsed any.
             if not flags.FLAGS.is_parsed():
@@ -190,9 +205,42 @@ class Stream:
         iterator = iter(loader)
         try:
             yield from map(_own, iterator) if workers else iterator
+        except RuntimeError as error:
+            code = re.search(
+                r"terminated unexpectedly with exit code (\S+)\.", str(error)
+            )
+            if code is None:
+                raise
+            raise _death(int(code[1])) from error
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()
+
+    def _shared_memory_is_small(
+        self, batches: Shuffled | InOrder, workers: int
+    ) -> bool:
+        """Whether batches must go through pipes, which takes more time."""
+        maker, rows = batches.maker, len(range(*batches.rows.indices(2**31)))
+        rows = min(rows, batches.batch_size)
+        image = math.prod(self.image_shape) * maker.transform.views
+        # each worker keeps its batches ready and has one under way, one is in use;
+        # twice, for an evaluation comes while training batches wait
+        needed = 2 * workers * (AHEAD + 2) * rows * image
+        try:
+            there = shutil.disk_usage(SHARED_MEMORY).free
+        except OSError:  # no such place on this system
+            return False
+        if needed <= there:
+            return False
+        logging.getLogger(__name__).warning(
+            "%s has %.0f MB, and this stream needs %.0f MB there for its batches: they "
+            "go through pipes, which is slower (in Docker, --shm-size=%dm makes room)",
+            SHARED_MEMORY,
+            there / 2**20,
+            needed / 2**20,
+            -(-needed // 2**20),
+        )
+        return True
 
     def _state(self, seed: int, batch_size: int, step: int) -> dict[str, Any]:
         """What must agree for a run to go on: the stream, and the place in it."""
@@ -227,6 +275,23 @@ def _own(item: Item) -> Item:
     ends. Grain no longer frees shared memory then, and Python complains of a leak.
     """
     return {key: np.array(value) for key, value in item.items()}
+
+
+def _death(code: int) -> ChildProcessError:
+    """The error for a worker that ended with an exit code."""
+    how = f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        how = f"was killed by {signal.Signals(-code).name}"
+    reasons = {
+        -signal.SIGKILL: "; where memory ran out, fewer dataset.stream.workers or a "
+        "smaller batch_size need less",
+        -signal.SIGBUS: f"; {SHARED_MEMORY} is full: in Docker, --shm-size makes it "
+        "larger; fewer dataset.stream.workers or a smaller batch_size need less",
+    }
+    return ChildProcessError(
+        f"a worker of the stream {how}{reasons.get(code, '')}; the same command "
+        "resumes the run"
+    )
 
 
 def _follow_parent(worker: int, workers: int) -> None:

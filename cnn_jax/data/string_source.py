@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import names
-from cnn_jax.data import preprocess
+from cnn_jax.data import memory, preprocess
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import in_order, process_rows
@@ -39,7 +39,10 @@ class StringSource:
 
     Attributes:
       strings: labels are strings, not classes.
+      endless: each training line is made anew, so a batch may exceed ``num_train``.
     """
+
+    endless = True
 
     def __init__(
         self,
@@ -182,12 +185,18 @@ def load(
 
     # Training and test digits differ in width; their lines do not.
     columns = max(lines(part, 0).width for part in (found.train, found.test))
+    train, test = lines(found.train, columns), lines(found.test, columns)
+    memory.check(
+        num_lines * train.height * train.width,
+        f"dataset: {num_lines:,} lines of {train.height}x{train.width} pixels",
+        "lower num_lines, max_length or height",
+    )
     return functools.partial(
         StringSource,
         "digit_strings",
         found.num_classes,
-        lines(found.train, columns),
-        lines(found.test, columns),
+        train,
+        test,
         found.evaluated,
         num_lines,
         isolated,

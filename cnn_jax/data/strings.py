@@ -12,6 +12,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from cnn_jax import names
+from cnn_jax.data import memory
+from cnn_jax.data.pictures import LARGEST_SIDE
 
 INK = 64  # grey level from which a pixel of a digit counts as ink, of 255
 
@@ -105,6 +107,17 @@ class DigitStrings:
                 f"lengths {self.min_length} to {self.max_length}: a line has at least "
                 "1 digit, and min_length is not above max_length"
             )
+        if not 1 <= self.glyph_height <= self.height <= LARGEST_SIDE:
+            raise names.ConfigError(
+                f"glyph_height {self.glyph_height} and height {self.height} must be "
+                f"rows, from 1 to {LARGEST_SIDE}, and a line holds its digits"
+            )
+        columns = -(-shape[2] * self.glyph_height // shape[1])
+        memory.check(
+            shape[0] * self.glyph_height * columns,
+            f"{shape[0]:,} digits of {self.glyph_height}x{columns} pixels",
+            "lower glyph_height",
+        )
         if self.glyph_height + 2 * self.jitter > self.height:
             raise names.ConfigError(
                 f"height {self.height}: digits of {self.glyph_height} rows with "

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from cnn_jax import names
+from cnn_jax.data.pictures import LARGEST_SIDE
 from cnn_jax.data.regions import Box, Picture
 
 
@@ -55,6 +56,7 @@ class ScaleCrop:
     def __post_init__(self):
         low, high = _pair("shorter", self.shorter)
         _check(self.size > 0, f"size {self.size} is not positive")
+        _check_side(high)
         _check(
             self.size <= low <= high,
             f"shorter {tuple(self.shorter)} must rise, from no less than the size "
@@ -129,6 +131,7 @@ class InceptionCrop:
     def __post_init__(self):
         low, high = _pair("area", self.area)
         _check(self.size > 0, f"size {self.size} is not positive")
+        _check_side(self.size)
         _check(0 < low <= high <= 1, f"area {tuple(self.area)} must rise within (0, 1]")
         low, high = _pair("ratio", self.ratio)
         _check(0 < low <= high, f"ratio {tuple(self.ratio)} must rise from above 0")
@@ -259,6 +262,11 @@ def _check_sizes(size: int, shorter: int) -> None:
         0 < size <= shorter,
         f"size {size} must be positive and at most shorter = {shorter}",
     )
+    _check_side(shorter)
+
+
+def _check_side(side: int) -> None:
+    _check(side <= LARGEST_SIDE, f"a side of {side} pixels is more than {LARGEST_SIDE}")
 
 
 def _check(condition: bool, message: str) -> None:

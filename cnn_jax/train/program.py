@@ -79,6 +79,13 @@ class Program:
         self.source = source or sources.open_source(
             config["dataset"], hosts.index(), hosts.count()
         )
+        finite = not getattr(self.source, "endless", False)
+        if finite and config["batch_size"] > self.source.num_train:
+            raise names.ConfigError(
+                f"config.batch_size {config['batch_size']} is larger than the training "
+                f"set of {self.source.num_train:,} images: a batch would hold some of "
+                "them twice"
+            )
         self.bn_images = (
             placing["bn_group_size"] or config["batch_size"] // self.devices.count
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import data, names
-from cnn_jax.data import disk, pictures
+from cnn_jax.data import disk, memory, pictures
 from tests.data.conftest import encode, write_set
 
 
@@ -92,6 +92,16 @@ def test_pictures_of_several_sizes_become_squares_of_one(tmp_path, decoded):
     assert len(decoded) == count
     with pytest.raises(names.ConfigError, match="size -1 is negative"):
         load(toy, size=-1, **fields)
+    with pytest.raises(names.ConfigError, match="size 1000000 is more than 32767"):
+        load(toy, size=10**6, **fields)
+
+
+def test_set_that_does_not_fit_in_memory(toy, monkeypatch):
+    monkeypatch.setattr(memory, "total", lambda: 5 * 6 * 5 * 3 - 1)
+    with pytest.raises(names.ConfigError, match=r"'toy': 5 images.*`stream` section"):
+        load(toy)
+    monkeypatch.setattr(memory, "total", lambda: 5 * 6 * 5 * 3)
+    load(toy)
 
 
 def test_small_sets_are_not_cached(toy):

@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -246,7 +247,7 @@ def test_memory_and_stream_refuse_the_same_damage(tmp_path, form):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("record", r"toy-train.*, record 0 is damaged"),
+        ("record", r"toy-train.* is damaged: "),
         ("label", r"toy-train.*, record 4: label 7 is outside 0\.\.2"),
     ],
 )
@@ -270,7 +271,7 @@ def test_killed_worker_is_noticed(folder):
     next(batches)
     (worker,) = multiprocessing.active_children()
     worker.kill()
-    with pytest.raises(RuntimeError, match="terminated unexpectedly"):
+    with pytest.raises(OSError, match=r"was killed by SIGKILL; .* resumes the run"):
         list(itertools.islice(batches, 100))
 
 
@@ -288,6 +289,32 @@ def test_a_clean_end_prints_nothing(folder):
         [sys.executable, "-c", code, folder], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_full_shared_memory_says_what_to_do():
+    assert "/dev/shm is full: in Docker, --shm-size" in str(streams._death(-7))
+    assert "ended with exit code 3; the same" in str(streams._death(3))
+
+
+def test_batches_go_through_pipes_where_shared_memory_is_small(
+    folder, monkeypatch, caplog
+):
+    """As in Docker, whose default is 64 MB."""
+    plain = first(open_stream(folder), 3)
+    place = folder + "/shm"  # no place for a batch of 4 images of 8x8 pixels
+    small = shutil.disk_usage(folder)._replace(free=2000)
+    monkeypatch.setattr(streams.shutil, "disk_usage", {place: small}.__getitem__)
+    monkeypatch.setattr(streams, "SHARED_MEMORY", place)
+    given = []
+    options = streams.grain.experimental.DatasetOptions
+    monkeypatch.setattr(
+        streams.grain.experimental,
+        "DatasetOptions",
+        lambda **fields: given.append(fields) or options(**fields),
+    )
+    equal(first(open_stream(folder, workers=1), 3), plain)
+    assert given == [{"min_shm_size": streams.LARGEST}]
+    assert "in Docker, --shm-size=1m makes room" in caplog.text
 
 
 def test_workers_do_not_outlive_a_killed_run(folder):
@@ -315,6 +342,7 @@ def test_workers_do_not_outlive_a_killed_run(folder):
     ("fields", "message"),
     [
         ({"workers": -1}, "workers -1 is negative"),
+        ({"workers": 10**6}, "workers 1000000 are more than 1024"),
         ({"worker": 2}, "'worker' .did you mean 'workers'"),
         ({"test": {"name": "center", "size": 9, "shorter": 10}}, "side 8, test of 9"),
         ({"damaged": "skip"}, "damaged must be one of 'refuse', 'accept'"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import names
-from cnn_jax.data import Arrays, Dataset, sources
+from cnn_jax.data import Arrays, Dataset, memory, sources
 
 
 def three_glyphs() -> Dataset:
@@ -110,6 +110,11 @@ def test_the_fingerprint_tells_lines_apart():
         ({"min_length": 0}, "at least 1 digit"),
         ({"touch": 0.5}, "unknown field of dataset 'digit_strings' 'touch'"),
         ({"num_lines": 0}, "num_lines 0 is not positive"),
+        ({"num_lines": 2**31 - 1}, r"2,147,483,647 lines of .* GB of memory; there"),
+        ({"max_length": 2**31 - 1}, "GB of memory; there are"),
+        ({"glyph_height": 0}, "glyph_height 0 and height"),
+        ({"glyph_height": 30_000, "height": 32_000}, "digits of 30000x.* GB of memory"),
+        ({"height": 10**6}, "height 1000000 must be rows, from 1 to 32767"),
         ({"spacing": (1,)}, r"spacing must be tuple\[int, int\], got \(1,\)"),
         ({"digits": {"name": "nothing"}}, "nothing"),
         ({"digits": {}}, "dataset.digits needs a 'name'"),
@@ -119,6 +124,7 @@ def test_the_fingerprint_tells_lines_apart():
         ({"stream": "yes"}, "dataset.stream must be a section, got 'yes'"),
     ],
 )
-def test_what_makes_no_lines_is_refused(fields, message):
+def test_what_makes_no_lines_is_refused(fields, message, monkeypatch):
+    monkeypatch.setattr(memory, "total", lambda: 10**9)
     with pytest.raises(names.ConfigError, match=message):
         open_lines(**fields)

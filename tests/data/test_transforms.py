@@ -182,6 +182,11 @@ def test_truncated_jpeg_is_refused():
         ("train", {"name": "scale", "shorter": (256,)}, "must be two numbers"),
         ("train", {"name": "inception", "area": (0.5, 2.0)}, r"within \(0, 1\]"),
         ("test", {"name": "center", "size": 300}, "at most shorter = 256"),
+        ("test", {"name": "center", "shorter": 10**6}, "1000000 pixels is more than"),
+        ("test", {"name": "ten_crop", "shorter": 10**6}, "1000000 pixels is more"),
+        ("train", {"name": "scale", "shorter": (256, 10**6)}, "1000000 pixels is"),
+        ("train", {"name": "alexnet", "shorter": 10**6}, "1000000 pixels is more"),
+        ("train", {"name": "inception", "size": 10**6}, "1000000 pixels is more"),
         ("test", {"name": "center", "sise": 3}, "did you mean 'size'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a config makes of a network, before anything compiles."""
+"""What a config makes of a network and its data, before anything compiles."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.names import ConfigError
 from cnn_jax.train.program import Program
 from tests import tiny
+from tests.drawn_configs import LINES
 
 NET = tiny.CONFIG["model"]
 
@@ -51,3 +52,23 @@ def test_a_net_with_group_norm_has_no_running_statistics():
 def test_a_norm_that_cannot_be_is_refused(model, message):
     with pytest.raises(ConfigError, match=message):
         Program({**tiny.config(), "model": model})
+
+
+def test_batch_larger_than_the_training_set():
+    with pytest.raises(
+        ConfigError, match=r"batch_size 41 .* training set of 40 images"
+    ):
+        Program(tiny.config(batch_size=41))
+    Program(tiny.config(batch_size=40))
+
+
+def test_batch_of_lines_that_are_made_anew():
+    """A stream without an end has no largest batch."""
+    sections = {
+        "dataset": LINES,
+        "model": {"name": "sdnn"},
+        "loss": {"name": "strings"},
+        "preprocess": {"name": "interval"},
+    }
+    assert LINES["num_lines"] < 16
+    Program({**tiny.config(batch_size=16), **sections})

@@ -1,0 +1,28 @@
+"""How much memory there is."""
+
+import os
+
+import pytest
+
+from cnn_jax import names
+from cnn_jax.data import memory
+
+
+def test_a_container_has_its_own_limit(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUP", str(limit))
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory.total() == machine
+    limit.write_text("max\n")
+    assert memory.total() == machine
+    limit.write_text("5000000\n")
+    assert memory.total() == 5_000_000
+    memory.check(5_000_000, "a set", "make it smaller")
+    with pytest.raises(names.ConfigError, match=r"a set needs 6\.0 GB .*: make it sm"):
+        memory.check(6 * 10**9, "a set", "make it smaller")
+
+
+def test_where_memory_is_unknown_nothing_is_refused(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    assert memory.total() == 0
+    memory.check(10**30, "a set", "make it smaller")
