@@ -12,12 +12,14 @@ import json
 import os
 import pathlib
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 FOLDER = ".cnn_jax"
+CLOCK = 3 * 10**9  # ns; the coarsest file systems count in steps of two seconds
 
 
 class Cache:
@@ -83,7 +85,9 @@ class Cache:
         Args:
           files: their paths.
           remember: take a file's checksum from last time if its size and time
-            of change are the same; for sets too large to read at every start.
+            of change are the same; for sets too large to read at every start. Of a
+            file changed just now it is not kept, for it may change again within what
+            the file system's clock tells apart.
 
         Returns:
           Checksum of each file in hexadecimal, by its path relative to the set.
@@ -96,6 +100,7 @@ class Cache:
         if remember and (found := self.read(name)) is not None:
             kept = json.loads(str(found["json"]))
         stamps = {}
+        settled = time.time_ns() - CLOCK
         for file in files:
             stat = os.stat(file)
             stamps[file] = [stat.st_size, stat.st_mtime_ns]
@@ -105,7 +110,8 @@ class Cache:
             for file, digest in zip(new, pool.map(sha256, new), strict=True):
                 kept[relative[file]] = [stamps[file], digest]
         if remember and new:
-            self.write(name, {"json": np.array(json.dumps(kept))}, name)
+            old = {file: kept[file] for file in kept if kept[file][0][1] < settled}
+            self.write(name, {"json": np.array(json.dumps(old))}, name)
         return {relative[file]: kept[relative[file]][1] for file in files}
 
 

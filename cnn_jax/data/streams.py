@@ -211,7 +211,7 @@ class Stream:
             )
             if code is None:
                 raise
-            raise _death(int(code[1])) from error
+            raise death(int(code[1])) from error
         finally:
             if hasattr(iterator, "close"):
                 iterator.close()
@@ -277,7 +277,7 @@ def _own(item: Item) -> Item:
     return {key: np.array(value) for key, value in item.items()}
 
 
-def _death(code: int) -> ChildProcessError:
+def death(code: int) -> ChildProcessError:
     """The error for a worker that ended with an exit code."""
     how = f"ended with exit code {code}"
     with contextlib.suppress(ValueError):

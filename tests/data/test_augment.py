@@ -41,6 +41,24 @@ def test_every_image_is_a_window_of_its_padded_self(flip):
     assert len(seen) > 20  # drawn for each image by itself
 
 
+def test_half_of_the_images_are_mirrored_and_every_corner_is_as_likely():
+    count, pad = 20_000, 1
+    image = jnp.arange(1.0, 10.0).reshape(1, 3, 3, 1)
+    apply = jax.jit(augment.crop_flip(pad=pad))
+    out = apply(jax.random.key(0), jnp.tile(image, (count, 1, 1, 1)))
+    middle = np.asarray(out)[..., 0].reshape(count, 9)
+    views, drawn = np.unique(middle, axis=0, return_counts=True)
+    assert len(views) == 2 * 9  # mirrored or not, from nine corners
+    expected = count / 18
+    assert ((drawn - expected) ** 2 / expected).sum() < 40.8  # chi^2, p = 0.001
+    # mirrored where a later column holds a smaller number
+    rows = middle.reshape(count, 3, 3)
+    left, right = rows[:, 1, :-1], rows[:, 1, 1:]
+    falls = ((left > right) & (right > 0)).any(1)
+    # three standard deviations around a half
+    assert abs(falls.mean() - 0.5) < 3 * 0.5 / count**0.5
+
+
 def test_same_key_same_images():
     apply = augment.crop_flip(pad=1)
     first, again, other = (apply(jax.random.key(seed), IMAGES) for seed in (3, 3, 4))

@@ -1,5 +1,6 @@
 """Arrays kept beside a data set, and checksums of its files."""
 
+import hashlib
 import os
 
 import numpy as np
@@ -77,15 +78,29 @@ def test_checksums_follow_the_content(store, remember):
         "f": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     }
     assert store.checksums([file], remember) == first
-    with open(file, "w") as out:
-        out.write("abcd")
-    assert store.checksums([file], remember) != first
+    for number in range(20):  # of the same size, one after another
+        with open(file, "w") as out:
+            out.write(f"a{number:02}")
+        found = store.checksums([file], remember)
+        assert found == {"f": hashlib.sha256(f"a{number:02}".encode()).hexdigest()}
+
+
+def test_an_edit_of_the_same_size_is_noticed_by_its_time(store):
+    file = os.path.join(store.beside, "f")
+    seen = set()
+    for content, time in (("abc", 10**9), ("abd", 10**9 + 1), ("abc", 10**9)):
+        with open(file, "w") as out:
+            out.write(content)
+        os.utime(file, ns=(time, time))
+        seen |= set(store.checksums([file], remember=True).values())
+    assert len(seen) == 2
 
 
 def test_remembered_checksum_is_not_computed_again(store, monkeypatch):
     file = os.path.join(store.beside, "f")
     with open(file, "w") as out:
         out.write("abc")
+    os.utime(file, (10**9, 10**9))
     first = store.checksums([file], remember=True)
     monkeypatch.setattr(cache, "sha256", lambda path: "computed")
     assert store.checksums([file], remember=True) == first

@@ -124,6 +124,26 @@ def test_state_of_another_stream_is_refused(folder):
         first(source, 1, step=3, state=other)
 
 
+@pytest.mark.parametrize("stream", [{}, STREAM])
+def test_a_changed_picture_of_the_same_size_changes_the_fingerprint(tmp_path, stream):
+    place = tmp_path / "train" / "a"
+    place.mkdir(parents=True)
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    for number in range(3):
+        pixels[0, 0, 0] = 10 * number
+        (place / f"{number}.bmp").write_bytes(encode(pixels, "bmp"))
+    section = {"name": "folder", "data_dir": str(tmp_path), "test_split": "train"}
+    section["stream"] = stream
+    before = sources.open_source(section).fingerprint
+    assert sources.open_source(section).fingerprint == before
+    content = (place / "1.bmp").read_bytes()
+    pixels[0, 0, 0] += 1
+    changed = encode(pixels, "bmp")
+    assert len(changed) == len(content)
+    (place / "1.bmp").write_bytes(changed)
+    assert sources.open_source(section).fingerprint != before
+
+
 def test_two_processes_read_disjoint_shards_whose_union_is_the_set(folder):
     code = textwrap.dedent("""
         import itertools, sys
@@ -292,8 +312,8 @@ def test_a_clean_end_prints_nothing(folder):
 
 
 def test_full_shared_memory_says_what_to_do():
-    assert "/dev/shm is full: in Docker, --shm-size" in str(streams._death(-7))
-    assert "ended with exit code 3; the same" in str(streams._death(3))
+    assert "/dev/shm is full: in Docker, --shm-size" in str(streams.death(-7))
+    assert "ended with exit code 3; the same" in str(streams.death(3))
 
 
 def test_batches_go_through_pipes_where_shared_memory_is_small(

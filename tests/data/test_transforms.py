@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -110,6 +111,60 @@ def test_inception_crop_draws_area_and_shape():
     assert 0.8 < max(areas) < 1.1
     assert 0.7 < min(ratios) < 0.85
     assert 1.2 < max(ratios) < 1.45
+
+
+def uniform(found, low, high) -> bool:
+    """Kolmogorov and Smirnov's test at p = 0.001, for a seeded draw."""
+    return scipy.stats.kstest(found, "uniform", (low, high - low)).pvalue > 0.001
+
+
+def test_inception_crop_draws_area_uniformly_and_the_logarithm_of_its_shape():
+    """Small areas of a large picture, so that none is drawn again for its size."""
+    crop = InceptionCrop(8, area=(0.1, 0.3), ratio=(1 / 3, 3.0))
+
+    class Large(Picture):
+        def __init__(self):
+            self.height = self.width = 10_000
+
+    random, large = generator(), Large()
+    boxes = np.array([crop._box(large, random) for _ in range(3000)], float)
+    top, left, height, width = boxes.T
+    assert uniform(height * width / 1e8, 0.1, 0.3)
+    assert uniform(np.log(width / height), -np.log(3), np.log(3))
+    assert not uniform(width / height, 1 / 3, 3.0)
+    assert uniform(top / (1e4 - height), 0, 1)
+    assert uniform(left / (1e4 - width), 0, 1)
+
+
+@pytest.mark.parametrize(
+    "crop", [ScaleCrop(8, (8, 8)), AlexNetCrop(8, 8), InceptionCrop(8, (1.0, 1.0))]
+)
+def test_half_of_the_crops_are_mirrored(crop):
+    picture = coordinates(8, 8)
+    random, count = generator(), 2000
+    images = np.stack([crop(picture, random) for _ in range(count)])
+    mirrored = images[:, 4, 0, 1] > images[:, 4, -1, 1]
+    assert abs(mirrored.mean() - 0.5) < 3 * 0.5 / count**0.5
+
+
+def test_scale_is_drawn_uniformly_with_both_ends():
+    class Recorded(Picture):
+        """A picture that keeps the scale of each crop."""
+
+        def __init__(self):
+            self.height, self.width, self.scales = 4096, 8192, []
+
+        def cut(self, box, size, mirrored):
+            self.scales.append(round(self.height * size / box[2]))
+            return np.zeros((size, size, 3), np.uint8)
+
+    crop, random, picture = ScaleCrop(10, (20, 29)), generator(), Recorded()
+    for _ in range(5000):
+        crop(picture, random)
+    drawn = picture.scales
+    sides, counts = np.unique(drawn, return_counts=True)
+    np.testing.assert_array_equal(sides, range(20, 30))
+    assert ((counts - 500) ** 2 / 500).sum() < 27.9  # chi^2, p = 0.001
 
 
 def test_inception_crop_falls_back_to_the_centre():
