@@ -15,6 +15,7 @@ shown as failed in the page, and the exit status is 1.
 import argparse
 import pathlib
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -267,8 +268,11 @@ def draw(
     """Write an analysis's figures, those of nets under the study's name."""
     with plt.rc_context(FIGURE_STYLE):
         for name, figure in analysis.draw(rows, styles).items():
-            if analysis.of_nets:
-                figure.suptitle(f"{title}: {figure.get_suptitle()}")
+            words = f"{title}: " if analysis.of_nets else ""
+            words += figure.get_suptitle()
+            # A narrow figure has its title in several lines.
+            width = int(12 * figure.get_figwidth())
+            figure.suptitle("\n".join(textwrap.wrap(words, width)))
             plots.save(figure, directory, name)
 
 

@@ -8,11 +8,12 @@ import pathlib
 import pandas as pd
 
 from cnn_jax import plots, study
-from experiments.why_resnets_work import claims, papers, tables
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import claims, page, papers, tables
 
 
-def draw(study_directory: pathlib.Path, directory: pathlib.Path, title: str) -> Section:
+def draw(
+    study_directory: pathlib.Path, directory: pathlib.Path, title: str
+) -> page.Section:
     """The section of a study, and its figure in ``directory``."""
     rows = study.load(study_directory)
     held_out = study.held_out_of(study_directory)
@@ -20,14 +21,14 @@ def draw(study_directory: pathlib.Path, directory: pathlib.Path, title: str) -> 
     return section(rows)
 
 
-def section(rows: pd.DataFrame) -> Section:
+def section(rows: pd.DataFrame) -> page.Section:
     """Training and test error over depth, from the table of `study.load`."""
     rows = tables.of(rows, status="finished")
     errors, tests, parameters = (
         tables.per_net(rows.astype({column: float}), column)
         for column in ("clean_train_error", "test_error", "parameters")
     )
-    return Section(
+    return page.Section(
         title="The effect: more layers, and a worse fit",
         question="Does a deeper plain net fit its own training set worse, and do "
         "identity shortcuts mend that?",
@@ -36,7 +37,7 @@ def section(rows: pd.DataFrame) -> Section:
         "every training image once, at the last step, over several seeds.",
         sources=[papers.HE],
         figures=[
-            Figure(
+            page.Figure(
                 "depth_vs_error",
                 "Training and test error over depth. Plain nets get worse as they "
                 "get deeper or not, residual nets beside them; the table has the "

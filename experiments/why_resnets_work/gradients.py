@@ -15,15 +15,7 @@ import pandas as pd
 from cnn_jax.analysis import gradients
 from cnn_jax.analysis.trained import Net
 from cnn_jax.plots.style import LINES
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Finding, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 LAYER = "layer, from the input"
 
@@ -33,7 +25,7 @@ def measure(
     batches: int,
     along_training: Sequence[int],
     snapshots: Sequence[int],
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Gradient norm of each layer before and after training, or along it.
 
     Args:
@@ -62,7 +54,7 @@ def measure(
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Gradient norm of each layer, at initialisation, after and along training."""
     steps = sorted(set(rows["step"]))
     label = "gradient norm of the layer"
@@ -117,13 +109,13 @@ def growth(rows: pd.DataFrame) -> float:
     return tables.ratio(norms[1], norms[-2]) if len(norms) > 3 else math.nan
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Gradient norm by layer."""
     start = tables.of(rows, step=0)
     growths = tables.per_net(start, growth)
     plain = tables.of_family(growths, "plain")
     figures = [
-        Figure(
+        page.Figure(
             "gradients",
             "Norm of the loss gradient at each layer on a logarithmic scale, before "
             "and after training, a line for each depth, plain beside residual.",
@@ -132,14 +124,14 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
     ]
     if rows["step"].nunique() > 2:
         figures.append(
-            Figure(
+            page.Figure(
                 "gradients_along_training",
                 "The same along training, a line for each step, a panel for each "
                 "depth and family.",
                 "The same along training.",
             )
         )
-    return Section(
+    return page.Section(
         title="Gradient reach",
         question="Does the gradient reach the early layers, and how much of it?",
         method="Norm of the gradient of a training batch's mean loss (with the batch's "
@@ -163,7 +155,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
                 growths,
             ),
             claims.ascending("In plain nets that growth rises with depth.", plain),
-            Finding(
+            page.Finding(
                 "The gradient vanishes in no plain net: before training its second "
                 "layer's norm is not below a tenth of the last convolution's.",
                 bool(plain.min() >= 0.1) if plain.notna().all() else None,
@@ -186,4 +178,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         )
 
 
-ANALYSIS = Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

@@ -10,15 +10,7 @@ import pandas as pd
 from cnn_jax.analysis import shattered
 from cnn_jax.analysis.trained import Net
 from cnn_jax.plots.style import depth_styles
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 
 def measure(
@@ -29,7 +21,7 @@ def measure(
     beta: float,
     seeds: int,
     lags: int,
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Autocorrelation of the derivative of random nets of a scalar.
 
     Args:
@@ -66,7 +58,7 @@ def measure(
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Autocorrelation of the derivative of random nets of a scalar."""
     own = depth_styles(rows["depth"])  # these depths are not the study's
     lines = [(rows, "lag", "lag (grid points)", "")]
@@ -81,12 +73,12 @@ def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
     return {"grid": figure}
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Autocorrelation of the derivative of random nets of one input."""
     one = tables.of(rows, lag=1)
     correlations = tables.per_net(one, "autocorrelation")
     deepest = one["depth"].max()
-    return Section(
+    return page.Section(
         title="Shattered gradients of random nets",
         question="Is that so in the setting of the paper, too?",
         method="The derivative of randomly initialised dense nets of a single input, "
@@ -94,7 +86,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "from a smooth function.",
         sources=[papers.BALDUZZI],
         figures=[
-            Figure(
+            page.Figure(
                 "grid",
                 "Autocorrelation against the lag, a line for each depth, a panel for "
                 "plain, residual, and residual nets with scaled branches.",
@@ -130,4 +122,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield "autocorrelation at lag 1", value
 
 
-ANALYSIS = Analysis(measure, section, draw, main_numbers, of_nets=False)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers, of_nets=False)

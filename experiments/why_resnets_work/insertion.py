@@ -12,15 +12,7 @@ from cnn_jax.analysis import insertion
 from cnn_jax.analysis.trained import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import STYLES, name_lines
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Finding, Section, Table
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 # Ways of inserting: in the figure, in the table, and the line.
 WAYS = {
@@ -51,7 +43,7 @@ def measure(
     blocks: Sequence[int],
     rates: Sequence[float],
     steps: Sequence[int],
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Training error after layers were inserted, and after more training.
 
     Args:
@@ -106,14 +98,14 @@ def measure(
     return rows
 
 
-def check(settings: Settings) -> None:
+def check(settings: analysis.Settings) -> None:
     """Refuse steps that do not start right after the insertion, or are not sorted."""
     steps = list(settings["steps"])
     if steps != sorted({0, *steps}):
         raise ConfigError(f"insertion.steps {steps} must ascend from 0")
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Training error after the insertion, a panel for each rate and number."""
     rows = rows.assign(percent=100 * rows["train_error"])
     rates = sorted(set(rows["rate"]))
@@ -161,7 +153,7 @@ def case(blocks: int, rate: float) -> str:
     return f"{2 * blocks} layers, rate {rate:g}"
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Layers inserted into a trained net."""
     last = rows["more_steps"].max()
     of_case = rows.groupby(["how", "blocks", "rate", "more_steps", "seed"])
@@ -193,7 +185,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
     no_worse = all(own.mean() <= other.mean() + other.std() for _, own, other in pairs)
     decided = all(len(other) > 1 and other.notna().all() for *_, other in pairs)
     changed = tables.of(rows, how="residual")["changed_logits"].max()
-    return Section(
+    return page.Section(
         title="The identity is easy to learn",
         question="What do more layers do to a net that is trained already?",
         method=f"Layers are inserted in a trained {rows['family'].iloc[0]} net of "
@@ -204,7 +196,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "nothing inserted.",
         sources=[papers.HE],
         figures=[
-            Figure(
+            page.Figure(
                 "insertion",
                 "Training error against steps after the insertion, one line for each "
                 "way of inserting, one panel for each number of layers and rate.",
@@ -213,7 +205,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
             )
         ],
         tables=[
-            Table(
+            page.Table(
                 f"Clean training error (%); {tables.seeds(rows)}. Logits are those of "
                 "the whole training set, over all seeds.",
                 (
@@ -236,12 +228,12 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
             )
         ],
         findings=[
-            Finding(
+            page.Finding(
                 "The residual insertion changes no bit of any logit.",
                 bool(changed == 0),
                 f"{changed:.0f} logits changed.",
             ),
-            Finding(
+            page.Finding(
                 f"{last} steps later it has done no harm: its mean training error is "
                 "at most one standard deviation above the control's.",
                 no_worse if decided else None,
@@ -277,7 +269,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
             yield f"training error (%), {what}, {after}", percent
 
 
-ANALYSIS = Analysis(
+ANALYSIS = analysis.Analysis(
     *(measure, section, draw, main_numbers),
     wants=lambda group, settings: (
         (group.family, group.depth) == (settings["family"], settings["depth"])

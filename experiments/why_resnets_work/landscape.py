@@ -17,15 +17,7 @@ from cnn_jax.analysis import landscape
 from cnn_jax.analysis.trained import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import name_lines, style_of
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 # Losses below this are drawn as this (nats).
 LEAST = 1e-3
@@ -41,7 +33,7 @@ def measure(
     extent: float,
     images: int,
     seed: int,
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Training loss and error on a square grid around each net.
 
     Args:
@@ -82,7 +74,7 @@ def measure(
     return rows
 
 
-def check(settings: Settings) -> None:
+def check(settings: analysis.Settings) -> None:
     """Refuse grids without a middle or without an area."""
     if settings["points"] < 3 or settings["points"] % 2 == 0:
         raise ConfigError(
@@ -108,7 +100,7 @@ def array(rows: pd.DataFrame, value: str) -> pd.DataFrame:
     return found.astype(float)
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Surfaces and contours around the first seeds, sections of all seeds."""
     nets = dict(iter(rows.groupby(["depth", "family"])))
     firsts = {
@@ -188,10 +180,8 @@ def draw_contours(nets: Mapping[Any, pd.DataFrame], scale: Any) -> Any:
         panel.plot(0, 0, marker="+", color="white", markersize=9, markeredgewidth=1.6)
         panel.set_aspect("equal")
         panel.set_title(f"{family}, {depth} layers")
-    for panel in panels[-1]:
-        panel.set_xlabel("second direction")
-    for panel in panels[:, 0]:
-        panel.set_ylabel("first direction")
+    figure.supxlabel("second direction")
+    figure.supylabel("first direction")
     bar = figure.colorbar(filled, ax=panels, shrink=0.85)
     bar.set_ticks(levels[::5], labels=[power_of_ten(level) for level in levels[::5]])
     bar.set_label("training loss (nats)")
@@ -268,13 +258,13 @@ def percent(values: Any) -> str:
     return f"{tables.percent(values)} %"
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """The loss around trained nets."""
     points, images = settings["points"], settings["images"]
     names = {"surface": "as surfaces", "contours": "from above"}
     rises, areas = tables.per_net(rows, rise), tables.per_net(rows, area)
     counts = tables.per_net(rows, minima)
-    return Section(
+    return page.Section(
         title="Loss landscape",
         question="What does the loss look like around the nets that training found?",
         method=f"Training loss on a grid of {points} x {points} points along two "
@@ -288,7 +278,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         sources=[papers.LI],
         figures=[
             *(
-                Figure(
+                page.Figure(
                     f"landscape_{name}",
                     f"The loss around plain and residual nets, {how}, on one "
                     "logarithmic scale. The table has numbers of its shape.",
@@ -297,7 +287,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
                 )
                 for name, how in names.items()
             ),
-            Figure(
+            page.Figure(
                 "landscape_sections",
                 "Loss and error along the first direction, a line for each seed, "
                 "plain and residual.",
@@ -350,7 +340,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     yield "local minima of the grid", minima(rows)
 
 
-ANALYSIS = Analysis(
+ANALYSIS = analysis.Analysis(
     *(measure, section, draw, main_numbers),
     wants=lambda group, settings: group.depth in settings["depths"],
     check=check,

@@ -7,15 +7,7 @@ import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 
 def measure(
@@ -24,7 +16,7 @@ def measure(
     removed: Sequence[int],
     swaps: Sequence[int],
     draws: int,
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Test error with blocks removed or exchanged.
 
     Args:
@@ -82,7 +74,7 @@ def cases(
             yield "exchanged", whole, order, {"count": count, "draw": draw}
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Test error with blocks removed or exchanged."""
     rows = rows.assign(percent=100 * rows["error"])
     intact = tables.of(rows, kind="intact")
@@ -111,12 +103,12 @@ def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
     return {"lesions": figure}
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Test error with blocks removed or exchanged."""
     intact = tables.per_net(tables.of(rows, kind="intact"), "error")
     one = tables.per_net(tables.of(rows, kind="one"), "error")
     damage = (one - intact).reindex(intact.index)  # missing where no block goes
-    return Section(
+    return page.Section(
         title="Lesions",
         question="How much depends on a single block?",
         method="Test error of the trained nets with one block removed (each in turn), "
@@ -125,7 +117,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "the shape of its map.",
         sources=[papers.VEIT],
         figures=[
-            Figure(
+            page.Figure(
                 "lesions",
                 "Test error over the block that is removed, over the number removed "
                 "and over the disorder of blocks, plain beside residual.",
@@ -168,4 +160,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield f"test error (%), {name}", 100 * own["error"].mean()
 
 
-ANALYSIS = Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

@@ -6,18 +6,10 @@ import pandas as pd
 
 from cnn_jax.analysis import blocks, linearity
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 
-def measure(nets: Sequence[Net], images: int) -> list[Row]:
+def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
     """How far blocks are from the identity, on training images.
 
     Args:
@@ -42,7 +34,7 @@ def measure(nets: Sequence[Net], images: int) -> list[Row]:
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """How far each block is from the identity."""
     lines = [(rows, "block", "block, from the input", "")]
     label = "‖output - input‖ / ‖input‖"
@@ -55,17 +47,17 @@ def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
     return {"linearity": figure}
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """How close blocks are to the identity."""
     changes = tables.per_net(rows, "change")
-    return Section(
+    return page.Section(
         title="Distance from the identity",
         question="How much does a block change what passes through it?",
         method="Norm of (block output - input) over the norm of the input, mean over "
         "images, for blocks that keep the shape of their map.",
         sources=[papers.HE],
         figures=[
-            Figure(
+            page.Figure(
                 "linearity",
                 "Relative change by each block over its place in the net, a line for "
                 "each depth, plain beside residual.",
@@ -98,4 +90,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     yield "relative change, mean over blocks", rows["change"].mean()
 
 
-ANALYSIS = Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

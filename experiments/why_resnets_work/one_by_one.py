@@ -23,9 +23,7 @@ from cnn_jax.analysis.trained import Net
 from cnn_jax.models.layers import Conv, Images, Maps, relu
 from cnn_jax.models.summary import Summary, summarize
 from cnn_jax.names import ConfigError
-from experiments.why_resnets_work import claims, papers, tables
-from experiments.why_resnets_work.analysis import Analysis, Row, Settings
-from experiments.why_resnets_work.page import Finding, Section, Table
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
 class Spatial(nn.Module):
@@ -82,19 +80,7 @@ class Saving(NamedTuple):
 def measure_saving(
     kernel: int, size: int, channels: int, shrink: int, width: int, batch: int
 ) -> Saving:
-    """Count and time both.
-
-    Args:
-      kernel: of the spatial convolution.
-      size: height and width of the input.
-      channels: of the input.
-      shrink: channels of the 1x1 convolution.
-      width: channels of the output.
-      batch: images in a timed call.
-
-    Returns:
-      Both summaries, and the time of the direct one divided by the other's.
-    """
+    """Count and time both kinds of a kernel, see `measure`."""
     shape = (size, size, channels)
     nets = [Spatial(kernel, width), Spatial(kernel, width, shrink)]
     images = jax.random.normal(jax.random.key(0), (batch, *shape))
@@ -179,7 +165,7 @@ def measure(
     width: int,
     batch: int,
     seeds: int,
-) -> list[Row]:
+) -> list[analysis.Row]:
     """What 1x1 convolutions save and add.
 
     Args:
@@ -222,14 +208,14 @@ def measure(
     return rows
 
 
-def check(settings: Settings) -> None:
+def check(settings: analysis.Settings) -> None:
     """Refuse sizes below one."""
     for name, value in settings.items():
         if value < 1:
             raise ConfigError(f"one_by_one.{name} is {value}: must be at least 1")
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """What 1x1 convolutions save and add."""
     savings = list(tables.of(rows, kind="shrink").itertuples())
     learned = tables.of(rows, kind="exclusive_or")
@@ -246,7 +232,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         cells.append((kernel, *direct))
         counts = (f"{row.parameters:,}", f"{row.macs:,}")
         cells.append((f"{shrunk}, {kernel}", *counts, saved, f"{row.time_ratio:.1f}"))
-    return Section(
+    return page.Section(
         title="1x1 convolutions",
         question="What do the 1x1 convolutions of bottlenecks and of Network in "
         "Network save, and what do they add?",
@@ -258,13 +244,13 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "channels is on, which no linear map computes.",
         sources=[papers.LIN],
         tables=[
-            Table(
+            page.Table(
                 "Shrinking channels first. Parameters and MACs are exact; times are a "
                 "median ratio of runs in turn on this machine.",
                 ("layers", "parameters", "MACs", "MACs saved", "times faster"),
                 cells,
             ),
-            Table(
+            page.Table(
                 f"Wrong pixels of the exclusive or (%); {tables.seeds(learned)}.",
                 ("net", "parameters", "MACs", "wrong pixels"),
                 [
@@ -280,7 +266,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
             ),
         ],
         findings=[
-            Finding(
+            page.Finding(
                 "The 1x1 convolution before it saves more than half of the "
                 "multiply-accumulates of each convolution.",
                 all(row.macs < row.direct_macs / 2 for row in savings),
@@ -300,4 +286,4 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
     )
 
 
-ANALYSIS = Analysis(measure, section, check=check, of_nets=False, version=2)
+ANALYSIS = analysis.Analysis(measure, section, check=check, of_nets=False, version=2)

@@ -10,20 +10,12 @@ import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 
 def measure(
     nets: Sequence[Net], depths: Sequence[int], images: int, draws: int
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Gradient along paths of each length, and how many paths have that length.
 
     Args:
@@ -59,7 +51,7 @@ def measure(
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Paths by length: how many, their gradient, and the product of both."""
     whole = rows.groupby(tables.NET)["contribution"].transform("sum")
     rows = rows.assign(part=rows["contribution"] / whole.where(whole > 0))
@@ -92,11 +84,11 @@ def mean_length(rows: pd.DataFrame, weight: str) -> float:
     return tables.ratio((rows["length"] * rows[weight]).sum(), rows[weight].sum())
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Gradient along paths of each length."""
     every = tables.per_net(rows, lambda own: mean_length(own, "share"))
     weighted = tables.per_net(rows, lambda own: mean_length(own, "contribution"))
-    return Section(
+    return page.Section(
         title="Path lengths",
         question="Which paths through a residual net carry the gradient?",
         method="Each block doubles the paths, so their lengths are binomial. For "
@@ -104,7 +96,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "along that path alone; times the share of such paths, its contribution.",
         sources=[papers.VEIT],
         figures=[
-            Figure(
+            page.Figure(
                 "paths",
                 "Over the path length: the share of paths, the gradient norm along "
                 "one, and the product of both.",
@@ -140,7 +132,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
             yield f"mean path length, {name}", mean
 
 
-ANALYSIS = Analysis(
+ANALYSIS = analysis.Analysis(
     *(measure, section, draw, main_numbers),
     wants=lambda group, settings: (
         group.family == "residual" and group.depth in settings["depths"]

@@ -7,18 +7,10 @@ import pandas as pd
 from cnn_jax.analysis import responses
 from cnn_jax.analysis.trained import Net
 from cnn_jax.plots.style import name_lines, style_of
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 
-def measure(nets: Sequence[Net], images: int) -> list[Row]:
+def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
     """Standard deviation of each layer's response on training images.
 
     Args:
@@ -37,7 +29,7 @@ def measure(nets: Sequence[Net], images: int) -> list[Row]:
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Layer responses in order, sorted, and over depth."""
     ranks = rows.groupby(tables.NET)["std"].rank(method="first", ascending=False)
     rows = rows.assign(rank=ranks)
@@ -68,17 +60,17 @@ def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
     return {"responses": figure}
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Standard deviation of layer responses."""
     stds = tables.per_net(rows, "std")
-    return Section(
+    return page.Section(
         title="Layer responses",
         question="How strongly does each layer act?",
         method="Standard deviation of the output of each 3x3 layer after batch norm, "
         "before the non-linearity and the addition, in evaluation mode.",
         sources=[papers.HE],
         figures=[
-            Figure(
+            page.Figure(
                 "responses",
                 "Standard deviation of the responses over layers, in order and "
                 "sorted, a line for each depth, plain beside residual.",
@@ -115,4 +107,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     yield "std of responses, median over layers", rows["std"].median()
 
 
-ANALYSIS = Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

@@ -8,19 +8,13 @@ import pandas as pd
 
 from cnn_jax.analysis import shattered
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 from experiments.why_resnets_work.gradients import first_and_last
-from experiments.why_resnets_work.page import Figure, Section
 
 
-def measure(nets: Sequence[Net], images: int, distances: Sequence[float]) -> list[Row]:
+def measure(
+    nets: Sequence[Net], images: int, distances: Sequence[float]
+) -> list[analysis.Row]:
     """Likeness of gradients at nearby images, before and after training.
 
     Args:
@@ -53,7 +47,7 @@ def measure(nets: Sequence[Net], images: int, distances: Sequence[float]) -> lis
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Likeness of gradients at an image and where it has moved."""
     lines = first_and_last(rows, "distance", "distance / ‖image‖")
     figure, panels = drawing.family_panels(
@@ -65,13 +59,13 @@ def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
     return {"shattered": figure}
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Correlation of gradients at nearby inputs."""
     near = tables.of(rows, distance=rows["distance"].min())
     start = tables.per_net(tables.of(near, step=0), "correlation")
     trained = tables.per_net(near[near["step"] > 0], "correlation")
     deepest = start.index.get_level_values("depth") == rows["depth"].max()
-    return Section(
+    return page.Section(
         title="Shattered gradients",
         question="Do gradients at nearby images resemble each other?",
         method="The output of an image's own class is differentiated by the image, in "
@@ -82,7 +76,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "looks.",
         sources=[papers.BALDUZZI],
         figures=[
-            Figure(
+            page.Figure(
                 "shattered",
                 "Cosine of gradients against the distance of the images, before and "
                 "after training, a line for each depth, plain beside residual.",
@@ -118,4 +112,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield what, row.correlation
 
 
-ANALYSIS = Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

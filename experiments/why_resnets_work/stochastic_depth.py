@@ -11,15 +11,7 @@ from cnn_jax.analysis import blocks, gradients, lesions
 from cnn_jax.analysis.trained import Net
 from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
 from cnn_jax.train.program import Program
-from experiments.why_resnets_work import claims, drawing, papers, tables
-from experiments.why_resnets_work.analysis import (
-    Analysis,
-    Figures,
-    Row,
-    Settings,
-    Styles,
-)
-from experiments.why_resnets_work.page import Figure, Section, Table
+from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 
 def measure(
@@ -28,7 +20,7 @@ def measure(
     death_rate: float,
     removed: Sequence[int],
     draws: int,
-) -> list[Row]:
+) -> list[analysis.Row]:
     """Test error with blocks removed, of nets trained with and without the field.
 
     Args:
@@ -64,7 +56,7 @@ def measure(
     return rows
 
 
-def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
+def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Test error over blocks removed, of nets trained at one depth and at many."""
     looks = {
         "trained as usual": STYLES["residual"],
@@ -88,7 +80,7 @@ def draw(rows: pd.DataFrame, styles: Styles) -> Figures:
     return {"stochastic_depth": figure}
 
 
-def section(rows: pd.DataFrame, settings: Settings) -> Section:
+def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Lesions of nets trained with and without stochastic depth."""
     errors = rows.groupby(["death_rate", "removed", "seed"])["error"].mean()
     rates, counts = sorted(set(rows["death_rate"])), sorted(set(rows["removed"]))
@@ -100,7 +92,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         intact = own[0].reindex(own.index, level="seed")
         return (own - intact).drop(0, level="removed")
 
-    return Section(
+    return page.Section(
         title="The ensemble of depths",
         question="Does a net that was trained at many depths depend less on a block?",
         method=f"The residual net of {depth} layers is trained again with stochastic "
@@ -109,7 +101,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
         "expected branch. Then blocks are removed at random from both.",
         sources=[papers.HUANG, papers.VEIT],
         figures=[
-            Figure(
+            page.Figure(
                 "stochastic_depth",
                 "Test error over the number of blocks removed, with and without "
                 "stochastic depth in training.",
@@ -117,7 +109,7 @@ def section(rows: pd.DataFrame, settings: Settings) -> Section:
             )
         ],
         tables=[
-            Table(
+            page.Table(
                 f"Test error (%) of residual nets of {depth} layers; "
                 f"{tables.seeds(rows)}.",
                 ("blocks removed", *(f"death rate {rate:g}" for rate in rates)),
@@ -152,7 +144,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield f"test error (%), {what}", 100 * own["error"].mean()
 
 
-ANALYSIS = Analysis(
+ANALYSIS = analysis.Analysis(
     *(measure, section, draw, main_numbers),
     wants=lambda group, settings: (
         (group.family, group.depth) == ("residual", settings["depth"])

@@ -1,5 +1,7 @@
 """Networks from run directories: the run's own numbers come out again."""
 
+import dataclasses
+import pathlib
 import shutil
 
 import jax
@@ -149,3 +151,31 @@ def test_a_fingerprint_covers_step_state_and_notes(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds no run"):
         trained.load(tmp_path)
+
+
+def stored(data_dir: str, size: int = 40):
+    """The images of `tiny.noise`, brightened by what a file of the data says."""
+    found = tiny.noise(size)
+    brighter = int((pathlib.Path(data_dir) / "brighter").read_text())
+    images = found.train.images // 2 + brighter
+    train = dataclasses.replace(found.train, images=images)
+    return dataclasses.replace(found, train=train)
+
+
+def test_other_data_than_the_runs_is_refused_and_moved_data_is_found(tmp_path):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    (before / "brighter").write_text("1")
+    name = f"{__name__}:stored"
+    config = tiny.config(steps=1, dataset={"name": name, "data_dir": f"{before}"})
+    place = RunDirectory(tmp_path / "run")
+    fit(Program(config), 3, place)
+    before.rename(after)
+    assert trained.dataset_of(place.path, after)["data_dir"] == f"{after}"
+    program = trained.program_of(place.path, after)
+    assert trained.load(place.path, program).step == 1
+    assert trained.data_fingerprint(place.path) == program.source.fingerprint
+    (after / "brighter").write_text("2")
+    changed = trained.program_of(place.path, after)
+    with pytest.raises(ConfigError, match=r"was trained on other data.*--data_dir"):
+        trained.load(place.path, changed)

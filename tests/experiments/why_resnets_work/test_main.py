@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cnn_jax.analysis import landscape, trained
+from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
 from experiments.why_resnets_work import __main__ as command
 from experiments.why_resnets_work.measurement import Measurement
@@ -177,10 +178,7 @@ def test_what_is_kept_is_not_measured_again(done, monkeypatch):
     wanted = [sorted(path.read_text().splitlines()) for path in tables]
     tables[0].unlink()
 
-    def refuse(*_, **__):
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(Measurement, "compute", refuse)
+    without_measuring(monkeypatch)
     assert command.main([*arguments, "--only=lesions"]) == 0
     assert [sorted(path.read_text().splitlines()) for path in tables] == wanted
     with pytest.raises(AssertionError, match="measured again"):
@@ -333,3 +331,23 @@ def test_where_no_net_is_looked_at_it_says_so(done, capsys, only):
     error = capsys.readouterr().err
     assert error == f"error: {only}: none of the nets is looked at (residual-8)\n"
     assert not (run / "why_resnets_work").exists()
+
+
+def test_rows_that_are_kept_are_not_taken_for_other_data(done, monkeypatch, capsys):
+    directory, arguments = done
+    words = [*arguments, f"--study={directory / 'study'}", "--only=linearity"]
+    without_measuring(monkeypatch)
+    assert command.main(words) == 0
+    noise = tiny.noise
+    monkeypatch.setattr(tiny, "noise", lambda size: noise(size - 1))
+    assert command.main(words) == 2
+    error = capsys.readouterr().err
+    assert "plain-8-seed0 was trained on other data" in error
+
+    def gone(size):
+        raise ConfigError("no data here")
+
+    # Rows are enough where there is no data at all.
+    monkeypatch.setattr(tiny, "noise", gone)
+    assert command.main(words) == 0
+    assert "the data cannot be compared: no data here" in capsys.readouterr().err
