@@ -13,6 +13,7 @@ shown as failed in the page, and the exit status is 1.
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
 import textwrap
@@ -37,7 +38,7 @@ from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import StudyProgress, counted
 from experiments.why_resnets_work import degradation, page, registry
-from experiments.why_resnets_work.analysis import Analysis, Group, Styles
+from experiments.why_resnets_work.analysis import Analysis, Group, Settings, Styles
 from experiments.why_resnets_work.measurement import (
     Failure,
     Measurement,
@@ -47,6 +48,9 @@ from experiments.why_resnets_work.measurement import (
 )
 from experiments.why_resnets_work.pool import compute_all
 from experiments.why_resnets_work.tables import NET
+
+# Of ``summary.csv``.
+COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -112,35 +116,19 @@ def body(values: argparse.Namespace) -> int:
     results: dict[str, list[Any]] = {name: [] for name in chosen}
     for task, of_task in zip(tasks, found, strict=True):
         results[task.analysis].append(of_task)
+    show = Show(title, directory, depth_styles(group.depth for group in groups))
     sections: dict[str, page.Section] = {}
-    numbers = []
     if study_directory:
         sections["degradation"] = attempt(
             "degradation",
             lambda: degradation.draw(study_directory, directory, title),
         )
-    styles = depth_styles(group.depth for group in groups)
     for name, analysis in analyses.items():
-        of_analysis = results[name]
-        if not of_analysis:
+        if results[name]:
+            sections[name] = show.section(name, analysis, config[name], results[name])
+        else:
             print(f"{name}: none of the nets is looked at", file=sys.stderr)
-            continue
-        failures = [one.reason for one in of_analysis if isinstance(one, Failure)]
-        if failures:
-            sections[name] = failed(name, "; ".join(failures))
-            continue
-        rows = pd.DataFrame([row for rows in of_analysis for row in rows])
-        rows = rows.sort_values(NET, kind="stable", ignore_index=True)
-        write_csv(rows, directory / f"{name}.csv")
-        rows = rows.replace([np.inf, -np.inf], np.nan)  # not there, see `tables`
-
-        def show(name: str = name, analysis: Analysis = analysis, rows: Any = rows):
-            draw(analysis, rows, styles, directory, title)
-            numbers.append(main_numbers(name, analysis, rows))
-            return analysis.section(rows, config[name])
-
-        sections[name] = attempt(name, show)
-    write_summary(numbers, chosen, directory)
+    write_summary(show.numbers, chosen, directory)
     trained_here = study_directory is not None and not values.study
     runs = [
         (group.family, group.depth, RunDirectory(run).config() or {})
@@ -258,40 +246,71 @@ def attempt(name: str, make: Callable[[], page.Section]) -> page.Section:
         return failed(name, reason_of(error))
 
 
-def draw(
-    analysis: Analysis,
-    rows: pd.DataFrame,
-    styles: Styles,
-    directory: pathlib.Path,
-    title: str,
-) -> None:
-    """Write an analysis's figures, those of nets under the study's name."""
-    with plt.rc_context(FIGURE_STYLE):
-        for name, figure in analysis.draw(rows, styles).items():
-            words = f"{title}: " if analysis.of_nets else ""
-            words += figure.get_suptitle()
-            # A narrow figure has its title in several lines.
-            width = int(12 * figure.get_figwidth())
-            figure.suptitle("\n".join(textwrap.wrap(words, width)))
-            plots.save(figure, directory, name)
+@dataclasses.dataclass
+class Show:
+    """Shows analyses: writes tables and figures, makes sections of the report.
+
+    Attributes:
+      title: what is looked at.
+      directory: of the files.
+      styles: colour and dash of each depth.
+      numbers: the main numbers of what was shown.
+    """
+
+    title: str
+    directory: pathlib.Path
+    styles: Styles
+    numbers: list[pd.DataFrame] = dataclasses.field(default_factory=list)
+
+    def section(
+        self, name: str, analysis: Analysis, settings: Settings, results: Sequence[Any]
+    ) -> page.Section:
+        """The section of an analysis from the rows of its groups, or a failed one."""
+        failures = [one.reason for one in results if isinstance(one, Failure)]
+        if failures:
+            return failed(name, "; ".join(failures))
+        rows = pd.DataFrame([row for rows in results for row in rows])
+
+        def show() -> page.Section:
+            table = rows.sort_values(NET, kind="stable", ignore_index=True)
+            write_csv(table, self.directory / f"{name}.csv")
+            # What is not finite is not there, see `tables`.
+            table = table.replace([np.inf, -np.inf], np.nan)
+            self.draw(analysis, table)
+            made = analysis.section(table, settings)
+            for figure in made.figures:
+                figure.source(self.directory)  # raises where one is missing
+            self.numbers.append(main_numbers(name, analysis, table))
+            return made
+
+        return attempt(name, show)
+
+    def draw(self, analysis: Analysis, rows: pd.DataFrame) -> None:
+        """Write an analysis's figures, those of nets under the study's name."""
+        with plt.rc_context(FIGURE_STYLE):
+            for name, figure in analysis.draw(rows, self.styles).items():
+                words = f"{self.title}: " if analysis.of_nets else ""
+                words += figure.get_suptitle()
+                # A narrow figure has its title in several lines.
+                width = int(12 * figure.get_figwidth())
+                figure.suptitle("\n".join(textwrap.wrap(words, width)))
+                plots.save(figure, self.directory, name)
 
 
 def main_numbers(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
     """The main numbers of an analysis, as mean and spread over seeds.
 
     Returns:
-      'analysis', 'quantity', 'family', 'depth', 'seeds', 'mean' and 'std', the sample
-      standard deviation over seeds: 0 for a single one. Empty of an analysis that has
-      none.
+      `COLUMNS`; 'std' is the sample standard deviation over the seeds that have the
+      number, 0 of a single one. Empty of an analysis that has none.
     """
     found = [
         (name, quantity, *net[:2], value)
         for net, own in rows.groupby(NET)
         for quantity, value in analysis.main_numbers(own)
     ]
-    keys = ["analysis", "quantity", "family", "depth"]
-    table = pd.DataFrame(found, columns=[*keys, "value"])
-    values = table.groupby(keys, sort=False)["value"]
+    table = pd.DataFrame(found, columns=[*COLUMNS[:4], "value"]).dropna()
+    values = table.groupby(COLUMNS[:4], sort=False)["value"]
     means = values.agg(seeds="size", mean="mean", std="std").reset_index()
     return means.assign(std=means["std"].where(means["seeds"] > 1, 0.0))
 
@@ -300,7 +319,7 @@ def write_summary(
     numbers: Sequence[pd.DataFrame], chosen: Iterable[str], directory: pathlib.Path
 ) -> None:
     """The main numbers, beside those of analyses that were not asked for now."""
-    path, tables = directory / "summary.csv", list(numbers)
+    path, tables = directory / "summary.csv", [pd.DataFrame(columns=COLUMNS), *numbers]
     if path.exists():
         before = pd.read_csv(path, dtype=str, keep_default_na=False)
         tables.insert(0, before[~before["analysis"].isin(list(chosen))])

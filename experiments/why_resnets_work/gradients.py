@@ -172,10 +172,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
 def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """How much larger the second layer's gradient is than the last but one's."""
     for step in sorted({0, rows["step"].max()} & set(rows["step"])):
-        yield (
-            f"gradient, layer 2 / last 3x3, step {step}",
-            growth(tables.of(rows, step=step)),
-        )
+        found = growth(tables.of(rows, step=step))
+        yield f"gradient, layer 2 / last 3x3, step {step}", found
 
 
 ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

@@ -1,6 +1,5 @@
 """Path lengths: which paths carry the gradient (Veit et al. 2016, figure 6)."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -127,9 +126,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
 def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Mean length of all paths, and of paths weighted by the gradient they carry."""
     for name, weight in (("all paths", "share"), ("gradient", "contribution")):
-        mean = mean_length(rows, weight)
-        if not math.isnan(mean):
-            yield f"mean path length, {name}", mean
+        yield f"mean path length, {name}", mean_length(rows, weight)
 
 
 ANALYSIS = analysis.Analysis(
