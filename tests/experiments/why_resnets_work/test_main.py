@@ -268,8 +268,16 @@ def without_measuring(monkeypatch):
     monkeypatch.setattr(Measurement, "compute", refuse)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        "section",
+        pytest.param("draw", marks=pytest.mark.slow),
+        pytest.param("main_numbers", marks=pytest.mark.slow),
+    ],
+)
 def test_a_section_that_fails_leaves_the_others_and_the_status_says_so(
-    done, tmp_path, monkeypatch, capsys
+    done, tmp_path, monkeypatch, capsys, part
 ):
     directory, arguments = done
     copy = shutil.copytree(directory, tmp_path / "out", symlinks=True)
@@ -277,20 +285,18 @@ def test_a_section_that_fails_leaves_the_others_and_the_status_says_so(
     def fail(rows, *_):
         return 1 / 0
 
-    for part in ("section", "draw", "main_numbers"):
-        broken = dataclasses.replace(ANALYSES["gradients"], **{part: fail})
-        with monkeypatch.context() as patch:
-            patch.setitem(ANALYSES, "gradients", broken)
-            patch.setattr(Measurement, "cached", lambda task: kept(directory, task))
-            without_measuring(patch)
-            words = [arguments[0], f"--workdir={copy}", "--only=gradients,lesions"]
-            assert command.main(words) == 1
-        error = capsys.readouterr().err
-        assert "error: gradients failed: ZeroDivisionError: division by zero" in error
-        page = (copy / "report.html").read_text()
-        assert "This section failed." in page
-        assert "How much depends on a single block?" in page
-        assert "The effect: more layers" in page
+    broken = dataclasses.replace(ANALYSES["gradients"], **{part: fail})
+    monkeypatch.setitem(ANALYSES, "gradients", broken)
+    monkeypatch.setattr(Measurement, "cached", lambda task: kept(directory, task))
+    without_measuring(monkeypatch)
+    words = [arguments[0], f"--workdir={copy}", "--only=gradients,linearity"]
+    assert command.main(words) == 1
+    error = capsys.readouterr().err
+    assert "error: gradients failed: ZeroDivisionError: division by zero" in error
+    page = (copy / "report.html").read_text()
+    assert "This section failed." in page
+    assert "How much does a block change" in page
+    assert "The effect: more layers" in page
 
 
 def kept(directory, task):

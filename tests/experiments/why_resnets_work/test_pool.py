@@ -46,7 +46,13 @@ class Killed(Failing):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("tasks", [(Killed(), Endless()), (Endless(), Killed())])
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        (Killed(), Endless()),
+        pytest.param((Endless(), Killed()), marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_that_is_killed_is_told_at_once_and_in_a_line(tasks):
     begun = time.monotonic()
     names = " or ".join(task.name for task in tasks)
@@ -55,6 +61,7 @@ def test_a_process_that_is_killed_is_told_at_once_and_in_a_line(tasks):
     assert time.monotonic() - begun < 300  # the other one would take 600
 
 
+@pytest.mark.slow
 def test_processes_of_others_go_on_where_a_task_fails():
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     other.start()
