@@ -5,6 +5,7 @@ with the reason. `tests.test_recipes` compares them with the configs; nothing of
 page is read from there.
 """
 
+import math
 from typing import Any
 
 Recipe = dict[str, dict[str, Any]]  # source to the values of keys
@@ -548,6 +549,57 @@ RECIPES: dict[str, Recipe] = {
         model__zero_scale=False,
         dataset__stream__test__name="ten_crop",
     ),
+    # Goyal et al. (2017), "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour".
+    "resnet50_imagenet_90epochs": {
+        "section 5.1: the ResNet-50 variant with the stride in the 3x3 layers": {
+            "model.name": "resnet50",
+            "model.shortcut": "B",
+            "model.preactivation": False,
+            "model.bottleneck_stride": "3x3",
+        },
+        "section 5.1: gamma = 0 for the last BN of a block": {"model.zero_scale": True},
+        "here: nothing in half precision": {"model.dtype": "float32"},
+        "section 5.1: scale and aspect ratio augmentation, centre crops of 224": {
+            **SOFTMAX,
+            "dataset.name": "imagenet2012",
+            "dataset.train_split": "train",
+            "dataset.test_split": "validation",
+            "dataset.validation_size": 0,
+            "dataset.stream.train.name": "inception",
+            "dataset.stream.train.size": 224,
+            "dataset.stream.test.name": "center",
+            "dataset.stream.test.size": 224,
+            "dataset.stream.test.shorter": 256,
+            "augment.name": "none",
+        },
+        "section 5.1: normalised by the mean and the deviation of each colour": {
+            "preprocess.name": "standardize",
+            "preprocess.mean": "channel",
+            "preprocess.std": "channel",
+        },
+        "section 5.1: Nesterov momentum of 0.9, decay of 0.0001, not of BN's": {
+            "optimizer.name": "sgd",
+            "optimizer.momentum": 0.9,
+            "optimizer.nesterov": True,
+            "optimizer.weight_decay": 0.0001,
+            "optimizer.decay": "kernels",
+        },
+        "section 5.1: 0.1 for 256 images, divided after 30, 60 and 80 of 90 epochs": {
+            "schedule.name": "piecewise",
+            "schedule.rates": (0.1, 0.01, 0.001, 0.0001),
+            "schedule.boundaries": tuple(
+                math.ceil(epochs * 1_281_167 / 256) for epochs in (30, 60, 80)
+            ),
+            "schedule.per_images": 256,
+            "steps": math.ceil(90 * 1_281_167 / 256),
+            "batch_size": 256,
+        },
+        "section 2.2: a gradual warm-up of 5 epochs": {
+            "schedule.warmup_steps": math.ceil(5 * 1_281_167 / 256),
+            **NO_WARMUP,
+        },
+        "section 3: batch norm over 32 images": {"parallel.bn_group_size": 32},
+    },
     "resnet_digits": changed(
         DIGITS_RUN,
         "here: one net for 17 epochs; section 4.2: option A",
