@@ -117,7 +117,7 @@ def conv_general_dilated(
         feature_group_count=feature_group_count,
         precision=precision,
     )
-    if plain.asked():
+    if plain.asked(lhs, rhs):
         return ordinary(lhs, rhs)
     if extension.library() == "onednn":
         geometry = _geometry(

@@ -1,14 +1,24 @@
 """A switch from the fast definitions of layers to the plain ones.
 
-Convolution and batch norm carry derivatives of their own, which `jax.jvp` cannot
-go through, and on a CPU the convolution is sometimes a larger one with zeros in
-it. What is traced within `definitions` is written as the textbook has it.
+Batch norm, max-pooling and some convolutions carry derivatives of their own, which
+forward mode alone cannot go through, and on a CPU the convolution is sometimes a
+larger one with zeros in it. What is traced within `definitions`, or directly by
+`jax.jvp` or `jax.jacfwd`, is written as the textbook has it.
+
+Forward mode of a function that `jax.jit` has traced sees the fast definitions, and
+JAX's error "can't apply forward-mode autodiff (jvp) to a custom_vjp function": trace
+it within `definitions`, or put the `jax.jit` outside.
 """
 
 import contextlib
 import contextvars
 from collections.abc import Iterator
+from typing import Any
 
+from jax.interpreters import ad
+
+# Not of jax's documented interface; without it `definitions` has to be asked for.
+_FORWARD = getattr(ad, "JVPTracer", ())
 _ASKED = contextvars.ContextVar("plain", default=False)
 
 
@@ -26,6 +36,14 @@ def definitions() -> Iterator[None]:
         _ASKED.reset(token)
 
 
-def asked() -> bool:
-    """Whether the code being traced is within `definitions`."""
-    return _ASKED.get()
+def asked(*inputs: Any) -> bool:
+    """Whether to use the plain definition.
+
+    Args:
+      *inputs: of the layer.
+
+    Returns:
+      True within `definitions`, and where forward mode itself traces the inputs
+      (reverse mode traces them otherwise, also under forward mode).
+    """
+    return _ASKED.get() or any(isinstance(leaf, _FORWARD) for leaf in inputs)

@@ -20,7 +20,7 @@ digits. y and d x lose what the rounding of float32 takes from the mean: their e
 in units of scale and of scale / deviation, are some 1e-7 |mean| / deviation.
 
 Derivatives are taken in reverse mode, any number of times, and forward mode over
-reverse mode; for forward mode alone trace within `plain.definitions`.
+reverse mode; forward mode alone takes the plain definition (see `plain`).
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ def normalize(
       The normalised values, and mean and (biased) variance of each group, which
       are not differentiated.
     """
-    if plain.asked():
+    if plain.asked(x, scale, bias):
         mean, var = _statistics(x, sharing)
         return _apply(x, mean, var, scale, bias, sharing), mean, var
     return _differentiable(x, scale, bias, sharing)

@@ -7,7 +7,7 @@ pixel of a window is the largest, and the backward pass hands it the gradient.
 Of equal pixels the first takes it, as in torch and in lax.
 
 Derivatives are taken in reverse mode, any number of times, and forward mode over
-reverse mode; for forward mode alone trace within `plain.definitions`.
+reverse mode; forward mode alone takes the plain definition (see `plain`).
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def max_pool(
     """
     if window > LARGEST:
         raise ValueError(f"max_pool: a window is at most {LARGEST}, got {window}")
-    if plain.asked():
+    if plain.asked(x):
         return nn.max_pool(x, (window, window), (stride, stride), padding)
     return _differentiable(x, window, stride, padding)
 

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 from cnn_jax import models, names
-from cnn_jax.models.layers import check_images
+from cnn_jax.kernels import plain
+from cnn_jax.models.layers import BatchNorm, Conv, check_images, relu
+from cnn_jax.models.pooling import max_pool
 from tests.models import drawn
 
 # Narrow versions; the same code.
@@ -162,3 +164,42 @@ def test_linens_own_table_describes_every_network(name):
     variables = drawn.shapes(module, size, size, channels)
     total = sum(leaf.size for leaf in jax.tree.leaves(variables))
     assert f"Total Parameters: {total:,}" in text
+
+
+class Layers(nn.Module):
+    """Every layer that has a derivative of its own."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = BatchNorm()(Conv(5, (3, 3), padding=1)(x), train)
+        return max_pool(relu(x), 2, 2)
+
+
+def test_forward_mode_is_the_transpose_of_reverse_mode(monkeypatch):
+    """And it alone takes the plain definitions: reverse mode keeps the fast ones."""
+    variables = drawn.variables(Layers(), 8, 8, 3)
+    x, tangent = (drawn.images(2, 8, 8, 3, seed=seed) for seed in (0, 1))
+    weights = drawn.images(2, 4, 4, 5, seed=2)
+    asked, found = plain.asked, []
+
+    def record(*inputs):
+        found.append(asked(*inputs))
+        return found[-1]
+
+    monkeypatch.setattr(plain, "asked", record)
+
+    def maps(x):
+        return Layers().apply(variables, x, train=True, mutable=["batch_stats"])[0]
+
+    def weighted(x):
+        return jnp.vdot(weights, maps(x))
+
+    pulled = jax.jit(jax.grad(weighted))(x)
+    assert found == [False] * 3
+    pushed = jax.jit(lambda x, t: jax.jvp(maps, (x,), (t,))[1])(x, tangent)
+    assert found[3:] == [True] * 3
+    expected = float(jnp.vdot(pulled, tangent))
+    assert float(jnp.vdot(weights, pushed)) == pytest.approx(expected, rel=1e-4)
+    # forward over reverse, as for Hessians, keeps them as well
+    jax.eval_shape(lambda x, t: jax.jvp(jax.grad(weighted), (x,), (t,)), x, tangent)
+    assert found[6:] == [False] * 3

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax.names import ConfigError
 from cnn_jax.train import losses
 
 OUTPUTS = np.array([[-1.0, -30.0, -4.0], [-90.0, -80.0, -70.0]])
@@ -37,6 +38,12 @@ def test_map_loss_spares_penalties_beyond_j():
     assert gradient(100.0)[2] == pytest.approx(1.0, abs=1e-3)
     assert gradient(50.0)[2] == pytest.approx(0.0, abs=1e-6)
     assert gradient(50.0)[1] == pytest.approx(-1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("j", [0.0, -1.0, float("inf")])
+def test_map_losss_constant_is_positive(j):
+    with pytest.raises(ConfigError, match=r"loss.j .* is not positive"):
+        losses.map_loss(jnp.asarray(OUTPUTS, jnp.float32), BATCH, j=j)
 
 
 def test_losses_are_float32_for_bfloat16_outputs():
