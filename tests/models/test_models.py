@@ -195,11 +195,13 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(monkeypatch):
         return jnp.vdot(weights, maps(x))
 
     pulled = jax.jit(jax.grad(weighted))(x)
-    assert found == [False] * 3
+    assert set(found) == {False}
+    found.clear()
     pushed = jax.jit(lambda x, t: jax.jvp(maps, (x,), (t,))[1])(x, tangent)
-    assert found[3:] == [True] * 3
+    assert set(found) == {True}
+    found.clear()
     expected = float(jnp.vdot(pulled, tangent))
     assert float(jnp.vdot(weights, pushed)) == pytest.approx(expected, rel=1e-4)
     # forward over reverse, as for Hessians, keeps them as well
     jax.eval_shape(lambda x, t: jax.jvp(jax.grad(weighted), (x,), (t,)), x, tangent)
-    assert found[6:] == [False] * 3
+    assert set(found) == {False}
