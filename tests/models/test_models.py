@@ -183,8 +183,9 @@ def test_forward_mode_is_the_transpose_of_reverse_mode(monkeypatch):
     asked, found = plain.asked, []
 
     def record(*inputs):
-        found.append(asked(*inputs))
-        return found[-1]
+        if inputs:  # ReLU's derivative serves both modes
+            found.append(asked(*inputs))
+        return asked(*inputs)
 
     monkeypatch.setattr(plain, "asked", record)
 
