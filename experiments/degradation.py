@@ -21,6 +21,7 @@ from cnn_jax import plots, study
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import selfcheck
 from cnn_jax.study import execution, jobs
+from cnn_jax.train import files
 from cnn_jax.train.interrupt import Interrupted
 from experiments import launch
 from experiments.progress import StudyProgress
@@ -69,7 +70,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 def body(values: argparse.Namespace) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = values.config
-    directory = pathlib.Path(values.workdir or f"runs/{config.name}")
+    directory = files.local(values.workdir or f"runs/{config.name}")
     if values.plot_only:
         recorded = study.StudyDirectory(directory).config()
         table = write(directory, recorded["name"] if recorded else config.name)

@@ -23,6 +23,7 @@ from cnn_jax.names import ConfigError
 from cnn_jax.study import plan
 from cnn_jax.study.plan import Run
 from cnn_jax.train import config as run_config
+from cnn_jax.train import files
 from cnn_jax.train.checkpoint import write_atomically
 from cnn_jax.train.run_directory import FREE_KEYS, RunDirectory, flatten, rename
 
@@ -41,7 +42,7 @@ class StudyDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = pathlib.Path(path)
+        self.path = files.local(path)
 
     def config(self) -> dict[str, Any] | None:
         """The config of all that was asked for here, or None if none is recorded.

@@ -118,8 +118,17 @@ def execute(
         last[event.run] = event
         report(event)
 
+    changed: set[str] = set()
     for run in runs:
-        directory_of(run, directory).check_config(run.config)
+        place = directory_of(run, directory)
+        place.check_config(run.config)
+        changed.update(place.changed_plugins(run.config))
+    if changed:
+        print(
+            f"warning: the code of {', '.join(sorted(changed))} has changed since the "
+            f"study in {directory} began; its finished runs are kept",
+            flush=True,
+        )
     if workers > 1:
         _work_together(runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}

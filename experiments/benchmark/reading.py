@@ -13,7 +13,6 @@ medians are printed, and written with a figure as ``speed`` into the directory,
 """
 
 import argparse
-import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ import optax
 import pandas
 
 from cnn_jax.models.gtn import chain
-from cnn_jax.train import strings
+from cnn_jax.train import files, strings
 from cnn_jax.train.program import Program
 from experiments import launch
 from experiments.gtn import experiment, figures
@@ -49,7 +48,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 def body(values: argparse.Namespace) -> int:
     """Measure, print, write the table and the figure."""
     config = experiment.check(values.config)
-    directory = pathlib.Path(values.workdir or f"runs/{config['name']}")
+    directory = files.local(values.workdir or f"runs/{config['name']}")
     directory.mkdir(parents=True, exist_ok=True)
     rows = measure(config["system"], ROUNDS)
     for row in rows:

@@ -20,7 +20,7 @@ import pandas
 
 from cnn_jax import names
 from cnn_jax.runtime import selfcheck
-from cnn_jax.train import checkpoint
+from cnn_jax.train import checkpoint, files
 from cnn_jax.train import config as run_config
 from cnn_jax.train.loop import fit
 from cnn_jax.train.program import Program
@@ -72,7 +72,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 def body(values: argparse.Namespace) -> int:
     """Train what is not finished, then write the table and the figures."""
     config = check(values.config)
-    study = Study(config, pathlib.Path(values.workdir or f"runs/{config['name']}"))
+    study = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
     if not values.plot_only:
         selfcheck.check_backend()
         study.train()

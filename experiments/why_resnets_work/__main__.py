@@ -33,6 +33,7 @@ from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
 from cnn_jax.runtime import selfcheck
 from cnn_jax.study import execution
 from cnn_jax.train import config as run_config
+from cnn_jax.train import files
 from cnn_jax.train.checkpoint import write_atomically
 from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
@@ -146,7 +147,7 @@ def place(values: argparse.Namespace, name: str) -> pathlib.Path:
     """Where the results go: those of different nets never into one directory."""
     looked_at = values.study or values.run
     if values.workdir or not looked_at:
-        return pathlib.Path(values.workdir or f"runs/{name}")
+        return files.local(values.workdir or f"runs/{name}")
     return pathlib.Path(looked_at) / "why_resnets_work"
 
 
