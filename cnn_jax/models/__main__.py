@@ -6,6 +6,7 @@ that network's layers; ``--field=value`` sets a field of its module, and
 ``--image_size``, ``--channels`` and ``--num_classes`` the task.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -52,21 +53,24 @@ def summary_of(name: str, fields: dict[str, Any]) -> Summary:
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table of networks, or the layers of one."""
-    if any(word in ("-h", "--help") for word in arguments):
-        print(__doc__.strip())
-    elif arguments:
-        name, *rest = arguments
-        if name.startswith("-"):
-            raise names.ConfigError(f"expected a network's name, got {name!r}; {USAGE}")
-        for word in rest:
-            if not word.startswith("--") or "=" not in word:
-                raise names.ConfigError(
-                    f"expected --field=value, got {word!r}; {USAGE}"
-                )
-        fields = names.parse_fields([word[2:] for word in rest])
-        _print(_layers_table(summary_of(name, fields)))
-    else:
-        _print(_networks_table())
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", nargs="?", default="", help="a network")
+    parser.add_argument("--FIELD", metavar="VALUE", help="a field of it, or its task's")
+    values, words = parser.parse_known_args(arguments)
+    if words and not values.name:
+        raise names.ConfigError(f"expected a network's name, got {words[0]!r}; {USAGE}")
+    for word in words:
+        if not word.startswith("--") or "=" not in word:
+            raise names.ConfigError(f"expected --field=value, got {word!r}; {USAGE}")
+    if not values.name:
+        return _print(_networks_table())
+    fields = names.parse_fields([word[2:] for word in words])
+    return _print(_layers_table(summary_of(values.name, fields)))
 
 
 def _networks_table() -> Table:
