@@ -5,6 +5,8 @@ torchvision's state_dict; the arguments make the papers' other nets. All take im
 (n, channels, h, w) and give logits, or negated penalties.
 """
 
+import collections
+
 import flax.linen
 import numpy as np
 import torch
@@ -23,10 +25,7 @@ from experiments.benchmark.peers import NoPeer
 
 def named(**layers):
     """Layers one after another, under their names."""
-    net = nn.Sequential()
-    for name, layer in layers.items():
-        net.add_module(name, layer)
-    return net
+    return nn.Sequential(collections.OrderedDict(layers))
 
 
 class Squash(nn.Module):
@@ -121,14 +120,13 @@ def alexnet(
     """One tower, or two as groups; dropout before the dense layers or after."""
     a, b, c, d, e = widths
 
-    def norm():  # torch divides alpha by the size, the paper does not
-        return [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if lrn else []
-
+    # torch divides alpha by the size, the paper does not
+    norm = [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if lrn else []
     features = [
         *(nn.Conv2d(channels, a, 11, stride=4, padding=padding), nn.ReLU()),
-        *(*norm(), nn.MaxPool2d(3, 2)),
+        *(*norm, nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(a, b, 5, padding=2, groups=groups), nn.ReLU()),
-        *(*norm(), nn.MaxPool2d(3, 2)),
+        *(*norm, nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(b, c, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(c, d, 3, padding=1, groups=groups), nn.ReLU()),
         *(nn.Conv2d(d, e, 3, padding=1, groups=groups), nn.ReLU()),
@@ -321,8 +319,7 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
         drop = (module.dropout, module.dropout_at)
         return alexnet(classes, module.widths, module.hidden, *fields, *drop)
     if kind is NIN and not module.batch_norm and module.width == 1:
-        layers = nin_layers(module.layout, classes)
-        return nin(layers, channels=channels, dropout=module.dropout)
+        return nin(nin_layers(module.layout, classes), channels, module.dropout)
     norm = getattr(module, "norm", None)
     plain = isinstance(getattr(module, "block", None), str) and norm is BatchNorm
     if kind is ResNet and plain and module.block in BLOCKS:
@@ -330,17 +327,13 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
         projects = module.shortcut == "B" or not module.preactivation
         whole = not module.stochastic_depth
         if module.skipped_layers() == usual and projects and whole:
-            return resnet(
-                classes,
-                module.blocks_per_stage(),
-                module.stage_widths(),
-                bottleneck=module.block == "bottleneck",
-                shortcut=module.shortcut,
-                v1=module.bottleneck_stride == "1x1",
-                preactivation=module.preactivation,
-                cifar=module.layout == "cifar",
-                channels=channels,
+            fields = (
+                *(module.block == "bottleneck", module.shortcut),
+                *(module.bottleneck_stride == "1x1", module.preactivation),
+                *(module.layout == "cifar", channels),
             )
+            sizes, widths = module.blocks_per_stage(), module.stage_widths()
+            return resnet(classes, sizes, widths, *fields)
     raise NoPeer(f"no torch version of this {kind.__name__}")
 
 
