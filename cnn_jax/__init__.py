@@ -6,4 +6,6 @@ Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
 
 from cnn_jax.runtime.backend import choose_library
 
+__version__ = "0.1.0"
+
 choose_library()
