@@ -100,7 +100,7 @@ def without(
     kinds, place = kinds_of(model), _Counter()
 
     def interceptor(next_method, args, kwargs, context):
-        module = context.module
+        module: Any = context.module
         if not isinstance(module, kinds):
             return next_method(*args, **kwargs)
         kept = keep[place.of(module)] > 0
@@ -113,7 +113,8 @@ def without(
         return output
 
     with nn.intercept_methods(interceptor):
-        return model.apply(variables, images, train=False)
+        outputs: Any = model.apply(variables, images, train=False)
+    return outputs
 
 
 def along_paths(
@@ -138,8 +139,9 @@ def along_paths(
 
     def interceptor(next_method, args, kwargs, context):
         output = next_method(*args, **kwargs)
-        if isinstance(context.module, kinds):
-            gate = through[place.of(context.module)]
+        module: Any = context.module
+        if isinstance(module, kinds):
+            gate = through[place.of(module)]
             if context.method_name == "branch":
                 return jnp.where(gate > 0, output, jax.lax.stop_gradient(output))
             if context.method_name == "shortcut_of":
@@ -147,12 +149,15 @@ def along_paths(
         return output
 
     with nn.intercept_methods(interceptor):
-        return model.apply(variables, images, train=False)
+        outputs: Any = model.apply(variables, images, train=False)
+    return outputs
 
 
-def kinds_of(model: nn.Module) -> tuple[type, ...]:
+def kinds_of(model: nn.Module) -> tuple[type[nn.Module], ...]:
     """Classes whose modules are the blocks of a network."""
-    block_class: Callable[[], type] | None = getattr(model, "block_class", None)
+    block_class: Callable[[], type[nn.Module]] | None = getattr(
+        model, "block_class", None
+    )
     return (Block, block_class()) if block_class else (Block,)
 
 

@@ -8,7 +8,7 @@ layers they have to be made so, or learn it.
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -73,7 +73,7 @@ def inserted_block(
     width: int, residual: bool, norm: Callable[..., Any], **fields: Any
 ) -> nn.Module:
     """Two 3x3 layers, with a shortcut and a zero scale or with neither."""
-    shortcut = "A" if residual else "none"
+    shortcut: Literal["A", "none"] = "A" if residual else "none"
     return BasicBlock(
         width, shortcut=shortcut, zero_scale=residual, norm=norm, **fields
     )
@@ -222,7 +222,8 @@ def changed_logits(
 
 @functools.partial(jax.jit, static_argnames="model")
 def _outputs(model: nn.Module, variables: Variables, images: Array) -> Array:
-    return model.apply(variables, images, train=False)
+    outputs: Any = model.apply(variables, images, train=False)
+    return outputs
 
 
 def measure(

@@ -69,7 +69,7 @@ def kernel_of(module: nn.Module) -> tuple[str, Any] | None:
 
 
 def weight_layers(
-    model: nn.Module, variables: Variables, image: tuple[int, int, int]
+    model: nn.Module, variables: Variables, image: tuple[int, ...]
 ) -> dict[str, tuple[str, ...]]:
     """The layers that have weights, in forward order.
 

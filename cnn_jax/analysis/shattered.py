@@ -168,7 +168,7 @@ def _input_gradients(
     model: nn.Module, variables: Variables, images: Array, labels: Array
 ) -> Array:
     def total(images: Array) -> Array:
-        outputs = model.apply(variables, images, train=False)
+        outputs: Any = model.apply(variables, images, train=False)
         return jnp.take_along_axis(outputs, labels[:, None], axis=1).sum()
 
     return jax.grad(total)(images)

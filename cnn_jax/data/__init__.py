@@ -15,6 +15,7 @@ its own, for sets that do not fit in memory (see `cnn_jax.data.streams`).
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from cnn_jax import names
@@ -24,7 +25,7 @@ from cnn_jax.data.disk import OnDisk
 
 __all__ = ["TABLE", "Arrays", "Dataset", "OnDisk", "load", "open_set"]
 
-TABLE = {
+TABLE: dict[str, Callable[..., Any]] = {
     "digits": digits.open_set,
     "folder": folder.open_set,
     "digit_strings": string_source.load,

@@ -208,7 +208,7 @@ def distort(
     return augment
 
 
-TABLE = {
+TABLE: dict[str, Callable[..., Any]] = {
     "none": none,
     "crop_flip": crop_flip,
     "pca_colour": pca_colour,

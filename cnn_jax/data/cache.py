@@ -70,7 +70,7 @@ class Cache:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 with open(partial, "wb") as file:
-                    np.savez(file, **arrays)
+                    np.savez(file, **arrays)  # type: ignore[arg-type]  # a name is no option
                 for old in folder.glob(f"{replaces}.npz"):
                     old.unlink(missing_ok=True)
                 os.replace(partial, folder / f"{name}.npz")

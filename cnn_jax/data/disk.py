@@ -177,7 +177,10 @@ class OnDisk:
         form = self.size, self.damaged
         train = read(self.train.reader, self.train.split, *form)
         if self.evaluated == "validation":
-            parts = (train.part(self.train.numbers), train.part(self.test.numbers))
+            parts = (
+                train.part(np.asarray(self.train.numbers)),
+                train.part(np.asarray(self.test.numbers)),
+            )
         else:
             test = read(self.test.reader, self.test.split, *form)
             parts = (train, test)

@@ -38,7 +38,7 @@ class Folder:
     """
 
     name = "folder"
-    sides = (None, None)
+    sides: tuple[int | None, int | None] = (None, None)
 
     def __init__(self, path: str, train_split: str, channels: int = 3):
         if channels not in (1, 3):

@@ -86,4 +86,4 @@ def _check(alpha: float) -> None:
         raise names.ConfigError(f"mix.alpha {alpha} is not positive")
 
 
-TABLE = {"mixup": mixup, "cutmix": cutmix}
+TABLE: dict[str, Callable[..., Any]] = {"mixup": mixup, "cutmix": cutmix}

@@ -127,10 +127,11 @@ def _by_pillow(encoded: bytes, channels: int, damaged: Damaged) -> np.ndarray:
         raise PictureError(
             f"cannot identify the format of {len(encoded)} bytes"
         ) from error
-    with opened as picture:
+    with opened as file:
+        picture: Image.Image = file
         if picture.mode not in MODES:
             raise PictureError(f"{picture.format} of mode {picture.mode}, not 8-bit")
-        form, own_mode = picture.format, picture.mode
+        form, own_mode = str(picture.format), picture.mode
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")
         mode = "L" if channels == 1 else "RGB"

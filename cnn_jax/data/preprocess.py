@@ -129,12 +129,12 @@ def standardize(
     subtract = {
         "pixel": statistics.pixel_mean,
         "channel": statistics.channel_mean,
-        "none": np.float32(0),
+        "none": np.zeros((), np.float32),
     }[mean]
     divide = {
         "pixel": statistics.pixel_std,
         "channel": statistics.channel_std,
-        "none": np.float32(1),
+        "none": np.ones((), np.float32),
     }[std]
     divide = np.where(divide > 0, divide, np.float32(1))
     subtract, divide = (
@@ -183,7 +183,10 @@ def interval(
     return preprocess
 
 
-TABLE = {"standardize": standardize, "interval": interval}
+TABLE: dict[str, Callable[..., Any]] = {
+    "standardize": standardize,
+    "interval": interval,
+}
 
 
 def build(section: Mapping[str, Any], statistics: Statistics) -> Preprocess:

@@ -9,7 +9,7 @@ Several processes (hosts) each get their own rows of every global batch.
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,11 @@ class Source(Protocol):
     image_shape: tuple[int, int, int]
     num_train: int
     num_test: int
-    evaluated: str
-    fingerprint: str
+    evaluated: Literal["test", "validation"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data."""
 
     def statistics(self) -> Statistics:
         """Mean and standard deviation of the training images."""
@@ -263,7 +266,7 @@ def open_source(
             f"dataset.stream needs a package that is not installed ({error.name}): "
             "`pip install -e '.[streams]'` in the project's folder"
         ) from error
-    supplied = {
+    supplied: dict[str, Any] = {
         "on_disk": found,
         "process_index": process_index,
         "process_count": process_count,

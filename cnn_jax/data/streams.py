@@ -298,6 +298,7 @@ def _follow_parent(worker: int, workers: int) -> None:
     """End this worker when its parent is gone, also by SIGKILL."""
     del worker, workers
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
 
     def wait() -> None:
         parent.join()

@@ -14,7 +14,7 @@ from cnn_jax.data import memory, preprocess
 from cnn_jax.data.dataset import Arrays, Dataset
 from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import in_order, process_rows
-from cnn_jax.data.strings import DigitStrings
+from cnn_jax.data.strings import DigitStrings, StringBatch
 
 STATISTICS_LINES = 512  # from which mean and standard deviation are estimated
 
@@ -114,7 +114,7 @@ class StringSource:
         lines = {"train": self.train, "test": self.test}[split]
         return self._item(lines.test_set(self.num_test))
 
-    def _item(self, lines: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _item(self, lines: StringBatch) -> dict[str, Any]:
         """Lines as an item of a batch."""
         if self.isolated:
             return {"image": lines["image"], "label": lines["label"][:, 0]}
@@ -175,7 +175,7 @@ def load(
             height=height,
             columns=0 if isolated else columns,
             glyph_height=glyph_height,
-            spacing=tuple(spacing),
+            spacing=(spacing[0], spacing[1]),
             touching=float(touching),
             overlap=overlap,
             jitter=jitter,

@@ -75,6 +75,7 @@ class DigitStrings:
     overlap: int = 4
     jitter: int = 3
     noise: float = 0.0
+    _glyphs: list[np.ndarray] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         self._check()
@@ -232,8 +233,8 @@ class DigitStrings:
 
 def _glyphs(images: np.ndarray, height: int) -> list[np.ndarray]:
     """Digits scaled to ``height`` rows and cut to their columns of ink."""
-    images = images.reshape(images.shape[:3])
-    rows, columns = images.shape[1:]
+    rows, columns = images.shape[1:3]
+    images = images.reshape(-1, rows, columns)
     if rows != height:
         size = round(columns * height / rows), height
         bilinear = Image.Resampling.BILINEAR
@@ -243,7 +244,7 @@ def _glyphs(images: np.ndarray, height: int) -> list[np.ndarray]:
                 for image in images
             ]
         )
-    ink = (images >= INK).any(1)
+    ink = np.greater_equal(images, INK).any(1)
     if not ink.any(1).all():
         index = int(ink.any(1).argmin())
         raise names.ConfigError(f"image {index} has no ink (grey of {INK} or more)")

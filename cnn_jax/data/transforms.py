@@ -7,7 +7,7 @@ a region of the picture and an output size; only that region is resized (see
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,8 +26,13 @@ class Transform(Protocol):
       views: images of one example; their predictions are averaged.
     """
 
-    size: int
-    views: int
+    @property
+    def size(self) -> int:
+        """Of the result."""
+
+    @property
+    def views(self) -> int:
+        """Of an example."""
 
     def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
         """uint8 (size, size, channels); (views, size, size, channels) for views > 1."""
@@ -144,7 +149,11 @@ class InceptionCrop:
     def _box(self, picture: Picture, random: np.random.Generator) -> Box:
         low, high = map(math.log, self.ratio)
         for _ in range(10):
-            area = random.uniform(*self.area) * picture.height * picture.width
+            area = (
+                random.uniform(self.area[0], self.area[1])
+                * picture.height
+                * picture.width
+            )
             ratio = math.exp(random.uniform(low, high))
             width = round(math.sqrt(area * ratio))
             height = round(math.sqrt(area / ratio))
@@ -216,8 +225,12 @@ class TenCrop:
         return np.stack([*views, *(view[:, ::-1] for view in views)])
 
 
-TRAIN = {"scale": ScaleCrop, "alexnet": AlexNetCrop, "inception": InceptionCrop}
-TEST = {"center": CenterCrop, "ten_crop": TenCrop}
+TRAIN: dict[str, Callable[..., Any]] = {
+    "scale": ScaleCrop,
+    "alexnet": AlexNetCrop,
+    "inception": InceptionCrop,
+}
+TEST: dict[str, Callable[..., Any]] = {"center": CenterCrop, "ten_crop": TenCrop}
 
 
 def build(kind: str, section: Mapping[str, Any]) -> Transform:

@@ -106,15 +106,21 @@ def from_arcs(
         if not -nodes <= node < nodes:
             raise ValueError(f"node {node} is not among 0 to {nodes - 1}")
     shape = (nodes, max(1, *map(len, entering)))
-    source, label = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    score = np.full(shape, -np.inf, np.float32)
+    sources, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    scores = np.full(shape, -np.inf, np.float32)
     for target, rows in enumerate(entering):
         for slot, row in enumerate(rows):
-            source[target, slot], label[target, slot], score[target, slot] = row
+            sources[target, slot], labels[target, slot], scores[target, slot] = row
     ends = np.full((2, nodes), -np.inf, np.float32)
     ends[0, list(initial)] = 0.0
     ends[1, list(final)] = 0.0
-    return Graph(*map(jnp.asarray, (source, label, score, ends[0], ends[1])))
+    return Graph(
+        source=jnp.asarray(sources),
+        label=jnp.asarray(labels),
+        score=jnp.asarray(scores),
+        initial=jnp.asarray(ends[0]),
+        final=jnp.asarray(ends[1]),
+    )
 
 
 def compose(graph: Graph, acceptor: Graph) -> Graph:

@@ -31,7 +31,9 @@ reverse mode (Hessian-vector products); for forward mode alone trace within
 `plain.definitions`.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -120,7 +122,7 @@ def conv_general_dilated(
     if plain.asked(lhs, rhs):
         return ordinary(lhs, rhs)
     if extension.library() == "onednn":
-        geometry = _geometry(
+        described = _geometry(
             lhs,
             rhs,
             window_strides,
@@ -130,8 +132,8 @@ def conv_general_dilated(
             dimension_numbers,
             feature_group_count,
         )
-        if geometry is not None and onednn.computes(lhs, rhs, geometry):
-            return onednn.convolve(lhs, rhs, geometry)
+        if described is not None and onednn.computes(lhs, rhs, described):
+            return onednn.convolve(lhs, rhs, described)
         return ordinary(lhs, rhs)
     if (
         jax.default_backend() != "cpu"
@@ -149,7 +151,8 @@ def conv_general_dilated(
             lhs.shape[1:3], rhs.shape[:2], window_strides, padding
         )
     rows, columns = ((int(before), int(after)) for before, after in padding)
-    geometry = Geometry(tuple(window_strides), (rows, columns))
+    down, across = window_strides
+    geometry = Geometry((down, across), (rows, columns))
     if min(geometry.outputs(lhs.shape[1:3], rhs.shape[:2])) < 1:
         return ordinary(lhs, rhs)
     if feature_group_count == 1:
@@ -179,13 +182,20 @@ def _geometry(
         or lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) != _NHWC
     ):
         return None
-    dilation = tuple(rhs_dilation or (1, 1))
+    down, across = rhs_dilation or (1, 1)
     if isinstance(padding, str):
-        reach = [(t - 1) * d + 1 for t, d in zip(rhs.shape[:2], dilation, strict=True)]
+        reach = [
+            (t - 1) * d + 1 for t, d in zip(rhs.shape[:2], (down, across), strict=True)
+        ]
         padding = lax.padtype_to_pads(lhs.shape[1:3], reach, strides, padding)
-    pads = tuple(int(pixels) for side in padding for pixels in side)
+    (top, bottom), (left, right) = padding
     return onednn.Geometry(
-        lhs.shape[1:3], rhs.shape[:2], tuple(strides), pads, dilation, groups
+        size=(lhs.shape[1], lhs.shape[2]),
+        taps=(rhs.shape[0], rhs.shape[1]),
+        strides=(strides[0], strides[1]),
+        padding=(int(top), int(bottom), int(left), int(right)),
+        dilation=(down, across),
+        groups=groups,
     )
 
 
@@ -392,7 +402,8 @@ def _kernel_gradient(
     """
     count = pieces(images.shape, gradient.shape)
     parts = zip(jnp.split(images, count), jnp.split(gradient, count), strict=True)
-    return sum(_correlate(*part, taps, geometry) for part in parts)
+    pieces_of_it = (_correlate(*part, taps, geometry) for part in parts)
+    return functools.reduce(operator.add, pieces_of_it)
 
 
 def pieces(images: Sequence[int], maps: Sequence[int]) -> int:

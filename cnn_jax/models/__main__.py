@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -36,7 +37,7 @@ def summary_of(name: str, fields: dict[str, Any]) -> Summary:
       ConfigError: unknown name or field, or a value that makes no net.
     """
     fields = dict(fields)
-    net = models.NETS.get(name, models.Net(None, 224, 3, 1000))
+    net = models.NETS.get(name, models.Net(nn.Module, 224, 3, 1000))
     task = {
         key: fields.pop(key, getattr(net, key))
         for key in ("image_size", "channels", "num_classes")

@@ -21,7 +21,7 @@ images of 224 x 224, but its maps of 55 x 55 need 227.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -197,7 +197,7 @@ class AlexNet(nn.Module):
             **self.initializers(ones=False),
         )(x.astype(jnp.float32))
 
-    def initializers(self, ones: bool) -> dict[str, nn.initializers.Initializer]:
+    def initializers(self, ones: bool) -> dict[str, Any]:
         """How a layer starts: weights, and a bias of ``ones`` or zeros."""
         if self.initializer == "he":
             return {"kernel_init": he_normal, "bias_init": nn.initializers.zeros}

@@ -89,7 +89,7 @@ def unroll(tree: Any, module: nn.Module) -> Any:
                 leaves, structure = jax.tree.flatten(node.pop(name))
                 split = [_split(leaf, len(blocks)) for leaf in leaves]
                 for block, own in zip(blocks, zip(*split, strict=True), strict=True):
-                    node[block] = structure.unflatten(own)
+                    node[block] = jax.tree.unflatten(structure, own)
         return node
 
     return jax.tree.map(convert, tree, is_leaf=lambda node: _has(node, stacks))
@@ -117,7 +117,7 @@ def fastest(module: nn.Module, platform: str) -> nn.Module:
     Returns:
       The network with ``scan`` and ``remat``, or as it is.
     """
-    if not hasattr(module, "stacks") or getattr(module, "stochastic_depth", 0.0):
+    if not hasattr(module, "stacks") or bool(getattr(module, "stochastic_depth", 0.0)):
         return module
     looped = module.clone(scan=True, remat=True)
     blocks = sum(map(len, looped.stacks().values()))

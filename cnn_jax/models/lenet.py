@@ -255,7 +255,7 @@ class LeNet5(nn.Module):
         modern = self.activation == "relu"
         act = relu if modern else squash
         init = he_normal if modern else uniform_by_fan_in
-        make = {"kernel_init": init, "dtype": self.dtype}
+        make: dict[str, Any] = {"kernel_init": init, "dtype": self.dtype}
         x = x.astype(self.dtype)
         x = act(self.conv(6, (5, 5), padding=0, name="C1", **make)(x))
         x = self.subsample(x, "S2")

@@ -172,9 +172,9 @@ class NIN(nn.Module):
         x = x.astype(self.dtype)
         for index, ((kernel, stride, padding), widths) in enumerate(layout, start=1):
             last = index == len(layout)
-            widths = [max(1, round(self.width * width)) for width in widths]
+            scaled = [max(1, round(self.width * width)) for width in widths]
             x = MLPConv(
-                [*widths, self.num_classes] if last else widths,
+                [*scaled, self.num_classes] if last else scaled,
                 kernel=kernel,
                 stride=stride,
                 padding=padding,

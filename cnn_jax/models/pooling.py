@@ -10,8 +10,9 @@ Derivatives are taken in reverse mode, any number of times, and forward mode ove
 reverse mode; forward mode alone takes the plain definition (see `plain`).
 """
 
+import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
 import flax.linen as nn
 import jax
@@ -78,7 +79,7 @@ def _backward(
     size = like.shape[1:3]
     if window == stride and padding == ((0, 0), (0, 0)):
         return (_spread(places, gradient, window, size),)
-    total = None
+    parts = []
     for place in range(window * window):
         down, across = divmod(place, window)
         own = jnp.where(places == place, gradient, jnp.zeros_like(gradient))
@@ -90,8 +91,8 @@ def _backward(
             span = (count - 1) * stride + 1
             config.append((before, length - before - span, stride - 1))
         placed = jax.lax.pad(own, jnp.zeros((), own.dtype), [*config, (0, 0, 0)])
-        total = placed if total is None else total + placed
-    return (total,)
+        parts.append(placed)
+    return (reduce(operator.add, parts),)
 
 
 _differentiable.defvjp(_forward, _backward)

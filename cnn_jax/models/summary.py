@@ -129,6 +129,7 @@ def multiply_accumulates(
     Raises:
       NotImplementedError: a while loop computes products; nobody knows how many.
     """
+    equation: Any  # jax does not annotate what these consist of
     for equation in program.eqns:
         stack = "|".join(
             entry.name

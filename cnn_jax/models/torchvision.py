@@ -106,8 +106,8 @@ def from_state_dict(module: nn.Module, state: State) -> dict[str, Any]:
                 params["bias"] = get["bias"]
         else:
             units, side = get["weight"].shape[0], link.side
-            kernel = get["weight"].reshape(units, -1, side, side)
-            kernel = kernel.transpose(2, 3, 1, 0).reshape(-1, units)
+            maps = get["weight"].reshape(units, -1, side, side)
+            kernel = maps.transpose(2, 3, 1, 0).reshape(-1, units)
             params = {"kernel": kernel, "bias": get["bias"]}
         _put(variables["params"], link.ours, params)
     if not variables["batch_stats"]:
@@ -281,7 +281,9 @@ def _check_tensors(module: nn.Module, plan: list[Link], state: State) -> None:
     """Refuse a state_dict whose names or shapes are not those of the network."""
     kind = type(module).__name__
     first = f"{plan[0].theirs}.weight"
-    channels = state[first].shape[1] if np.ndim(state.get(first)) == 4 else 3
+    channels = (
+        state[first].shape[1] if first in state and np.ndim(state[first]) == 4 else 3
+    )
     image = jnp.zeros((1, 224, 224, channels))
     shapes = jax.eval_shape(
         lambda key: module.init(key, image, train=False), jax.random.key(0)

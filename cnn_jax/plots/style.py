@@ -29,7 +29,7 @@ OTHER_STYLES = tuple(
     }
     for index in range(len(COLORS) * len(MARKERS))
 )
-FIGURE_STYLE = {
+FIGURE_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -10,12 +10,13 @@ A program that is found is the one that was compiled, so results do not depend o
 
 import contextlib
 import hashlib
+import importlib
 import os
 import pathlib
 import platform
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -43,7 +44,7 @@ def enable(environment: Mapping[str, str] = os.environ) -> pathlib.Path | None:
     """
     if "JAX_COMPILATION_CACHE_DIR" in environment:
         return None
-    if not jax.config.jax_enable_compilation_cache:
+    if not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return None
     try:
         directory = place(environment)
@@ -64,7 +65,7 @@ def enable(environment: Mapping[str, str] = os.environ) -> pathlib.Path | None:
 
 def enabled() -> bool:
     """Whether compiled programs are kept, here or where the user said."""
-    return bool(jax.config.jax_compilation_cache_dir)
+    return bool(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]
 
 
 def place(environment: Mapping[str, str]) -> pathlib.Path:
@@ -110,12 +111,12 @@ def sweep(directory: pathlib.Path, limit: int = LIMIT) -> None:
 def _whole(path: pathlib.Path) -> bool:
     """Whether an entry can be decompressed to its end."""
     content = path.read_bytes()
-    decompress = zlib.decompress
+    decompress: Callable[[bytes], bytes] = zlib.decompress
     if content.startswith(ZSTANDARD):
         try:
-            from compression.zstd import decompress  # Python 3.14
+            decompress = importlib.import_module("compression.zstd").decompress
         except ImportError:
-            return True  # another Python's; this one would not read it
+            return True  # written by Python 3.14; an older one would not read it
     try:
         decompress(content)
     except Exception:  # each library has its own

@@ -306,7 +306,7 @@ def _work_together(
                 ready = multiprocessing.connection.wait(open_ends, 0.1)
                 if not ready and not any(process.is_alive() for process in processes):
                     break  # a child of theirs has a pipe open still
-                for receiver in ready:
+                for receiver in [end for end in open_ends if end in ready]:
                     try:
                         event = receiver.recv()
                     except (EOFError, OSError):  # at, or within, its last words

@@ -86,7 +86,8 @@ def check(config: run_config.Config) -> dict[str, Any]:
             f"a study's config holds what a file cannot: {error}; give numbers, "
             "texts, tuples and sections of these"
         ) from None
-    of_a_run = config.get("run") if isinstance(config.get("run"), Mapping) else {}
+    run = config.get("run")
+    of_a_run: Mapping[str, Any] = run if isinstance(run, Mapping) else {}
     for key in config:
         if key not in KEYS and key in of_a_run:
             raise ConfigError(

@@ -8,7 +8,7 @@ the section has. The program supplies ``SUPPLIED`` arguments itself.
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import ml_collections
 import numpy as np
@@ -18,7 +18,7 @@ from cnn_jax.data import augment, mixing, preprocess
 from cnn_jax.names import ConfigError
 from cnn_jax.train import hosts, losses, optimizer, schedule
 
-Config = Mapping[str, Any] | ml_collections.ConfigDict
+Config: TypeAlias = Mapping[str, Any] | ml_collections.ConfigDict
 
 # Keys of a run, with the type of each. A `dict` is a section.
 KEYS: dict[str, type] = {

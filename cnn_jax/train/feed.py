@@ -34,7 +34,7 @@ class Dispatch(NamedTuple):
     """
 
     last: int
-    count: int
+    count: int  # type: ignore[assignment]  # no one counts in a dispatch
     items: Any
     source_state: bytes
 

@@ -188,9 +188,9 @@ def from_first(make: Callable[[], T]) -> T:
             outcome = (make(), None)
         except Exception as error:
             outcome = (None, _portable(error))
-    result, error = pickle.loads(_broadcast(pickle.dumps(outcome)))
-    if error is not None:
-        raise error
+    result, failure = pickle.loads(_broadcast(pickle.dumps(outcome)))
+    if failure is not None:
+        raise failure
     return result
 
 

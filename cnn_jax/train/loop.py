@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn_jax.data.item import Split
 from cnn_jax.train import checkpoint, hosts, provenance
 from cnn_jax.train.feed import EVERY, feed
 from cnn_jax.train.interrupt import Interrupted, SharedStop, StopRequest
@@ -140,7 +141,12 @@ class _Run:
         log = b""
         if found is None:
             self._check_that_none_is_lost()
-            notes = {"seconds": 0.0, "window": None, "source_state": "", "saved": -1}
+            notes: dict[str, Any] = {
+                "seconds": 0.0,
+                "window": None,
+                "source_state": "",
+                "saved": -1,
+            }
         else:
             state, notes, complaints = found
             for line in complaints:
@@ -236,9 +242,13 @@ class _Run:
         return row
 
     def _evaluate(self) -> dict[str, float]:
-        measured = {}
+        measured: dict[str, float] = {}
+        splits: tuple[tuple[Split, str], ...] = (
+            ("train", "clean_train"),
+            ("test", "test"),
+        )
         try:
-            for split, name in (("train", "clean_train"), ("test", "test")):
+            for split, name in splits:
                 found = self.program.evaluate(self.state, split, self.stop.check)
                 measured |= {f"{name}_{key}": value for key, value in found.items()}
             if self.program.ema_decay:

@@ -5,7 +5,7 @@ A loss whose outputs are no class scores has an attribute ``errors``: a function
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -74,7 +74,7 @@ def map_loss(
     return total - label[:, 0]
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Any]] = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "map": map_loss,
     "strings": string_loss,

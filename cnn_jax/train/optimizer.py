@@ -135,7 +135,7 @@ def _check_not_negative(key: str, value: float) -> None:
         raise names.ConfigError(f"{key} {value} is not a number from 0 up")
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+OPTIMIZERS: dict[str, Callable[..., Any]] = {"sgd": sgd, "adamw": adamw}
 
 
 def build(section: Mapping[str, Any], clip_norm: float = 0.0) -> Rule:

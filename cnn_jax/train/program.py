@@ -17,6 +17,7 @@ import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.data import augment, mixing, preprocess, sources
+from cnn_jax.data.item import Split
 from cnn_jax.graphs import Graph
 from cnn_jax.models import layout
 from cnn_jax.train import config as run_config
@@ -214,7 +215,7 @@ class Program:
     def evaluate(
         self,
         state: Any,
-        split: str,
+        split: Split,
         between: Callable[[], None] = lambda: None,
         averaged: bool = False,
     ) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -132,7 +132,7 @@ def _check_not_negative(key: str, value: float) -> None:
         raise names.ConfigError(f"{key} {value} is not a number from 0 up")
 
 
-SCHEDULES = {"piecewise": piecewise, "cosine": cosine}
+SCHEDULES: dict[str, Callable[..., Any]] = {"piecewise": piecewise, "cosine": cosine}
 
 
 class Warmup(NamedTuple):

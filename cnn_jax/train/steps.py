@@ -92,8 +92,10 @@ def make_train_step(
     """
 
     def step(state: TrainState, resident: Any, item: Any) -> tuple[TrainState, Sums]:
-        batch = dict(take(resident, item))
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        batch: Mapping[str, Any] = dict(take(resident, item))
+        key = jax.random.fold_in(
+            jax.random.wrap_key_data(jnp.asarray(state.key)), state.step
+        )
         key = jax.random.fold_in(key, parallel.device_index())
         augment_key, dropout_key = jax.random.split(key)
         images = augment(augment_key, preprocess(batch["image"]))
@@ -123,7 +125,9 @@ def make_train_step(
         gradients = parallel.psum(gradients)
         sums = masked_sums(losses, errors(outputs, labelled), batch["mask"])
 
-        rate = current_rate(schedule, warmup, state.step, state.warming)
+        rate = current_rate(
+            schedule, warmup, jnp.asarray(state.step), jnp.asarray(state.warming)
+        )
         updates, opt_state = optimizer(rate).update(
             gradients, state.opt_state, state.params
         )
@@ -253,7 +257,7 @@ def make_eval_step(
 
     def step(weights: tuple[Any, Any], resident: Any, item: Any) -> Sums:
         batch = take(resident, item)
-        outputs = model.apply(
+        outputs: Any = model.apply(
             {"params": weights[0], "batch_stats": weights[1]},
             preprocess(batch["image"]),
             train=False,

@@ -145,7 +145,7 @@ def edit_distance(
 
 
 # What the training step counts as an error of this loss's outputs.
-string_loss.errors = string_errors
+string_loss.errors = string_errors  # type: ignore[attr-defined]  # see `error_of`
 
 
 def _right_paths(graph: Graph, label: Array, length: Array) -> Graph:
