@@ -80,10 +80,11 @@ def name_lines(
       title: of the legend; may be empty.
     """
     across = int(12 * figure.get_figwidth()) // (max(map(len, names)) + 8)
+    place: Any = f"outside {side}"  # which matplotlib's annotations leave out
     legend = figure.legend(
         lines,
         [f"{number}" for number in range(len(names))],
-        loc=f"outside {side}",
+        loc=place,
         title=title or None,
         ncols=max(1, min(len(names), across)) if side == "lower center" else 1,
         handlelength=3.5,
