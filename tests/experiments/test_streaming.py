@@ -42,6 +42,7 @@ def pictures(tmp_path_factory) -> pathlib.Path:
     return root
 
 
+@pytest.mark.slow
 def test_imagenet_study_on_a_folder(pictures, tmp_path, capsys):
     run = "--config.run"
     arguments = [
@@ -107,7 +108,7 @@ def ending(program, place):
     return jax.tree.leaves(state), (place.path / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize("workers", [0, pytest.param(4, marks=pytest.mark.slow)])
 def test_killed_in_an_epoch_and_started_again(
     pictures, reference, tmp_path, workers, monkeypatch
 ):

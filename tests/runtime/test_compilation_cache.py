@@ -81,7 +81,10 @@ def test_a_second_command_compiles_nothing_and_computes_the_same(tmp_path):
     "variables",
     [
         {"JAX_ENABLE_COMPILATION_CACHE": "false"},
-        {"XDG_CACHE_HOME": "/dev/null"},  # not a directory
+        pytest.param(
+            {"XDG_CACHE_HOME": "/dev/null"},  # not a directory
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_command_without_the_cache(tmp_path, variables):

@@ -46,6 +46,7 @@ def diverging_study():
     )
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
     runs = small_study()
     events, killed = [], []

@@ -176,6 +176,7 @@ def test_only_the_first_host_writes(reference):
     }
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_started_again(reference, tmp_path, cache):
     """A signal to one host stops both with a checkpoint, the death of one both."""
     root, configs = reference

@@ -144,7 +144,10 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     reference.assert_equals(place)
 
 
-@pytest.fixture(scope="module", params=["pmap", "shard_map"])
+@pytest.fixture(
+    scope="module",
+    params=["pmap", pytest.param("shard_map", marks=pytest.mark.slow)],
+)
 def several(request, tmp_path_factory):
     """The run that takes up to five steps a dispatch."""
     program = Program(
@@ -158,6 +161,7 @@ def test_several_steps_a_dispatch_equal_one(several, reference):
     reference.assert_equals(several.place)
 
 
+@pytest.mark.slow
 def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
     one, five = (
         Uninterrupted.train(

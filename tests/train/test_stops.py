@@ -197,6 +197,7 @@ def test_a_second_ctrl_c_stops_at_once(program, reference, place, step):
     reference.assert_equals(place)
 
 
+@pytest.mark.slow
 def test_a_signal_at_the_end_of_a_run_ends_the_study(tmp_path):
     runs = small_study(seeds=(0,))
     begun = []

@@ -181,7 +181,17 @@ def quick_compilation():
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lenet5_modern",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in NARROW
+            if name != "lenet5_modern"
+        ),
+    ],
+)
 @needs("torch")
 def test_contenders_learn_the_same(name, monkeypatch):
     """Three steps from the same weights: forward, backward and update agree."""
