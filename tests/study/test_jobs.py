@@ -71,7 +71,8 @@ def assert_each_ran_once(runs, directory, events):
         assert place.result()["status"] == "finished"
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
     runs = small_study(seeds=(0,) if workers == 1 else (0, 1))
     killer = Killer(tmp_path)
