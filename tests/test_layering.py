@@ -96,6 +96,7 @@ def test_models_see_jax_and_flax_only():
             "dataclasses",
             "functools",
             "math",
+            "operator",
             "typing",
         ),
     }
