@@ -94,8 +94,8 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
 
 def _where(error: BaseException) -> str:
     """The file and line that raised, outside Python's own import system."""
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in frames[1:] if "importlib" not in frame.filename]
+    calls = traceback.extract_tb(error.__traceback__)[1:]
+    frames = [frame for frame in calls if "importlib" not in frame.filename]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
