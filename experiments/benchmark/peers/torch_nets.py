@@ -1,8 +1,7 @@
 """The networks once more, in torch: what tests and the benchmark compare with.
 
 AlexNet (one tower, no LRN), VGG and ResNet (v1.5, shortcut B) carry the names of
-torchvision's state_dict; the arguments make the papers' other nets. All take images
-(n, channels, h, w) and give logits, or negated penalties.
+torchvision's state_dict; the arguments make the papers' other nets.
 """
 
 import collections
