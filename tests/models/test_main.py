@@ -47,7 +47,7 @@ def test_task_by_flags():
         (["lenet5", "--c4=dense"], "unknown field of model 'lenet5' 'c4'"),
         (["lenet5", "--image_size=big"], "image_size must be a positive int"),
         (["cifar_resnet", "--depth=9"], "depth 9 is not 6n"),
-        (["cifar_resnet", "--norm=foo"], "norm must be a function or class"),
+        (["cifar_resnet", "--norm=foo"], "unknown norm 'foo'; choices: batch"),
     ],
 )
 def test_bad_words_are_one_line(words, message):
