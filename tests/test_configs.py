@@ -7,7 +7,8 @@ import pytest
 
 from cnn_jax import models, study
 from cnn_jax.train import config as run_config
-from experiments import analyses, gtn
+from experiments import gtn
+from experiments.why_resnets_work import registry
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 
@@ -28,8 +29,8 @@ def test_a_config_is_complete_and_says_what_it_is(path):
         assert config.name == path.stem
     elif "study" in config:
         study.expand(config.study)
-        assert analyses.check(config.to_dict(), []) == [
-            key for key in analyses.ANALYSES if key in config
+        assert registry.check(config.to_dict(), []) == [
+            key for key in registry.ANALYSES if key in config
         ]
         assert config.name == path.stem
     else:
