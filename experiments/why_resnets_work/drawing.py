@@ -123,6 +123,8 @@ def family_panels(
             title = ", ".join(filter(None, (family, what)))
             panel.set_title(title)
             panel.set_xlabel(x_label)
+            if (own[x] % 1 == 0).all():
+                panel.xaxis.get_major_locator().set_params(integer=True)
             panel.tick_params(labelleft=panel is row[0])
         row[0].set_ylabel(label)
     name_values(figure, drawn, by[1])

@@ -62,11 +62,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Autocorrelation of the derivative of random nets of a scalar."""
     own = depth_styles(rows["depth"])  # these depths are not the study's
     lines = [(rows, "lag", "lag (grid points)", "")]
-    figure, panels = drawing.family_panels(
-        lines, "autocorrelation", "autocorrelation", own
-    )
-    for panel in panels.flat:
-        panel.xaxis.get_major_locator().set_params(integer=True)
+    figure, _ = drawing.family_panels(lines, "autocorrelation", "autocorrelation", own)
     figure.suptitle(
         f"derivative of random nets of one input: {drawing.seeds_of(rows, 'nets')}"
     )
