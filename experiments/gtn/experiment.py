@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import pandas
 
 from cnn_jax import names
@@ -56,7 +57,10 @@ class Tuned(Program):
         """A fresh state of the seed, around the recogniser that is there."""
         state = super().initial_state(seed)
         params = {**state.params, "recognizer": self.start}
-        return state.replace(params=params, opt_state=self.optimizer.init(params))
+        if self.ema_decay:
+            state = state.replace(average={**state.average, "params": params})
+        optimizer = self.optimizer(self.schedule(jnp.int32(0)))
+        return state.replace(params=params, opt_state=optimizer.init(params))
 
 
 def define(parser: argparse.ArgumentParser) -> None:
