@@ -100,6 +100,8 @@ ABSURD = [
     {"schedule": {"rates": (1e39, 0.1)}},
     {"optimizer": {"weight_decay": 2**1024}},
     {"optimizer": {"weight_decay": 1e-320}},
+    {"dataset": {"max_length": 1000003}},
+    {"model": {"name": "gtn", "radius": 2**15}},
     {"model": {"depth": 6 * 10**8 + 2}},
     {"model": {"widths": (2**16, 2**16, 2**16)}},
     {"model": {"widths": (2**31 - 1,) * 3}},

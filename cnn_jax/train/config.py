@@ -63,10 +63,18 @@ POSITIVE = (
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
 LARGEST_SEED = 2**32 - 1
 INT32, LARGEST_FLOAT = np.iinfo(np.int32), float(np.finfo(np.float32).max)
-# Integers beyond these make programs that nothing compiles: layers, and channels,
-# units or pixels of a side.
-MOST_LAYERS, LAYERS = 10_000, ("depth", "stage_sizes")
-LARGEST_SIDES = {"model": 2**16, "preprocess": 2**15, "augment": 2**15}
+# Integers beyond these make programs that nothing compiles: layers and rounds of
+# loops, by their fields, and channels, units or pixels of a side.
+LARGEST = {
+    **dict.fromkeys(("depth", "stage_sizes"), 10_000),
+    **dict.fromkeys(("radius", "reach", "max_length"), 2**10),
+}
+LARGEST_SIDES = {
+    "dataset": 2**31,
+    "model": 2**16,
+    "preprocess": 2**15,
+    "augment": 2**15,
+}
 LONGEST_TIMEOUT = 10**6  # seconds, 11 days
 DEEPEST = 16  # levels of sections and tuples within each other
 
@@ -120,6 +128,7 @@ def check(config: Config) -> None:
         names.check_fields(kind, target, given, SUPPLIED.get(section, ()))
         if section in LARGEST_SIDES:
             _check_sizes(f"config.{section}", given, LARGEST_SIDES[section])
+    _check_sizes("config.dataset", config["dataset"], LARGEST_SIDES["dataset"])
     if "name" not in config["dataset"]:
         raise ConfigError("config.dataset needs a 'name'")
     _check_keys("config.warmup", config["warmup"], schedule.Warmup.__annotations__)
@@ -216,8 +225,7 @@ def _check_sizes(where: str, value: Any, largest: int) -> None:
     """Refuse integers that are larger than any layer, or images of a run."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            limit = MOST_LAYERS if key in LAYERS else largest
-            _check_sizes(f"{where}.{key}", inner, limit)
+            _check_sizes(f"{where}.{key}", inner, LARGEST.get(key, largest))
     elif isinstance(value, list | tuple):
         for inner in value:
             _check_sizes(where, inner, largest)
