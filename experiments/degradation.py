@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from cnn_jax import plots, study
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import selfcheck
 from cnn_jax.study import execution, jobs
 from cnn_jax.train import files
 from cnn_jax.train.interrupt import Interrupted
@@ -105,7 +104,7 @@ def train(
 ) -> list[execution.Event]:
     """Train what is not finished; the last event of every run that did not finish."""
     if values.launcher == "none":
-        selfcheck.check_backend()
+        launch.check_machine()
         workers = values.workers or execution.default_workers(runs)
         return execution.execute(runs, directory, report, workers)
     if not values.workers:

@@ -18,9 +18,9 @@ from typing import Any
 
 import jax
 
-from cnn_jax import names
+from cnn_jax import kernels, names
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import compilation_cache
+from cnn_jax.runtime import compilation_cache, selfcheck
 from cnn_jax.runtime.selfcheck import WrongBackend
 from cnn_jax.train import hosts
 from cnn_jax.train.checkpoint import CheckpointError
@@ -165,6 +165,17 @@ def _parse(
     if unknown:
         raise parser.unknown(unknown[0])
     return values
+
+
+def check_machine() -> None:
+    """Before anything trains: whether the machine computes rightly, and advice.
+
+    Raises:
+      WrongBackend: it computes wrongly.
+    """
+    selfcheck.check_backend()
+    if hosts.is_first() and kernels.advice():
+        print(kernels.advice(), file=sys.stderr)
 
 
 def listed(read: Callable[[str], Any] = str) -> Callable[[str], list[Any]]:

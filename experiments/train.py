@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import selfcheck
 from cnn_jax.train import config as run_config
 from cnn_jax.train import hosts
 from cnn_jax.train.loop import fit
@@ -59,7 +58,7 @@ def body(values: argparse.Namespace) -> int:
     placing = values.config.parallel
     hosts.join(placing.hosts, placing.host_timeout)
     program = Program(values.config)
-    selfcheck.check_backend()
+    launch.check_machine()
     directory = RunDirectory(values.workdir)
     there = hosts.is_first() and directory.result() is not None
     progress = single_run(program.config)

@@ -11,7 +11,7 @@ batch where the kernel is shared.
 """
 
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,47 +22,12 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from cnn_jax.kernels import extension
+from cnn_jax.kernels.geometry import Geometry
 
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "taps_down taps_across share features"]
 Maps = Float[Array, "batch rows columns features"]
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
 _TYPES = {"float32": 0, "bfloat16": 1}
-
-
-class Geometry(NamedTuple):
-    """How a kernel slides over images.
-
-    Attributes:
-      size: rows and columns of the images.
-      taps: rows and columns of the kernel.
-      strides: of rows and columns.
-      padding: pixels at the top, bottom, left and right; none is negative.
-      dilation: distance of the kernel's taps.
-      groups: of channels, which do not see each other.
-    """
-
-    size: tuple[int, int]
-    taps: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-    def outputs(self) -> tuple[int, int]:
-        """Rows and columns of the maps."""
-        rows, columns = (
-            (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
-            for size, taps, stride, pads, dilation in zip(
-                self.size,
-                self.taps,
-                self.strides,
-                (self.padding[:2], self.padding[2:]),
-                self.dilation,
-                strict=True,
-            )
-        )
-        return rows, columns
 
 
 def computes(images: Images, kernel: Kernel, geometry: Geometry) -> bool:
@@ -76,16 +41,13 @@ def computes(images: Images, kernel: Kernel, geometry: Geometry) -> bool:
     if images.dtype != kernel.dtype or images.dtype.name not in _TYPES:
         return False
     maps = (images.shape[0], *geometry.outputs(), kernel.shape[3])
-    if (
-        0 in (*images.shape, *kernel.shape)
-        or min(maps) < 1
-        or min(geometry.padding) < 0
-    ):
+    padding = sum(geometry.padding, ())
+    if min(*images.shape, *kernel.shape, *maps) < 1 or min(padding) < 0:
         return False
     return extension.computes(
         (
             *(*images.shape, *kernel.shape, *maps),
-            *(*geometry.strides, *geometry.padding, *geometry.dilation),
+            *(*geometry.strides, *padding, *geometry.dilation),
             *(geometry.groups, _TYPES[images.dtype.name]),
         )
     )
@@ -146,7 +108,7 @@ def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -
         left,
         right,
         strides=np.array(geometry.strides, np.int64),
-        padding=np.array(geometry.padding, np.int64),
+        padding=np.array(geometry.padding, np.int64).reshape(4),
         dilation=np.array(geometry.dilation, np.int64),
         groups=np.int64(geometry.groups),
     )

@@ -3,7 +3,7 @@
 Compilers for accelerators have had releases that give wrong numbers without a word.
 Small programs with known answers are run first: the one that is known to have been
 miscompiled (jax issue 39103; see `cnn_jax.runtime.backend`), and the gradients of
-two convolutions by this package's own code. What they multiply is small integers
+two convolutions, by what computes them here (`cnn_jax.kernels`). What they multiply is small integers
 and a power of two, which no backend's default precision rounds; yet a convolution
 may be off by a hundredth, since fast algorithms transform its operands.
 """
@@ -16,10 +16,12 @@ import jaxlib
 import numpy as np
 from jaxtyping import Array, Float
 
+from cnn_jax import kernels
+from cnn_jax.kernels import extension
 from cnn_jax.kernels.convolution import conv_general_dilated
 
-# Input channels, output channels and stride: the direct form, in tiles and without.
-CONVOLUTIONS = ((4, 8, 1), (20, 24, 2))
+# Input channels, output channels and stride; the first is enough for several threads.
+CONVOLUTIONS = ((64, 64, 1), (20, 24, 2))
 SIZE = 7
 
 
@@ -45,7 +47,8 @@ def _wrong(what: str) -> WrongBackend:
     return WrongBackend(
         f"the {jax.default_backend()} backend of jaxlib {jaxlib.__version__} computes "
         f"{what} wrongly, so nothing was trained: take flags of your own out of "
-        f"XLA_FLAGS (now {flags!r}), or install another jaxlib"
+        f"XLA_FLAGS (now {flags!r}), set {extension.SWITCH}=false (now computed by "
+        f"{kernels.library()}), or install another jaxlib"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnn_jax import kernels
 from cnn_jax.data.item import Split
 from cnn_jax.train import checkpoint, hosts, provenance
 from cnn_jax.train.feed import EVERY, feed
@@ -309,6 +310,7 @@ class _Run:
             "jax": jax.__version__,
             **provenance.version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "convolutions": kernels.library(),
         }
         self.directory.finish(result)
         return result

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from cnn_jax import names
+from cnn_jax import kernels, names
 from cnn_jax.runtime import backend
 from experiments.benchmark.case import Case
 from experiments.benchmark.peers import PEERS, NoPeer
@@ -44,6 +44,7 @@ class Machine:
       kind: of a device.
       devices: how many there are.
       cores: that processes may use.
+      convolutions: what computes them here, 'onednn' or 'xla'.
       load: how many processes wanted a core over the last minute; 0 where the
         system does not say.
     """
@@ -52,6 +53,7 @@ class Machine:
     kind: str
     devices: int
     cores: int
+    convolutions: str
     load: float
 
 
@@ -274,6 +276,7 @@ def _machine() -> dict[str, Any]:
         "kind": first.device_kind,
         "devices": len(devices),
         "cores": len(backend.cores()),
+        "convolutions": kernels.library(),
     }
 
 

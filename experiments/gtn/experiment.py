@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import pandas
 
 from cnn_jax import names
-from cnn_jax.runtime import selfcheck
 from cnn_jax.train import checkpoint, files
 from cnn_jax.train import config as run_config
 from cnn_jax.train.loop import fit
@@ -78,7 +77,7 @@ def body(values: argparse.Namespace) -> int:
     config = check(values.config)
     study = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
     if not values.plot_only:
-        selfcheck.check_backend()
+        launch.check_machine()
         study.train()
     study.write()
     return 0

@@ -30,7 +30,6 @@ from cnn_jax.analysis import trained
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
-from cnn_jax.runtime import selfcheck
 from cnn_jax.study import execution
 from cnn_jax.train import config as run_config
 from cnn_jax.train import files
@@ -87,7 +86,7 @@ def body(values: argparse.Namespace) -> int:
         raise ConfigError("--data_dir goes with --study or --run")
     directory = place(values, config["name"])
     title = title_of(values, config["name"])
-    selfcheck.check_backend()
+    launch.check_machine()
     analyses = {name: registry.resolve(name, config[name])[0] for name in chosen}
     missing: list[str] = []
     study_directory = None

@@ -87,7 +87,7 @@ def test_bad_input_is_one_line_and_status_2(flag, message, capsys, monkeypatch):
     assert captured.err.count("\n") == 1
 
 
-MACHINE = rounds.Machine("cpu", "cpu", 8, 2, 0.0)
+MACHINE = rounds.Machine("cpu", "cpu", 8, 2, "onednn", 0.0)
 
 
 def test_subjects(capsys):

@@ -1,0 +1,246 @@
+"""Convolution by XLA, in the forms that are fast on a CPU.
+
+XLA's CPU backend is fast where a convolution is undilated and in NHWC/HWIO order, and
+10 to 30 times slower in the order that autodiff writes gradients in, inside loops
+above all. So each convolution is written, by its static shape, in a form whose
+derivatives are fast as well:
+
+    form        chosen for                           what is computed
+    pointwise   1x1 kernels                          one matrix product
+    dense       a map no larger than the kernel      one product with the kernel
+                                                     laid out as a matrix from
+                                                     all inputs to all outputs
+    direct      all others                           `lax.conv_general_dilated`, with
+                                                     a derivative in that order
+
+Derivatives are taken in reverse mode, any number of times, and forward mode over
+reverse mode (Hessian-vector products); for forward mode alone trace within
+`plain.definitions`.
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from cnn_jax.kernels.geometry import Geometry, Pair
+
+Form = Literal["pointwise", "dense", "direct"]
+Images = Float[Array, "batch height width channels"]
+Maps = Float[Array, "batch rows columns features"]
+Kernel = Float[Array, "taps_down taps_across channels features"]
+# A kernel of one group, or of several.
+Kernels = Float[Array, "taps_down taps_across share features"]
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+# Grouped convolutions are split into this many ordinary ones at most.
+_MOST_GROUPS = 8
+
+
+def computes(geometry: Geometry) -> bool:
+    """Whether there is a form for this geometry."""
+    return (
+        geometry.dilation == (1, 1)
+        and geometry.groups <= _MOST_GROUPS
+        and min(geometry.outputs()) > 0
+    )
+
+
+def convolve(images: Images, kernel: Kernels, geometry: Geometry) -> Maps:
+    """A convolution (cross-correlation) in the form that `form` chooses.
+
+    Args:
+      images: (n, height, width, channels).
+      kernel: (rows, columns, channels / groups, features).
+      geometry: how the one slides over the other.
+
+    Returns:
+      Feature maps (n, rows, columns, features).
+    """
+    groups = geometry.groups
+    one = geometry._replace(groups=1)
+    # Matrix products are differentiated by jax, convolutions by hand.
+    compute = _differentiable if form(one) == "direct" else _compute
+    parts = zip(*(jnp.split(x, groups, axis=3) for x in (images, kernel)), strict=True)
+    return jnp.concatenate([compute(*part, one) for part in parts], axis=3)
+
+
+def form(geometry: Geometry) -> Form:
+    """The form to compute a convolution in: 'pointwise', 'dense' or 'direct'."""
+    if geometry.taps == (1, 1) and geometry.padding == ((0, 0), (0, 0)):
+        return "pointwise"
+    if geometry.size[0] * geometry.size[1] <= geometry.taps[0] * geometry.taps[1]:
+        return "dense"
+    return "direct"
+
+
+def _compute(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
+    """One group, in plain operations."""
+    forms = {"pointwise": _pointwise, "dense": _dense, "direct": _direct}
+    return forms[form(geometry)](images, kernel, geometry)
+
+
+def _pointwise(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
+    down, across = geometry.strides
+    return images[:, ::down, ::across] @ kernel[0, 0]
+
+
+def _dense(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
+    rows, columns = geometry.outputs()
+    maps = images.reshape(images.shape[0], -1) @ _matrix(kernel, geometry)
+    return maps.reshape(images.shape[0], rows, columns, kernel.shape[3])
+
+
+def _matrix(kernel: Kernel, geometry: Geometry) -> Float[Array, "inputs outputs"]:
+    """A convolution as the matrix that takes all inputs to all outputs.
+
+    Its sides are height * width * channels and rows * columns * features.
+    """
+    (rows, columns), size = geometry.outputs(), geometry.size
+    (down, across), (vertical, horizontal) = geometry.strides, geometry.padding
+    # What output i puts on the inputs is a window of the kernel in a frame of
+    # zeros; the window moves up by the stride as i moves down.
+    top = max((rows - 1) * down - vertical[0], 0)
+    left = max((columns - 1) * across - horizontal[0], 0)
+    bottom = max(size[0] + vertical[0] - kernel.shape[0], 0)
+    right = max(size[1] + horizontal[0] - kernel.shape[1], 0)
+    framed = jnp.pad(kernel, ((top, bottom), (left, right), (0, 0), (0, 0)))
+    top, left = top + vertical[0], left + horizontal[0]
+    windows = [
+        framed[
+            top - i * down : top - i * down + size[0],
+            left - j * across : left - j * across + size[1],
+        ]
+        for i in range(rows)
+        for j in range(columns)
+    ]
+    inputs = size[0] * size[1] * kernel.shape[2]
+    return jnp.stack(windows, axis=3).reshape(inputs, rows * columns * kernel.shape[3])
+
+
+def _direct(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
+    return _ordered(images, kernel, geometry.strides, geometry.padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _differentiable(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
+    """The direct form, with a derivative in the order that is fast.
+
+    The derivative is made of plain operations, to be differentiated again.
+    """
+    return _direct(images, kernel, geometry)
+
+
+def _forward(
+    images: Images, kernel: Kernel, geometry: Geometry
+) -> tuple[Maps, tuple[Images, Kernel]]:
+    return _direct(images, kernel, geometry), (images, kernel)
+
+
+def _backward(
+    geometry: Geometry, residuals: tuple[Images, Kernel], gradient: Maps
+) -> tuple[Images, Kernel]:
+    images, kernel = residuals
+    return (
+        _image_gradient(kernel, gradient, geometry),
+        _kernel_gradient(images, gradient, geometry),
+    )
+
+
+_differentiable.defvjp(_forward, _backward)
+
+
+def _image_gradient(kernel: Kernel, gradient: Maps, geometry: Geometry) -> Images:
+    """Derivative by the images: the gradient under the flipped kernel.
+
+    With a stride s, pixel ``s u + a`` has met the taps ``s d + a + padding`` of
+    output ``u - d``: s kernels, one for each phase a, slide over the gradient,
+    all as features of one convolution, whose maps are then interleaved.
+    """
+    phases, pads = [], []
+    for taps, stride, (before, _), length, count in zip(
+        kernel.shape[:2],
+        geometry.strides,
+        geometry.padding,
+        geometry.size,
+        gradient.shape[1:3],
+        strict=True,
+    ):
+        first = -((stride - 1 + before) // stride)
+        last = (taps - 1 - before) // stride
+        missing = -(stride * first + before)
+        surplus = stride * (last - first + 1) - missing - taps
+        phases.append((missing, surplus, last - first + 1))
+        pads.append((last, -(-length // stride) - first - count))
+    (top, bottom, rows), (left, right, columns) = phases
+    down, across = geometry.strides
+    channels, features = kernel.shape[2:]
+    split = jnp.pad(kernel, ((top, bottom), (left, right), (0, 0), (0, 0)))
+    split = split.reshape(rows, down, columns, across, channels, features)
+    split = split[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+    split = split.reshape(rows, columns, features, down * across * channels)
+    slide = Geometry(gradient.shape[1:3], split.shape[:2], padding=(pads[0], pads[1]))
+    maps = _compute(gradient, split, slide)
+    batch, rows, columns, _ = maps.shape
+    maps = maps.reshape(batch, rows, columns, down, across, channels)
+    maps = maps.transpose(0, 1, 3, 2, 4, 5)
+    maps = maps.reshape(batch, rows * down, columns * across, channels)
+    return maps[:, : geometry.size[0], : geometry.size[1]]
+
+
+def _kernel_gradient(images: Images, gradient: Maps, geometry: Geometry) -> Kernel:
+    """Derivative by the kernel: images and gradient, correlated over the batch.
+
+    A convolution of the images, channels as batch and batch as channels, with the
+    gradient as its kernel.
+    """
+    rows, columns = (
+        (pads[0], (count - 1) * stride + width - length - pads[0])
+        for pads, count, stride, width, length in zip(
+            geometry.padding,
+            gradient.shape[1:3],
+            geometry.strides,
+            geometry.taps,
+            geometry.size,
+            strict=True,
+        )
+    )
+    correlated = _ordered(
+        images.transpose(3, 1, 2, 0),
+        gradient.transpose(1, 2, 0, 3),
+        (1, 1),
+        (rows, columns),
+        dilation=geometry.strides,
+    )
+    return correlated.transpose(1, 2, 0, 3)
+
+
+def _ordered(
+    images: Array,
+    kernel: Array,
+    strides: Pair,
+    padding: tuple[Pair, Pair],
+    dilation: Pair = (1, 1),
+) -> Array:
+    """`lax.conv_general_dilated` on operands in an order and of sizes that are fast."""
+    if any(
+        # a crop, an output larger than the input, a kernel larger than it
+        min(pads) < 0 or sum(pads) > step * (width - 1) or width > length
+        for pads, step, width, length in zip(
+            padding, dilation, kernel.shape[:2], images.shape[1:3], strict=True
+        )
+    ):
+        config = ((0, 0, 0), *((*pads, 0) for pads in padding), (0, 0, 0))
+        images = lax.pad(images, jnp.zeros((), images.dtype), config)
+        padding = ((0, 0), (0, 0))
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=_LAYOUT,
+    )
