@@ -18,6 +18,7 @@ reverse mode (Hessian-vector products); for forward mode alone trace within
 `plain.definitions`.
 """
 
+import math
 from functools import partial
 from typing import Literal
 
@@ -195,8 +196,18 @@ def _kernel_gradient(images: Images, gradient: Maps, geometry: Geometry) -> Kern
     """Derivative by the kernel: images and gradient, correlated over the batch.
 
     A convolution of the images, channels as batch and batch as channels, with the
-    gradient as its kernel.
+    gradient as its kernel. XLA lays out the windows of all images in memory first;
+    large maps are taken in pieces of the batch, whose windows stay in the cache.
     """
+    area = gradient.shape[1] * gradient.shape[2]
+    large = area >= 512 or (area >= 64 and images.shape[3] >= 32)
+    pieces = math.gcd(8 if large else 1, images.shape[0])
+    parts = zip(jnp.split(images, pieces), jnp.split(gradient, pieces), strict=True)
+    return sum(_correlate(*part, geometry) for part in parts)
+
+
+def _correlate(images: Images, gradient: Maps, geometry: Geometry) -> Kernel:
+    """The derivative by the kernel of one piece."""
     rows, columns = (
         (pads[0], (count - 1) * stride + width - length - pads[0])
         for pads, count, stride, width, length in zip(

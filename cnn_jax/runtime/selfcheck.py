@@ -3,9 +3,9 @@
 Compilers for accelerators have had releases that give wrong numbers without a word.
 Small programs with known answers are run first: the one that is known to have been
 miscompiled (jax issue 39103; see `cnn_jax.runtime.backend`), and the gradients of
-two convolutions, by what computes them here (`cnn_jax.kernels`). What they multiply is small integers
-and a power of two, which no backend's default precision rounds; yet a convolution
-may be off by a hundredth, since fast algorithms transform its operands.
+two convolutions, by what computes them here (`cnn_jax.kernels`). What they multiply is
+small integers and a power of two, which no backend's default precision rounds; yet a
+convolution may be off by a hundredth, since fast algorithms transform its operands.
 """
 
 import os

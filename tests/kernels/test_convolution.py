@@ -68,7 +68,3 @@ def test_other_layouts_and_dilations_go_to_lax():
 
 def call_same(x, kernel):
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
-
-
-def call_same(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
