@@ -18,7 +18,9 @@ reverse mode (Hessian-vector products); for forward mode alone trace within
 `plain.definitions`.
 """
 
+import functools
 import math
+import operator
 from functools import partial
 from typing import Literal
 
@@ -203,7 +205,7 @@ def _kernel_gradient(images: Images, gradient: Maps, geometry: Geometry) -> Kern
     large = area >= 512 or (area >= 64 and images.shape[3] >= 32)
     pieces = math.gcd(8 if large else 1, images.shape[0])
     parts = zip(jnp.split(images, pieces), jnp.split(gradient, pieces), strict=True)
-    return sum(_correlate(*part, geometry) for part in parts)
+    return functools.reduce(operator.add, (_correlate(*p, geometry) for p in parts))
 
 
 def _correlate(images: Images, gradient: Maps, geometry: Geometry) -> Kernel:
