@@ -15,7 +15,7 @@ ALLOWED = {
     "models": {"graphs", "kernels"},
     "data": set(),
     "runtime": {"kernels"},
-    "train": {"models", "data", "graphs", "runtime"},
+    "train": {"models", "data", "graphs", "runtime", "kernels"},
     "study": {"train", "models", "data", "runtime"},
     "analysis": {"train", "models", "data"},
     "plots": {"study"},
