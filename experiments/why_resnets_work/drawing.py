@@ -82,7 +82,7 @@ def family_panels(
     styles: Mapping[int, Mapping[str, Any]],
     *,
     by: tuple[str, str] = ("depth", "layers"),
-    log: bool = False,
+    log: str = "",
     share: str = "all",
     more_columns: int = 0,
     **look: Any,
@@ -97,7 +97,7 @@ def family_panels(
       styles: colour and dash of each line, by the value of its column (see
         `depth_styles`: all figures of a study have the same colours).
       by: the column that has a line for each value, and the legend's title.
-      log: whether ordinates are logarithmic.
+      log: 'x' and 'y' where abscissae and ordinates are logarithmic.
       share: 'all' panels have the same ordinate, or those of a 'row'.
       more_columns: empty panels at the right, with ordinates of their own.
       **look: of every line.
@@ -115,7 +115,9 @@ def family_panels(
         for panel, family in zip(row, families, strict=False):
             if panel is not first:
                 panel.sharey(first)
-            if log:
+            if "x" in log:
+                panel.set_xscale("log")
+            if "y" in log:
                 panel.set_yscale("log")
             for value, members in of_name(own, family).groupby(by[0]):
                 style = {"linewidth": 1.6, **styles[value], **look}
@@ -123,7 +125,7 @@ def family_panels(
             title = ", ".join(filter(None, (family, what)))
             panel.set_title(title)
             panel.set_xlabel(x_label)
-            if (own[x] % 1 == 0).all():
+            if "x" not in log and (own[x] % 1 == 0).all():
                 panel.xaxis.get_major_locator().set_params(integer=True)
             panel.tick_params(labelleft=panel is row[0])
         row[0].set_ylabel(label)

@@ -60,7 +60,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     label = "gradient norm of the layer"
     figure, _ = drawing.family_panels(
         *(first_and_last(rows, "layer", LAYER), "gradient_norm", label),
-        **{"styles": styles, "log": True, "share": "row"},
+        **{"styles": styles, "log": "y", "share": "row"},
     )
     figure.suptitle(f"gradient reach, {drawing.seeds_of(rows)}")
     found = {"gradients": figure}
@@ -94,7 +94,7 @@ def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) ->
     ]
     figure, _ = drawing.family_panels(
         *(lines, "gradient_norm", label, styles),
-        **{"by": ("step", "step"), "log": True, "share": "row", "linewidth": 1.4},
+        **{"by": ("step", "step"), "log": "y", "share": "row", "linewidth": 1.4},
     )
     figure.suptitle(f"gradients along training, {drawing.seeds_of(rows)}")
     return figure

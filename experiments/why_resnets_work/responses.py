@@ -39,7 +39,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
             (rows, "rank", "3x3 layers, largest first", "sorted"),
         ],
         *("std", "std of the response", styles),
-        log=True,
+        log="y",
         more_columns=1,
     )
     wholes = rows.groupby(tables.NET)["std"].agg(["mean", "median"]).reset_index()

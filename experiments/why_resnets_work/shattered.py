@@ -50,11 +50,8 @@ def measure(
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Likeness of gradients at an image and where it has moved."""
     lines = first_and_last(rows, "distance", "distance / ‖image‖")
-    figure, panels = drawing.family_panels(
-        lines, "correlation", "cosine of gradients", styles
-    )
-    for panel in panels.flat:
-        panel.set_xscale("log")
+    label = "cosine of gradients"
+    figure, _ = drawing.family_panels(lines, "correlation", label, styles, log="x")
     figure.suptitle(f"input gradients at nearby images, {drawing.seeds_of(rows)}")
     return {"shattered": figure}
 
