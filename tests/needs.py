@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import jaxlib
 import pytest
 
+from cnn_jax import kernels
 from cnn_jax.runtime import backend
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -34,6 +35,10 @@ THINGS = {
     "a faulty jaxlib": (
         jaxlib.__version__ in backend.AFFECTED,
         f"pip install jax=={backend.AFFECTED[-1]}",
+    ),
+    "oneDNN": (
+        kernels.library() == "onednn",
+        "apt-get install g++ && pip install -e '.[test]'",
     ),
     "two cores": (len(backend.cores()) > 1, "taskset -c 0,1 python -m pytest"),
     "glibc": (platform.libc_ver()[0] == "glibc", "docker run -it python:3.11"),

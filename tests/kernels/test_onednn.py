@@ -15,10 +15,9 @@ from jax.sharding import AxisType, PartitionSpec
 from cnn_jax import kernels
 from cnn_jax.kernels import extension, plain
 from cnn_jax.kernels.convolution import conv_general_dilated
+from tests.needs import needs
 
-pytestmark = pytest.mark.skipif(
-    kernels.library() != "onednn", reason="oneDNN is not there"
-)
+pytestmark = needs("oneDNN")
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # (batch, rows, columns, channels), features, (taps), stride, padding, dilation, groups

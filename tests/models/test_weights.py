@@ -85,8 +85,10 @@ def checkpoints(torch):
     }
 
 
+@needs("torch")
 def test_checkpoints_of_training_scripts_are_read(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     state, files = checkpoints(torch)
     for name, content in files.items():
         torch.save(content, tmp_path / name)
@@ -110,8 +112,10 @@ class Network:
         (lambda state: [1, 2], r"and found none"),
     ],
 )
+@needs("torch")
 def test_what_torch_saved_and_is_no_state_dict(content, message, tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     torch.save(content({"w": torch.ones(2)}), tmp_path / "w.pth")
     with pytest.raises(names.ConfigError, match=message) as caught:
         weights.read_tensors(tmp_path / "w.pth")
@@ -127,8 +131,10 @@ def test_what_torch_saved_and_is_no_state_dict(content, message, tmp_path):
         (lambda whole: b"version https://git-lfs.github.com", "damaged, or no file"),
     ],
 )
+@needs("torch")
 def test_damaged_files_of_torch_are_a_line(damage, message, tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     path = tmp_path / "w.pth"
     torch.save({"w": torch.ones(2000)}, path)
     path.write_bytes(damage(path.read_bytes()))
