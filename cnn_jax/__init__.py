@@ -1,11 +1,35 @@
 """Classic convolutional networks in JAX/Flax and the degradation study.
 
+    net = cnn_jax.load_run("runs/first")          # network, config, class names
+    logits = net.predict(images)                  # uint8 images, any number
+    table = cnn_jax.load_study("runs/digits")     # a pandas table, a run a row
+
 Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
 ``analysis`` looks at trained networks. The commands are in ``experiments``.
 """
+
+import importlib
+from typing import Any
 
 from cnn_jax.runtime.backend import choose_library
 
 __version__ = "0.1.0"
 
+# What is imported when it is first asked for: modules that take seconds.
+_LATER = {
+    "load_run": ("cnn_jax.analysis.trained", "load_run"),
+    "load_study": ("cnn_jax.study.results", "load"),
+}
+
 choose_library()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _LATER[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -174,6 +174,11 @@ def check_machine() -> None:
       WrongBackend: it computes wrongly.
     """
     selfcheck.check_backend()
+    advise()
+
+
+def advise() -> None:
+    """Say what would make this machine faster, if anything would."""
     if hosts.is_first() and kernels.advice():
         print(kernels.advice(), file=sys.stderr)
 

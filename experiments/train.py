@@ -15,9 +15,7 @@ from typing import Any
 
 from cnn_jax.names import ConfigError
 from cnn_jax.train import config as run_config
-from cnn_jax.train import hosts
-from cnn_jax.train.loop import fit
-from cnn_jax.train.program import Program
+from cnn_jax.train import hosts, run
 from cnn_jax.train.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import single_run
@@ -55,17 +53,16 @@ def body(values: argparse.Namespace) -> int:
     if not values.workdir:
         raise ConfigError("--workdir=DIR is needed")
     check(values.config)
-    placing = values.config.parallel
-    hosts.join(placing.hosts, placing.host_timeout)
-    program = Program(values.config)
-    launch.check_machine()
+    config = values.config.to_dict()
+    hosts.join(config["parallel"]["hosts"], config["parallel"]["host_timeout"])
+    launch.advise()
     directory = RunDirectory(values.workdir)
     there = hosts.is_first() and directory.result() is not None
-    progress = single_run(program.config)
+    progress = single_run(config)
     with progress if hosts.is_first() else contextlib.nullcontext() as report:
-        result = fit(program, values.config.seed, directory, report)
+        result = run.train(config, values.workdir, report)
     if there:
-        changed = ", ".join(directory.changed_plugins(program.config))
+        changed = ", ".join(directory.changed_plugins(config))
         print(
             f"{values.workdir} is finished, with other code of {changed} than now; "
             "another --workdir trains with the new code"

@@ -1,4 +1,8 @@
-"""Networks from run directories: model, variables and batches."""
+"""Networks from run directories: model, variables, predictions and batches.
+
+The data set is opened when batches are asked for, and not before: what a network
+must know of it is in the run directory (see `cnn_jax.data.facts`).
+"""
 
 import dataclasses
 import functools
@@ -12,16 +16,30 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
-from cnn_jax.data.sources import Split
+from cnn_jax.data import sources
+from cnn_jax.data.facts import Facts, Recorded
+from cnn_jax.data.item import Split
+from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.names import ConfigError
 from cnn_jax.train import checkpoint
 from cnn_jax.train.checkpoint import CheckpointError
 from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
+from cnn_jax.train.run_directory import (
+    BN_IMAGES,
+    FINGERPRINT,
+    PLUGINS,
+    RECORDED,
+    RunDirectory,
+)
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
+
+# Predictions are made in batches of one size, so that one program serves any number
+# of images: of this many pixels, within bounds.
+BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 2**17, 8, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +58,10 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         source = self.program.source
+        resident = source.resident()
         there = source.num_train if self.split == "train" else source.num_test
         size = min(self.program.config["eval_batch_size"], self.images or there, there)
         items = source.eval_batches(self.split, size)
-        resident = source.resident()
         last = -(-self.images // size) if self.images else None
         for number, item in enumerate(itertools.islice(items, last)):
             batch = dict(_prepare(self.program, resident, item))
@@ -77,6 +95,57 @@ class Net:
     def model(self) -> nn.Module:
         """The network."""
         return self.program.model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config."""
+        return self.program.config
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From uint8 images (n, h, w, c) to what the network takes."""
+        return self.program.preprocess
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called: their numbers where nobody said."""
+        facts = self.program.facts
+        return facts.class_names or tuple(map(str, range(facts.num_classes)))
+
+    def predict(self, images: Any) -> np.ndarray:
+        """What the network says of raw images.
+
+        Args:
+          images: uint8 (n, height, width, channels) of the run's own shape, pixels
+            0..255; as many as you like.
+
+        Returns:
+          Logits, float32 (n, classes): the largest is the class.
+
+        Raises:
+          ConfigError: other images, or a network that reads strings.
+        """
+        facts = self.program.facts
+        if facts.strings:
+            raise ConfigError("the network reads strings of digits, it has no classes")
+        images = np.asarray(images)
+        if images.dtype != np.uint8 or images.shape[1:] != facts.image_shape:
+            shape = ", ".join(map(str, facts.image_shape))
+            raise ConfigError(
+                f"images must be uint8 (n, {shape}) with pixels 0..255, got "
+                f"{images.dtype} {images.shape}"
+            )
+        height, width, _ = facts.image_shape
+        size = BATCH_PIXELS // (height * width)
+        size = min(max(size, SMALLEST_BATCH), LARGEST_BATCH)
+        found = [np.zeros((0, facts.num_classes), np.float32)]
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            padded = np.zeros((size, *facts.image_shape), np.uint8)
+            padded[: len(part)] = part
+            logits = _logits(self.program, self.variables, padded)
+            found.append(np.asarray(logits)[: len(part)])
+        return np.concatenate(found)
 
     @property
     def label(self) -> dict[str, Any]:
@@ -148,6 +217,9 @@ def program_of(
 ) -> Program:
     """The program of a run, on one device, with the run's batch-norm groups.
 
+    It opens the data when batches are asked for (at once, of runs from before they
+    recorded what they needed of it).
+
     Args:
       directory: of the run.
       data_dir: where its data is now; '' for where the run had it.
@@ -159,9 +231,30 @@ def program_of(
       ConfigError: no run directory, or one whose config cannot be run here.
     """
     config = _config_of(directory)
-    config.pop(FINGERPRINT, None)
+    wanted = config.get(FINGERPRINT, "")
     config["dataset"] = dataset_of(directory, data_dir)
-    group = config.pop(BN_IMAGES, config["parallel"]["bn_group_size"])
+    facts = Facts.from_bytes(RunDirectory(directory).data())
+    if facts and facts.fingerprint != wanted:
+        facts = None
+    return program_from(config, facts, os.fspath(directory))
+
+
+def program_from(config: dict[str, Any], facts: Facts | None, owner: str) -> Program:
+    """The program of a config that a run kept, or a file of weights.
+
+    Args:
+      config: of the run, perhaps with what `fit` recorded beside it.
+      facts: of its data; None to open it.
+      owner: who kept them, for messages.
+
+    Returns:
+      The program, on one device.
+
+    Raises:
+      ConfigError: the config cannot be run here.
+    """
+    group = config.get(BN_IMAGES, config["parallel"]["bn_group_size"])
+    config = {key: config[key] for key in config if key not in (PLUGINS, *RECORDED)}
     config["parallel"] = {
         "mode": "pmap",
         "devices": 1,
@@ -169,7 +262,12 @@ def program_of(
         "host_timeout": 1,
         "bn_group_size": group,
     }
-    return Program(_with_tuples(config))
+    config = _with_tuples(config)
+
+    def open_data() -> sources.Source:
+        return sources.open_source(config["dataset"])
+
+    return Program(config, Recorded(facts, open_data, owner) if facts else None)
 
 
 def dataset_of(
@@ -239,6 +337,26 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
     return Net(family, depth, seed, int(state.step), program, variables(state))
 
 
+def load_run(
+    directory: str | os.PathLike[str], data_dir: str | os.PathLike[str] = ""
+) -> Net:
+    """A trained network, to predict with and to look into: ``cnn_jax.load_run``.
+
+    Args:
+      directory: of a run, finished or still training (its newest checkpoint counts).
+      data_dir: where its data is now; '' for where the run had it. Only what asks for
+        batches opens it.
+
+    Returns:
+      The network (see `Net`); the analyses of `cnn_jax.analysis` take it.
+
+    Raises:
+      ConfigError: no run, or one whose config cannot be run here.
+      CheckpointError: there is no checkpoint, or none is whole.
+    """
+    return load(directory, program_of(directory, data_dir))
+
+
 def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str, int]:
     """Family and depth of a program's network.
 
@@ -290,6 +408,13 @@ def _newest(directory: pathlib.Path, template: Any) -> Any:
             complaints.append(str(error))
     reason = "; ".join(complaints) or "there is none"
     raise CheckpointError(f"no usable checkpoint in {directory}: {reason}")
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def _logits(program: Program, variables: Variables, images: Any) -> Any:
+    """Of uint8 images."""
+    prepared = program.preprocess(images)
+    return program.model.apply(variables, prepared, train=False)
 
 
 @functools.partial(jax.jit, static_argnames="program")

@@ -1,7 +1,8 @@
 """From uint8 pixels to a network's input: scaling, resizing, padding.
 
-The constants come from the training images, never from a table. What is built
-here is a pure function of a batch, meant to run inside the compiled step.
+The constants come from the training images, or from a config where published weights
+were trained with others. What is built here is a pure function of a batch, meant to
+run inside the compiled step.
 """
 
 import dataclasses
@@ -100,8 +101,8 @@ def statistics(images: UInt8[np.ndarray, "n height width channels"]) -> Statisti
 
 def standardize(
     statistics: Statistics,
-    mean: Literal["pixel", "channel", "none"] = "pixel",
-    std: Literal["none", "pixel", "channel"] = "none",
+    mean: Literal["pixel", "channel", "none"] | Sequence[float] = "pixel",
+    std: Literal["none", "pixel", "channel"] | Sequence[float] = "none",
     size: int = 0,
     pad: int = 0,
 ) -> Preprocess:
@@ -113,8 +114,9 @@ def standardize(
 
     Args:
       statistics: of the training images.
-      mean: what is subtracted.
-      std: what divides.
+      mean: what is subtracted; or a number for each channel, in units of 0..1, as
+        published weights need them.
+      std: what divides; likewise.
       size: side to which images are resized (bilinear) afterwards; 0 for none.
       pad: rows and columns of zeros, the mean, added on each side at the end.
 
@@ -122,20 +124,22 @@ def standardize(
       Function from uint8 (n, h, w, c) to float32 (n, H, W, c).
 
     Raises:
-      ConfigError: negative size or pad.
+      ConfigError: negative size or pad, or numbers that do not fit the channels.
     """
     _check(size, pad)
     shape = statistics.pixel_mean.shape
-    subtract = {
+    means = {
         "pixel": statistics.pixel_mean,
         "channel": statistics.channel_mean,
         "none": np.zeros((), np.float32),
-    }[mean]
-    divide = {
+    }
+    deviations = {
         "pixel": statistics.pixel_std,
         "channel": statistics.channel_std,
         "none": np.ones((), np.float32),
-    }[std]
+    }
+    subtract = _constant("mean", mean, means, shape[-1])
+    divide = _constant("std", std, deviations, shape[-1])
     divide = np.where(divide > 0, divide, np.float32(1))
     subtract, divide = (
         np.broadcast_to(constant, shape)[None] for constant in (subtract, divide)
@@ -204,6 +208,24 @@ def build(section: Mapping[str, Any], statistics: Statistics) -> Preprocess:
       ConfigError: unknown name, field or value.
     """
     return names.build("preprocess", section, TABLE, statistics=statistics)
+
+
+def _constant(
+    field: str,
+    value: str | Sequence[float],
+    table: Mapping[str, np.ndarray],
+    channels: int,
+) -> np.ndarray:
+    """What a name means, or numbers of a config as they are."""
+    if isinstance(value, str):
+        return table[value]
+    if len(value) != channels or (field == "std" and min(value) <= 0):
+        positive = "positive " if field == "std" else ""
+        raise names.ConfigError(
+            f"preprocess: {field} {tuple(value)} must be {channels} {positive}numbers, "
+            "one a channel"
+        )
+    return np.asarray(value, np.float32)
 
 
 def _check(size: int, pad: int) -> None:

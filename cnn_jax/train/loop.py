@@ -108,6 +108,7 @@ def fit(
             done = hosts.from_first(lambda: directory.finished(record))
         if done is not None:
             return done
+        hosts.from_first(lambda: directory.record_data(program.facts.to_bytes()))
         shared = SharedStop(stop, program.devices)
         return _Run(program, config, directory, report, shared).train()
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.data import augment, mixing, preprocess, sources
+from cnn_jax.data.facts import Facts
 from cnn_jax.data.item import Split
 from cnn_jax.graphs import Graph
 from cnn_jax.models import layout
@@ -50,6 +51,7 @@ class Program:
     Attributes:
       config: the config as plain dicts.
       source: where batches come from.
+      statistics: mean and deviation of its training images.
       model: the network, with the run's batch-norm groups, unrolled: as states on
         the host and checkpoints have it.
       compiled_model: the same as the steps are compiled, perhaps with its blocks in
@@ -102,7 +104,7 @@ class Program:
             batch_size=config["batch_size"],
         )
         self.warmup = schedule.Warmup(**config["warmup"])
-        statistics = self.source.statistics()
+        statistics = self.statistics = self.source.statistics()
         self.preprocess = preprocess.build(config["preprocess"], statistics)
         self.augment = augment.build(config["augment"], statistics)
         mix = run_config.option(config, "mix")
@@ -147,6 +149,11 @@ class Program:
     def fetch(self, state: state.TrainState) -> state.TrainState:
         """A state of the steps back to the host: `place` undone."""
         return layout.unroll(self.devices.fetch(state), self.compiled_model)
+
+    @functools.cached_property
+    def facts(self) -> Facts:
+        """What the network must know of its data."""
+        return Facts.of(self.source, self.statistics)
 
     @functools.cached_property
     def resident(self) -> Any:

@@ -1,6 +1,7 @@
 """A run on disk: config, log, checkpoints and the mark that it is finished.
 
 config.json      what was run, and the format of this directory
+data.npz         what the network must know of its data (`cnn_jax.data.facts`)
 metrics.jsonl    one JSON object a logged step, append-only
 checkpoints/     see `cnn_jax.train.checkpoint`
 saved            present once a checkpoint was whole: from then on there must be one
@@ -341,6 +342,24 @@ class RunDirectory:
     def was_saved(self) -> bool:
         """Whether a checkpoint was ever completed here."""
         return (self.path / "saved").exists()
+
+    def data(self) -> bytes:
+        """What was recorded of the data (`cnn_jax.data.facts`); nothing by old runs."""
+        with contextlib.suppress(OSError):
+            return (self.path / "data.npz").read_bytes()
+        return b""
+
+    def record_data(self, content: bytes) -> None:
+        """Keep what the network must know of its data, unless it is there.
+
+        Raises:
+          OSError: it could not be written.
+          InUse: another process has taken the directory.
+          Moved: it was renamed or deleted.
+        """
+        if self.data() != content:
+            with self._writing():
+                files.write_atomically(self.path / "data.npz", content)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Mark the run as finished.

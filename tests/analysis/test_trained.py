@@ -1,10 +1,12 @@
 """Networks from run directories: the run's own numbers come out again."""
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -173,9 +175,66 @@ def test_other_data_than_the_runs_is_refused_and_moved_data_is_found(tmp_path):
     before.rename(after)
     assert trained.dataset_of(place.path, after)["data_dir"] == f"{after}"
     program = trained.program_of(place.path, after)
-    assert trained.load(place.path, program).step == 1
+    net = trained.load(place.path, program)
+    assert net.step == 1
+    assert sum(float(batch["mask"].sum()) for batch in net.batches("test")) == 10
     assert trained.data_fingerprint(place.path) == program.source.fingerprint
     (after / "brighter").write_text("2")
+    changed = trained.load(place.path, trained.program_of(place.path, after))
+    with pytest.raises(ConfigError, match=r"was trained on other data.*--data_dir"):
+        next(iter(changed.batches("train")))
+    # of runs that recorded nothing the data is opened at once
+    (place.path / "data.npz").write_bytes(b"damaged")
     changed = trained.program_of(place.path, after)
     with pytest.raises(ConfigError, match=r"was trained on other data.*--data_dir"):
         trained.load(place.path, changed)
+
+
+@contextlib.contextmanager
+def no_compilation():
+    """Fails where anything is compiled within."""
+    compiled = []
+
+    def listen(event, *_, **__):
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not compiled
+
+
+def test_predictions_need_no_data_and_one_program_serves_any_number(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "brighter").write_text("1")
+    name = f"{__name__}:stored"
+    config = tiny.config(steps=1, dataset={"name": name, "data_dir": f"{data}"})
+    place = RunDirectory(tmp_path / "run")
+    fit(Program(config), 3, place)
+    shutil.rmtree(data)
+    net = trained.load(place.path)
+    assert net.config["model"]["depth"] == 8
+    assert net.class_names == ("0", "1", "2")
+    images = tiny.noise(140).train.images
+    shown = net.preprocess(jnp.asarray(images))
+    expected = net.model.apply(net.variables, shown, train=False)
+    found = net.predict(images)
+    assert found.shape == (140, 3)
+    np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
+    with no_compilation():
+        for count in (0, 1, 128):
+            some = net.predict(images[:count])
+            np.testing.assert_array_equal(some, found[:count])
+    for wrong, got in (
+        (images / 255, r"float64 \(140, 6, 6, 1\)"),
+        (images[0], r"uint8 \(6, 6, 1\)"),
+        (images[:, :5], r"uint8 \(140, 5, 6, 1\)"),
+    ):
+        with pytest.raises(ConfigError, match=rf"uint8 \(n, 6, 6, 1\).*got {got}"):
+            net.predict(wrong)
+    with pytest.raises(FileNotFoundError):
+        next(iter(net.batches("test")))

@@ -91,3 +91,17 @@ def test_standardize_resizes_and_pads_with_the_mean():
 def test_bad_sections(section, message):
     with pytest.raises(names.ConfigError, match=message):
         preprocess.build(section, STATISTICS)
+
+
+def test_constants_of_a_config_are_taken_as_they_are():
+    """As published weights need them, whatever the training images are."""
+    images = np.full((1, 2, 2, 3), 51, np.uint8)
+    own = preprocess.statistics(images)
+    made = preprocess.standardize(own, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+    found = made(jnp.asarray(images))
+    np.testing.assert_allclose(found[0, 1, 1], [0.2, 0.0, -0.05], atol=1e-6)
+    for fields in ({"mean": (0.1, 0.2)}, {"std": (0.1, 0.2, 0.0)}):
+        with pytest.raises(
+            names.ConfigError, match=r"must be 3 (positive )?numbers, one a ch"
+        ):
+            preprocess.standardize(own, **fields)

@@ -169,6 +169,7 @@ def test_only_the_first_host_writes(reference):
     assert made == {
         "checkpoints",
         "config.json",
+        "data.npz",
         "lock",
         "metrics.jsonl",
         "result.json",

@@ -1,0 +1,37 @@
+"""The names in `cnn_jax` itself: what a notebook imports."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import cnn_jax
+
+# They take a second or more to import, or are for a command alone.
+HEAVY = (
+    *("flax", "optax", "pandas", "matplotlib", "sklearn", "tensorflow_datasets"),
+    *("grain", "torch", "tensorflow", "experiments", "cnn_jax.data"),
+)
+
+
+def test_importing_the_package_is_light_and_starts_no_backend():
+    """In another process: this one has imported everything."""
+    code = (
+        "import json, sys, cnn_jax; from jax._src import xla_bridge; "
+        "print(json.dumps([sorted(sys.modules), bool(xla_bridge._backends)]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    modules, started = json.loads(found.stdout)
+    assert not set(HEAVY) & set(modules)
+    assert not started
+    assert "cnn_jax.runtime.backend" in modules
+
+
+def test_the_front_door_is_listed_and_the_rest_is_refused():
+    assert {"load_run", "load_study"} <= set(dir(cnn_jax))
+    assert cnn_jax.load_run.__name__ == "load_run"
+    with pytest.raises(AttributeError, match="'cnn_jax' has no attribute 'load'"):
+        cnn_jax.load  # noqa: B018
