@@ -253,7 +253,7 @@ def test_hosts_that_cannot_be_are_refused(text, message):
 
 
 def test_a_timeout_must_be_positive():
-    with pytest.raises(ConfigError, match="host_timeout must be positive .*got 0"):
+    with pytest.raises(ConfigError, match=r"host_timeout must be positive .*got 0"):
         run_config.check(tiny.config(parallel={"host_timeout": 0}))
 
 
