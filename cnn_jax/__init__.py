@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 # What is imported when it is first asked for: modules that take seconds.
 _LATER = {
-    "load_run": ("cnn_jax.analysis.trained", "load_run"),
+    "load_run": ("cnn_jax.analysis.exchange", "load_run"),
     "load_study": ("cnn_jax.study.results", "load"),
 }
 

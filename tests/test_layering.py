@@ -17,7 +17,7 @@ ALLOWED = {
     "runtime": {"kernels"},
     "train": {"models", "data", "graphs", "runtime", "kernels"},
     "study": {"train", "models", "data", "runtime"},
-    "analysis": {"train", "models", "data"},
+    "analysis": {"train", "models", "data", "kernels"},
     "plots": {"study"},
 }
 OUTSIDE_ONLY_IN = {

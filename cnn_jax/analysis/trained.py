@@ -337,26 +337,6 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
     return Net(family, depth, seed, int(state.step), program, variables(state))
 
 
-def load_run(
-    directory: str | os.PathLike[str], data_dir: str | os.PathLike[str] = ""
-) -> Net:
-    """A trained network, to predict with and to look into: ``cnn_jax.load_run``.
-
-    Args:
-      directory: of a run, finished or still training (its newest checkpoint counts).
-      data_dir: where its data is now; '' for where the run had it. Only what asks for
-        batches opens it.
-
-    Returns:
-      The network (see `Net`); the analyses of `cnn_jax.analysis` take it.
-
-    Raises:
-      ConfigError: no run, or one whose config cannot be run here.
-      CheckpointError: there is no checkpoint, or none is whole.
-    """
-    return load(directory, program_of(directory, data_dir))
-
-
 def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str, int]:
     """Family and depth of a program's network.
 

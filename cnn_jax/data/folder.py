@@ -85,6 +85,10 @@ class Folder:
         """The files of a split, in the order of the examples."""
         return self._examples(split)[0]
 
+    def labels(self, split: str) -> list[int]:
+        """The classes of a split's files."""
+        return self._examples(split)[1]
+
     def _examples(self, split: str) -> tuple[list[str], list[int]]:
         if split not in self._found:
             self._found[split] = self._list(split)

@@ -7,7 +7,7 @@ of their convolutions, which batch norm subtracts again: it is folded into the
 running mean on the way in, and is zero on the way out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -68,12 +68,15 @@ def create(name: str, num_classes: int = 1000, **fields: Any) -> nn.Module:
     return models.create(ours, num_classes=num_classes, **{**preset, **fields})
 
 
-def from_state_dict(module: nn.Module, state: State) -> dict[str, Any]:
+def from_state_dict(
+    module: nn.Module, state: State, plan: Sequence[Link] = ()
+) -> dict[str, Any]:
     """torchvision's tensors as the variables of a network.
 
     Args:
       module: an AlexNet, VGG or ResNet that torchvision has too.
       state: its state_dict as arrays.
+      plan: layers under both names; those of `links` unless given.
 
     Returns:
       ``{'params': ..., 'batch_stats': ...}`` (the latter if it has batch norm),
@@ -83,8 +86,8 @@ def from_state_dict(module: nn.Module, state: State) -> dict[str, Any]:
       ConfigError: torchvision has no such network.
       ValueError: a tensor is missing, unknown, or of another shape.
     """
-    plan = links(module)
-    _check_tensors(module, plan, state)
+    plan = plan or links(module)
+    check_tensors(module, plan, state)
     variables: dict[str, Any] = {"params": {}, "batch_stats": {}}
     shift: dict[str, np.ndarray] = {}
     for link in plan:
@@ -116,13 +119,14 @@ def from_state_dict(module: nn.Module, state: State) -> dict[str, Any]:
 
 
 def to_state_dict(
-    module: nn.Module, variables: Mapping[str, Any]
+    module: nn.Module, variables: Mapping[str, Any], plan: Sequence[Link] = ()
 ) -> dict[str, np.ndarray]:
     """A network's variables as torchvision's tensors.
 
     Args:
       module: an AlexNet, VGG or ResNet that torchvision has too.
       variables: its 'params' and, with batch norm, 'batch_stats'.
+      plan: layers under both names; those of `links` unless given.
 
     Returns:
       Arrays under torchvision's names, as its ``load_state_dict`` takes them.
@@ -133,7 +137,7 @@ def to_state_dict(
     """
     state: dict[str, np.ndarray] = {}
     variables = layout.unroll(variables, module)
-    for link in links(module):
+    for link in plan or links(module):
         params = _get(variables, "params", *link.ours)
         put = {}
         if link.kind == "norm":
@@ -228,6 +232,16 @@ def _resnet(module: ResNet) -> list[Link]:
     )
     if module.block_name() == "bottleneck":
         _require("ResNet", module, bottleneck_stride="3x3")
+    return residual_links(module)
+
+
+def residual_links(module: ResNet) -> list[Link]:
+    """The layers of a ResNet as torchvision would name them, also of CIFAR's layout.
+
+    Args:
+      module: without pre-activation, of basic or bottleneck blocks; shortcuts B have
+        layers, A and none have not.
+    """
     plan = [Link(("stem_conv",), "conv1", "conv"), Link(("stem_bn",), "bn1", "norm")]
     block, channels = module.block_class(), module.stage_widths()[0]
     stages = zip(module.blocks_per_stage(), module.stage_widths(), strict=True)
@@ -241,7 +255,8 @@ def _resnet(module: ResNet) -> list[Link]:
                     Link((ours, f"bn{layer}"), f"{theirs}.bn{layer}", "norm"),
                 ]
             put_out = width * block.expansion
-            if channels != put_out or (stage > 1 and index == 0):
+            changes = channels != put_out or (stage > 1 and index == 0)
+            if module.shortcut == "B" and changes:
                 down = f"{theirs}.downsample"
                 plan += [
                     Link((ours, "shortcut_conv"), f"{down}.0", "conv"),
@@ -277,8 +292,17 @@ def _shapes_of(link: Link) -> tuple[str, ...]:
     return ("weight", "bias")
 
 
-def _check_tensors(module: nn.Module, plan: list[Link], state: State) -> None:
-    """Refuse a state_dict whose names or shapes are not those of the network."""
+def check_tensors(module: nn.Module, plan: Sequence[Link], state: State) -> None:
+    """Refuse a state_dict whose names or shapes are not those of the network.
+
+    Args:
+      module: the network.
+      plan: its layers under both names.
+      state: the tensors.
+
+    Raises:
+      ValueError: a tensor is missing, unknown, or of another shape.
+    """
     kind = type(module).__name__
     first = f"{plan[0].theirs}.weight"
     channels = (
@@ -293,7 +317,7 @@ def _check_tensors(module: nn.Module, plan: list[Link], state: State) -> None:
     )
     expected = {
         name: value.shape
-        for name, value in to_state_dict(module, zeros).items()
+        for name, value in to_state_dict(module, zeros, plan).items()
         if not name.endswith("num_batches_tracked")
     }
     found = [name for name in state if not name.endswith("num_batches_tracked")]

@@ -4,11 +4,12 @@ import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from cnn_jax import names
@@ -112,8 +113,30 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
     return inside[found[0]]
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The words that a ``.safetensors`` file holds beside its arrays.
+
+    Raises:
+      ConfigError: no such file, or not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise _refuse(Path(path), f"not a safetensors file ({error})") from error
+
+
+def write_tensors(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write named arrays to a ``.safetensors`` file, whole or not at all.
+
+    Args:
+      path: the file.
+      tensors: arrays by name.
+      metadata: words to keep with them.
 
     Raises:
       ConfigError: another suffix, or a place that cannot be written.
@@ -127,7 +150,7 @@ def write_tensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, part)
+        save_file(arrays, part, dict(metadata) or None)
         part.replace(path)
     except (OSError, SafetensorError) as error:
         raise _refuse(path, f"cannot be written: {error}") from error

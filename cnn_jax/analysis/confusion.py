@@ -1,0 +1,119 @@
+"""What a network takes for what: errors by class, of a split or of given images."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnn_jax.analysis.trained import Net, Variables
+from cnn_jax.data.item import Item, Split
+from cnn_jax.data.sources import average_views
+from cnn_jax.names import ConfigError
+from cnn_jax.train.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    """How often each class was taken for each.
+
+    Attributes:
+      matrix: counts, int64 (classes, classes): rows are the true classes, columns the
+        network's.
+      loss: mean over the examples.
+    """
+
+    matrix: np.ndarray
+    loss: float
+
+    @property
+    def error(self) -> float:
+        """Fraction of the examples that were taken for another class."""
+        return 1 - float(np.trace(self.matrix) / self.matrix.sum())
+
+    @property
+    def class_errors(self) -> np.ndarray:
+        """The same for each true class, (classes,); NaN for one without examples."""
+        counts = self.matrix.sum(1)
+        right = np.diag(self.matrix) / np.maximum(counts, 1)
+        return np.where(counts > 0, 1 - right, np.nan)
+
+
+def of_split(net: Net, split: Split) -> Confusion:
+    """Of every example of a split, in evaluation mode, as the run measures its error.
+
+    Args:
+      net: from `cnn_jax.load_run`.
+      split: 'train' or 'test'.
+
+    Returns:
+      The counts and the loss.
+
+    Raises:
+      ConfigError: the data is not there or another, or the network reads strings.
+    """
+    _check(net)
+    source, program = net.program.source, net.program
+    resident = source.resident()
+    there = source.num_train if split == "train" else source.num_test
+    size = min(program.config["eval_batch_size"], there)
+    matrix, total = _empty(net), 0.0
+    for item in source.eval_batches(split, size):
+        losses, found, labels, mask = _measure(program, net.variables, resident, item)
+        real = np.asarray(mask) > 0
+        total += float(np.asarray(losses, np.float64)[real].sum())
+        np.add.at(matrix, (np.asarray(labels)[real], np.asarray(found)[real]), 1)
+    return Confusion(matrix, total / matrix.sum())
+
+
+def of_images(net: Net, images: Any, labels: Any) -> Confusion:
+    """Of images of one's own.
+
+    Args:
+      net: from `cnn_jax.load_run`.
+      images: as `Net.predict` takes them.
+      labels: their classes, (n,).
+
+    Returns:
+      The counts and the loss.
+
+    Raises:
+      ConfigError: as `Net.predict`, or labels that are no classes of the network.
+    """
+    _check(net)
+    matrix, labels = _empty(net), np.asarray(labels)
+    if len(labels) != len(images) or not len(labels):
+        raise ConfigError(f"{len(images)} images with {len(labels)} labels")
+    if labels.min() < 0 or labels.max() >= len(matrix):
+        raise ConfigError(
+            f"labels {labels.min()}..{labels.max()}: the network has the classes "
+            f"0..{len(matrix) - 1}"
+        )
+    logits = net.predict(images)
+    batch = {"label": jnp.asarray(labels, jnp.int32)}
+    losses = net.program.loss(jnp.asarray(logits), batch)
+    np.add.at(matrix, (labels, logits.argmax(-1)), 1)
+    return Confusion(matrix, float(losses.mean()))
+
+
+def _check(net: Net) -> None:
+    if net.program.facts.strings:
+        raise ConfigError("the network reads strings of digits, it has no classes")
+
+
+def _empty(net: Net) -> np.ndarray:
+    count = net.program.facts.num_classes
+    return np.zeros((count, count), np.int64)
+
+
+@functools.partial(jax.jit, static_argnames="program")
+def _measure(program: Program, variables: Variables, resident: Any, item: Item) -> Any:
+    """Losses, classes found, labels and mask of a batch."""
+    batch = program.source.take(resident, item)
+    images = program.preprocess(batch["image"])
+    outputs = program.model.apply(variables, images, train=False)
+    outputs = average_views(outputs, batch["label"])
+    losses = program.loss(outputs, batch)
+    return losses, outputs.argmax(-1), batch["label"], batch["mask"]

@@ -1,0 +1,88 @@
+"""Picture files of one's own, as the images of a network that is trained."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnn_jax import names
+from cnn_jax.data import pictures
+from cnn_jax.data.folder import Folder
+
+
+def read(
+    files: Sequence[str | os.PathLike[str]],
+    shape: tuple[int, int, int],
+    dataset: Mapping[str, Any],
+) -> np.ndarray:
+    """Pictures as a run sees those of its test set.
+
+    Args:
+      files: their paths.
+      shape: height, width and channels of the network's images.
+      dataset: the config's section: a stream's evaluation transform is taken (of one
+        with several views, the central crop); else the central square, resized.
+
+    Returns:
+      uint8 (n, height, width, channels).
+
+    Raises:
+      ConfigError: a file that cannot be read or is no picture, or one that does not
+        fit a network for images that are not square.
+    """
+    made = [_read(os.fspath(file), shape, dataset.get("stream", {})) for file in files]
+    return np.stack(made) if made else np.zeros((0, *shape), np.uint8)
+
+
+def classes(path: str, known: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The pictures in a folder of class folders.
+
+    Args:
+      path: the folder; each folder in it has the name of a class.
+      known: names of the network's classes.
+
+    Returns:
+      The files, and their classes (n,).
+
+    Raises:
+      ConfigError: no such folder, or a class that the network has not.
+    """
+    folder = Folder(path, "")
+    unknown = [name for name in folder.class_names if name not in known]
+    if unknown:
+        raise names.choices(f"class of folder {path!r}", unknown[0], list(known))
+    files = folder.files("")
+    numbers = [known.index(name) for name in folder.class_names]
+    return files, np.array(numbers)[folder.labels("")]
+
+
+def _read(
+    path: str, shape: tuple[int, int, int], stream: Mapping[str, Any]
+) -> np.ndarray:
+    height, width, channels = shape
+    try:
+        with open(path, "rb") as file:
+            encoded = file.read()
+        if stream:
+            from cnn_jax.data import regions, transforms
+
+            section = dict(stream["test"])
+            if section["name"] == "ten_crop":
+                section["name"] = "center"
+            transform = transforms.build("test", section)
+            picture = regions.Picture(encoded, channels, "accept")
+            return transform(picture, np.random.default_rng(0))
+        pixels = pictures.decode(encoded, channels, "accept")
+    except OSError as error:
+        raise names.ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except pictures.PictureError as error:
+        raise names.ConfigError(f"{path}: {error}") from error
+    if pixels.shape == shape:
+        return pixels
+    if height != width:
+        raise names.ConfigError(
+            f"{path} is {pixels.shape[0]}x{pixels.shape[1]}, the network reads images "
+            f"of {height}x{width}: resize it"
+        )
+    return pictures.central_square(pixels, height)

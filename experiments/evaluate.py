@@ -1,0 +1,127 @@
+"""Error, loss and confusion matrix of a trained network, or what it sees in pictures.
+
+    python -m experiments.evaluate runs/first
+    python -m experiments.evaluate runs/first --split=train --data_dir=DATA
+    python -m experiments.evaluate runs/first --folder=DIR
+    python -m experiments.evaluate runs/first --images cat.jpg dog.png
+
+The network is that of a run, finished or still training, or of a .safetensors file
+that `experiments.convert` or `experiments.export` wrote. ``--folder`` holds a folder
+of pictures for each class, named after it. ``--images`` shows the five likeliest
+classes of each picture. The data set is needed for ``--split`` alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+import cnn_jax
+from cnn_jax.analysis import confusion
+from cnn_jax.analysis.confusion import Confusion
+from cnn_jax.analysis.trained import Net
+from cnn_jax.data import given_pictures
+from experiments import launch, tables
+
+TOP = 5
+# Of more classes the matrix does not fit on a screen, and its largest entries do.
+MATRIX = 20
+LARGEST = 20
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("run", help="directory of a run, or file of weights")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--split", choices=("train", "test"), default="test", help="of the run's data"
+    )
+    what.add_argument("--folder", default="", help="pictures in folders by class")
+    what.add_argument("--images", nargs="+", metavar="FILE", help="pictures")
+    parser.add_argument("--data_dir", default="", help="where the data set is now")
+
+
+def body(values: argparse.Namespace) -> int:
+    """Measure, and print."""
+    net = cnn_jax.load_run(values.run, values.data_dir)
+    print(f"{values.run}: {net.family}-{net.depth}, seed {net.seed}, step {net.step:,}")
+    if values.images:
+        show_pictures(net, values.images)
+    elif values.folder:
+        files, labels = given_pictures.classes(values.folder, net.class_names)
+        images = _read(net, files)
+        show(net, values.folder, confusion.of_images(net, images, labels))
+    elif net.program.facts.strings:
+        state = net.program.initial_state(net.seed).replace(**net.variables)
+        found = net.program.evaluate(net.program.place(state), values.split)
+        launch.show({"split": values.split, **found})
+    else:
+        show(net, values.split, confusion.of_split(net, values.split))
+    return 0
+
+
+def _read(net: Net, files: Sequence[str]) -> np.ndarray:
+    shape, section = net.program.facts.image_shape, net.config["dataset"]
+    return given_pictures.read(files, shape, section)
+
+
+def show(net: Net, what: str, found: Confusion) -> None:
+    """Print error and loss, the classes, and the confusion matrix."""
+    count = int(found.matrix.sum())
+    launch.show(
+        {"examples": f"{count:,} ({what})", "error": found.error, "loss": found.loss}
+    )
+    names, counts = net.class_names, found.matrix.sum(1)
+    tables.show(
+        "error by class",
+        [
+            {
+                "class": names[number],
+                "examples": f"{counts[number]:,}",
+                "error (%)": f"{100 * found.class_errors[number]:.2f}",
+            }
+            for number in np.flatnonzero(counts)
+        ],
+    )
+    if len(names) <= MATRIX:
+        rows = [
+            {"true": name, **dict(zip(names, map(str, row), strict=True))}
+            for name, row in zip(names, found.matrix, strict=True)
+        ]
+        tables.show("confusion matrix: rows are the true classes", rows)
+        return
+    wrong = found.matrix - np.diag(np.diag(found.matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]
+    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    rows = [
+        {
+            "true": names[true],
+            "taken for": names[taken],
+            "times": f"{wrong[true, taken]}",
+        }
+        for true, taken in places
+        if wrong[true, taken]
+    ]
+    if rows:
+        tables.show("most frequent confusions", rows)
+
+
+def show_pictures(net: Net, files: Sequence[str]) -> None:
+    """Print the likeliest classes of each picture, with their probabilities."""
+    logits = net.predict(_read(net, files)).astype(np.float64)
+    likely = np.exp(logits - logits.max(1, keepdims=True))
+    likely /= likely.sum(1, keepdims=True)
+    for file, row in zip(files, likely, strict=True):
+        best = np.argsort(-row, kind="stable")[:TOP]
+        words = (f"{net.class_names[n]} {100 * row[n]:.1f} %" for n in best)
+        print(f"{file}: {', '.join(words)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Write a run's network to one file, for others.
+
+    python -m experiments.export runs/first first.safetensors
+    python -m experiments.export runs/first first.stablehlo
+
+A .safetensors file holds the weights, and beside them the config and preprocessing;
+`experiments.evaluate` and ``cnn_jax.load_run`` take it. A .stablehlo file is a program
+from raw uint8 images to logits, which ``jax.export.deserialize`` reads without this
+package.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import cnn_jax
+from cnn_jax.analysis import exchange
+from cnn_jax.names import ConfigError
+from cnn_jax.train.files import write_atomically
+from experiments import launch
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("run", help="directory of a run, or file of weights")
+    parser.add_argument("target", help="file to write: .safetensors or .stablehlo")
+
+
+def body(values: argparse.Namespace) -> int:
+    """Write the file."""
+    target = pathlib.Path(values.target)
+    if target.suffix not in (".safetensors", ".stablehlo"):
+        raise ConfigError(
+            f"{target}: the name must end in .safetensors (weights) or .stablehlo (a "
+            "program)"
+        )
+    net = cnn_jax.load_run(values.run)
+    if target.suffix == ".safetensors":
+        exchange.save(net, target)
+    else:
+        write_atomically(target, exchange.export(net))
+    launch.show({"wrote": f"{target} ({target.stat().st_size:,} bytes)"})
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return launch.run(body, define, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

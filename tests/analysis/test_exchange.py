@@ -1,0 +1,78 @@
+"""Networks in one file: the same predictions come out of each form."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import cnn_jax
+from cnn_jax.analysis import exchange
+from cnn_jax.models import weights
+from cnn_jax.names import ConfigError
+from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.train.run import train
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    place = tmp_path_factory.mktemp("exchange") / "run"
+    train(tiny.config(steps=2), place)
+    return cnn_jax.load_run(place)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return tiny.noise(40).test.images
+
+
+@pytest.fixture(scope="module")
+def logits(net, images):
+    found = net.predict(images)
+    assert found.std() > 1e-3, "constant: tests of it could not fail"
+    return found
+
+
+def test_a_file_predicts_as_the_run_and_says_what_it_is(net, images, logits, tmp_path):
+    path = tmp_path / "net.safetensors"
+    exchange.save(net, path)
+    found = cnn_jax.load_run(path)
+    np.testing.assert_array_equal(found.predict(images), logits)
+    assert found.label == net.label
+    assert found.config == net.config
+    words = weights.read_metadata(path)
+    assert json.loads(words["config"])["preprocess"] == {"name": "standardize"}
+    assert json.loads(words["data"])["image_shape"] == [6, 6, 1]
+    # and the data itself is opened where it is asked for
+    assert sum(float(batch["mask"].sum()) for batch in found.batches("test")) == 10
+
+
+def test_files_that_hold_no_network_are_refused_in_a_line(net, tmp_path):
+    path = tmp_path / "net.safetensors"
+    with pytest.raises(ConfigError, match="no such file"):
+        cnn_jax.load_run(path)
+    weights.write_tensors(path, weights.flatten(net.variables))
+    with pytest.raises(ConfigError, match="no config is with them; `python -m exp"):
+        cnn_jax.load_run(path)
+    lacking = {**net.variables, "batch_stats": {}}
+    facts = net.program.facts
+    exchange.write(path, net.config, facts, lacking, net.label)
+    with pytest.raises(CheckpointError, match="not those of the network in it"):
+        cnn_jax.load_run(path)
+
+
+def test_stablehlo_gives_the_same_logits_of_any_number_of_images(net, images, logits):
+    content = exchange.export(net)
+    program = jax.export.deserialize(bytearray(content))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    for count in (10, 3):
+        found = program.call(images[:count])
+        np.testing.assert_allclose(found, logits[:count], 1e-4, 1e-5)
+
+
+def test_nnx_gives_the_same_logits(net, images, logits):
+    module = exchange.to_nnx(net)
+    found = module(net.preprocess(jnp.asarray(images)), train=False)
+    np.testing.assert_allclose(found, logits, 1e-4, 1e-5)

@@ -1,0 +1,112 @@
+"""``python -m experiments.evaluate`` and ``python -m experiments.export``."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cnn_jax
+from cnn_jax.train.run import train
+from experiments import evaluate, export
+from tests import tiny
+
+NAMES = ("ant", "bee", "cat")
+
+
+def named(split):
+    """The images of `tiny.noise` under names."""
+    part = getattr(tiny.noise(40), split)
+    return part.images, part.labels, NAMES
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Directory and result of a run whose classes have names."""
+    place = tmp_path_factory.mktemp("evaluate") / "run"
+    dataset = {"name": f"{__name__}:named"}
+    config = {**tiny.config(steps=4, log_every=4), "dataset": dataset}
+    return place, train(config, place)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The test set as files in folders by class."""
+    place = tmp_path_factory.mktemp("pictures")
+    images, labels, _ = named("test")
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        (place / NAMES[label]).mkdir(exist_ok=True)
+        Image.fromarray(image[..., 0]).save(place / NAMES[label] / f"{number}.png")
+    return place
+
+
+def printed(capsys, *arguments):
+    assert evaluate.main(list(map(str, arguments))) == 0
+    return capsys.readouterr().out
+
+
+def test_a_split_and_a_folder_of_the_same_pictures(run, pictures, capsys):
+    place, result = run
+    out = printed(capsys, place)
+    assert f"{place}: residual-8, seed 0, step 4" in out
+    assert "10 (test)" in out
+    assert f"error: {100 * result['test_error']:.2f} %" in out
+    for name in NAMES:
+        assert name in out
+    again = printed(capsys, place, f"--folder={pictures}")
+    start = out.index("error:")
+    tail = again[again.index("error:") :]
+    assert [line for line in tail.splitlines() if "loss" not in line] == [
+        line for line in out[start:].splitlines() if "loss" not in line
+    ]
+    assert f"{100 * result['clean_train_error']:.2f} %" in printed(
+        capsys, place, "--split=train"
+    )
+
+
+def test_pictures_have_their_likeliest_classes_also_from_an_exported_file(
+    run, pictures, capsys, tmp_path
+):
+    files = sorted(pictures.rglob("*.png"))[:2]
+    wide = tmp_path / "wide.png"  # of another size: the middle square
+    Image.open(files[0]).resize((12, 12), 0).save(wide)
+    net = cnn_jax.load_run(run[0])
+    image = np.asarray(Image.open(files[0]))[None, ..., None]
+    likely = jax.nn.softmax(net.predict(image)[0])
+    best = int(likely.argmax())
+    weights = tmp_path / "net.safetensors"
+    assert export.main([str(run[0]), str(weights)]) == 0
+    assert "bytes" in capsys.readouterr().out
+    for place in (run[0], weights):
+        out = printed(capsys, place, "--images", files[0], wide)
+        assert f"{files[0]}: {NAMES[best]} {100 * likely[best]:.1f} %" in out
+        assert f"{wide}: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}"], "holds no run"),
+        (["{tmp}/missing.safetensors"], "no such file"),
+        (["{run}", "--split=validation"], "invalid choice: 'validation'"),
+        (["{run}", "--folder={tmp}"], "must hold a folder for each class"),
+        (["{run}", "--folder={tmp}/set"], "unknown class of folder"),
+        (["{run}", "--images", "{tmp}/none.png"], "cannot be read: No such file"),
+        (["{run}", "--images", "{tmp}/set/dog/no.png"], "cannot identify"),
+        (["{run}", "--images", "{tmp}"], "cannot be read: Is a directory"),
+    ],
+)
+def test_mistakes_are_one_line(run, tmp_path, capsys, arguments, message):
+    if "set" in arguments[-1]:
+        (tmp_path / "set" / "dog").mkdir(parents=True)
+        (tmp_path / "set" / "dog" / "no.png").write_text("not a picture")
+    places = {"tmp": tmp_path, "run": run[0]}
+    assert evaluate.main([word.format(**places) for word in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_an_export_says_which_names_it_takes(run, tmp_path, capsys):
+    assert export.main([str(run[0]), str(tmp_path / "net.onnx")]) == 2
+    assert "must end in .safetensors" in capsys.readouterr().err
