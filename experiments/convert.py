@@ -1,14 +1,17 @@
-"""Convert weights between torchvision and this package.
+"""Convert published PyTorch weights to networks of this package, and back.
 
     python -m experiments.convert resnet50 resnet50.safetensors mine.safetensors
     python -m experiments.convert resnet50 mine.safetensors back.safetensors
-    python -m experiments.convert resnet50 resnet50.safetensors mine.safetensors \\
-        --evaluate=configs/resnet50_imagenet.py --data_dir=DATA
+    python -m experiments.convert akamaster/resnet20 resnet20.th r20.safetensors
+    python -m experiments.evaluate r20.safetensors --data_dir=DATA
 
-The network goes by torchvision's name. The source is a state_dict, as
-safetensors or (where torch is installed) a .pth file; or variables that this
-command wrote, which it turns back. The target is safetensors. ``--evaluate``
-measures the weights on the test set of a config, preprocessed as that says.
+The network goes by its family's name: torchvision's as they are, `timm/resnet50`,
+`chenyaofo/cifar10_resnet20`, `akamaster/resnet20`. The source is a state_dict, as
+safetensors or (where torch is installed) a file of torch's; or a file that this
+command wrote, which it turns back. The target is safetensors; with the weights it
+holds the config and the preprocessing that they need, so that
+`experiments.evaluate` and ``cnn_jax.load_run`` take it. ``--evaluate`` measures the
+weights on the test set of a config, preprocessed as that says.
 """
 
 import argparse
@@ -18,18 +21,65 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnn_jax import names
-from cnn_jax.models import torchvision, weights
+from cnn_jax.analysis import exchange
+from cnn_jax.data.facts import Facts
+from cnn_jax.data.preprocess import Statistics
+from cnn_jax.models import families, weights
 from cnn_jax.train.program import Program
 from experiments import config_file, launch, train
+
+# Side, training examples and test examples of what the weights were trained on.
+SETS = {
+    "cifar10": (32, 50_000, 10_000),
+    "cifar100": (32, 50_000, 10_000),
+    "imagenet2012": (224, 1_281_167, 50_000),
+}
+CIFAR10 = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+# What an evaluation does not look at; the weights were trained elsewhere.
+TRAINING: dict[str, Any] = {
+    "seed": 0,
+    "loss": {"name": "softmax_cross_entropy"},
+    "augment": {"name": "none"},
+    "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 1e-4},
+    "schedule": {"name": "piecewise", "rates": (0.1,), "boundaries": ()},
+    "warmup": {"rate": 0.0, "until_train_error": 0.0},
+    "batch_size": 128,
+    "eval_batch_size": 250,
+    "steps": 1,
+    "steps_per_execution": 1,
+    "log_every": 1,
+    "eval_every": 0,
+    "checkpoint_every": 0,
+    "parallel": {
+        "mode": "pmap",
+        "devices": 1,
+        "hosts": "one",
+        "host_timeout": 1,
+        "bn_group_size": 0,
+    },
+}
+# Of ImageNet's pictures, as torchvision evaluates them.
+PICTURES: dict[str, Any] = {
+    "train_split": "train",
+    "test_split": "validation",
+    "stream": {
+        "train": {"name": "inception", "size": 224},
+        "test": {"name": "center", "size": 224, "shorter": 256},
+    },
+}
 
 
 def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
     """The weights of a file, in whichever of the two forms it holds them.
 
     Args:
-      name: torchvision's name of the network.
+      name: the family's name of the network.
       source: file of a state_dict, or of variables (see `weights.flatten`).
 
     Returns:
@@ -39,19 +89,60 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
       ConfigError: unknown network, or a file that cannot be read.
       ValueError: the tensors are not those of the network.
     """
-    names.resolve("torchvision net", name, torchvision.NETS)
+    families.resolve(name)
     tensors = weights.read_tensors(source)
     ours = any(key.startswith("params/") for key in tensors)
-    resnet = name.startswith("resnet")
-    last = "fc.bias" if resnet else "classifier.6.bias"
+    last = families.head(name)
     if ours:
-        last = "params/head/bias" if resnet else "params/fc8/bias"
+        last = "params/head/bias" if "resnet" in name else "params/fc8/bias"
     if last not in tensors:
         raise ValueError(f"{source}: no weights of {name}: they lack {last!r}")
-    module = torchvision.create(name, num_classes=len(tensors[last]))
+    module = families.create(name, num_classes=len(tensors[last]))
     if ours:
-        return module, weights.unflatten(tensors), True
-    return module, torchvision.from_state_dict(module, tensors), False
+        own = {k: tensors[k] for k in tensors if not k.startswith(exchange.DATA)}
+        return module, weights.unflatten(own), True
+    return module, families.read(name, module, tensors), False
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The config of a run that would have trained a published network."""
+    found = families.resolve(name)
+    dataset = {"name": found.dataset, "data_dir": ""}
+    if found.dataset == "imagenet2012":
+        dataset |= PICTURES
+    constants = {"mean": found.mean, "std": found.std}
+    return {
+        **TRAINING,
+        "model": dict(found.model),
+        "dataset": dataset,
+        "preprocess": {"name": "standardize", **constants},
+    }
+
+
+def facts_of(name: str, num_classes: int) -> Facts:
+    """What a published network must know of the data it was trained on."""
+    found = families.resolve(name)
+    side, num_train, num_test = SETS[found.dataset]
+    shape = (side, side, 3)
+    std = np.asarray(found.std, np.float32)
+    known = found.dataset == "cifar10" and num_classes == len(CIFAR10)
+    return Facts(
+        name=found.dataset,
+        num_classes=num_classes,
+        image_shape=shape,
+        num_train=num_train,
+        num_test=num_test,
+        evaluated="test",
+        fingerprint="",
+        class_names=CIFAR10 if known else (),
+        strings=False,
+        endless=False,
+        statistics=Statistics(
+            np.broadcast_to(np.asarray(found.mean, np.float32), shape),
+            np.broadcast_to(std, shape),
+            np.diag(np.square(std)),
+        ),
+    )
 
 
 def convert(name: str, source: str, target: str) -> dict[str, Any]:
@@ -66,10 +157,18 @@ def convert(name: str, source: str, target: str) -> dict[str, Any]:
     """
     module, variables, ours = read(name, source)
     flat = weights.flatten(variables)
-    written = torchvision.to_state_dict(module, variables) if ours else flat
-    weights.write_tensors(target, written)
+    if ours:
+        written = families.write(name, module, variables)
+        weights.write_tensors(target, written)
+    else:
+        written = flat
+        facts = facts_of(name, module.num_classes)
+        family = "residual" if "resnet" in name else module.__class__.__name__
+        depth = getattr(module, "depth", 0)
+        label = {"family": family, "depth": depth, "seed": 0, "step": 0}
+        exchange.write(target, config_of(name), facts, variables, label)
     return {
-        "wrote": f"{target} ({'torchvision' if ours else 'cnn_jax'} names)",
+        "wrote": f"{target} ({'PyTorch' if ours else 'cnn_jax'} names)",
         "classes": module.num_classes,
         "tensors": len(written),
         "parameters": sum(flat[key].size for key in flat if key.startswith("params/")),
@@ -80,7 +179,7 @@ def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, floa
     """Test loss and error of weights.
 
     Args:
-      name: torchvision's name of the network.
+      name: the family's name of the network.
       source: as in `read`.
       file: a run's config; its network is replaced by ``name``.
       data_dir: where the config's data set is; '' for what the config says.
@@ -95,8 +194,7 @@ def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, floa
     """
     config = config_file.load(file).to_dict()
     train.check(config)
-    model, fields = torchvision.NETS[name]
-    config["model"] = {"name": model, **fields}
+    config["model"] = dict(families.resolve(name).model)
     if data_dir:
         config["dataset"]["data_dir"] = data_dir
     program = Program(config)
@@ -118,7 +216,7 @@ def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, floa
 
 def define(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("network", help=", ".join(torchvision.NETS))
+    parser.add_argument("network", help=", ".join(families.NETS))
     parser.add_argument("source", help="file of weights")
     parser.add_argument("target", help="file to write, .safetensors")
     parser.add_argument(

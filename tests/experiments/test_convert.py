@@ -5,21 +5,26 @@ import sys
 import numpy as np
 import pytest
 
+import cnn_jax
 from cnn_jax import names
-from cnn_jax.models import torchvision, weights
-from experiments import convert
+from cnn_jax.models import families, torchvision, weights
+from experiments import convert, evaluate
 from tests import tiny
+from tests.models.test_families import TestWithTorch as Peers
+from tests.needs import needs
 
 
 @pytest.fixture
 def narrow(monkeypatch):
     """resnet18 with few channels, so that the files are small."""
     fields = {"bottleneck_stride": "3x3", "widths": (2, 3, 4, 5)}
-    monkeypatch.setitem(torchvision.NETS, "resnet18", ("resnet18", fields))
+    model = {"name": "resnet18", **fields}
+    published = families.NETS["resnet18"]._replace(model=model)
+    monkeypatch.setitem(families.NETS, "resnet18", published)
     import jax
     import jax.numpy as jnp
 
-    module = torchvision.create("resnet18", num_classes=7)
+    module = families.create("resnet18", num_classes=7)
     shapes = jax.eval_shape(
         lambda: module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     )
@@ -39,7 +44,7 @@ def test_there_and_back(tmp_path, narrow, capsys):
     assert "cnn_jax names" in printed
     assert "params/head/kernel" in weights.read_tensors(ours)
     assert convert.main(["resnet18", ours, back]) == 0
-    assert "torchvision names" in capsys.readouterr().out
+    assert "PyTorch names" in capsys.readouterr().out
     found = weights.read_tensors(back)
     assert set(found) == set(narrow)
     for name, value in narrow.items():
@@ -64,7 +69,7 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
     weights.write_tensors(source, narrow)
     assert convert.main(["resnet18", source, target]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    with pytest.raises(names.ConfigError, match="unknown torchvision net 'resnet20'"):
+    with pytest.raises(names.ConfigError, match="unknown published net 'resnet20'"):
         convert.convert("resnet20", source, target)
 
 
@@ -136,3 +141,46 @@ def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
     arguments = ["resnet18", source, ours, "--evaluate", str(config)]
     assert convert.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@needs("torch")
+@pytest.mark.parametrize(
+    ("name", "peer", "widths"),
+    [
+        ("akamaster/resnet20", Peers.akamaster, (4, 8, 16)),
+        ("chenyaofo/cifar10_resnet20", Peers.chenyaofo, (4, 8, 16)),
+    ],
+)
+def test_published_weights_have_their_error_on_the_right_pictures(
+    name, peer, widths, tmp_path, capsys, monkeypatch
+):
+    """With the family's own preprocessing, which is in the file that is written."""
+    import torch
+    from PIL import Image
+
+    from tests.models import torch_weights
+
+    published = families.NETS[name]
+    model = {**published.model, "widths": widths}
+    monkeypatch.setitem(families.NETS, name, published._replace(model=model))
+    monkeypatch.setattr(convert, "CIFAR10", tuple("abcdefg"))
+    net = torch_weights.randomize(peer())
+    source, target = str(tmp_path / "theirs.pth"), str(tmp_path / "ours.safetensors")
+    wrapped = {f"module.{key}": value for key, value in net.state_dict().items()}
+    torch.save({"state_dict": wrapped, "best_prec1": 91.7}, source)
+    assert convert.main([name, source, target]) == 0
+
+    images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    mean, std = (np.asarray(value) for value in (published.mean, published.std))
+    logits = torch_weights.logits(net, ((images / 255 - mean) / std).astype("f"))
+    run = cnn_jax.load_run(target)
+    np.testing.assert_allclose(run.predict(images), logits, 1e-3, 1e-3)
+    labels = logits.argmax(1)
+    labels[:4] = (labels[:4] + 1) % 7  # so 4 of 9 are wrong
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "pictures" / "abcdefg"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    capsys.readouterr()
+    assert evaluate.main([target, f"--folder={tmp_path / 'pictures'}"]) == 0
+    assert "error: 44.44 %" in capsys.readouterr().out
