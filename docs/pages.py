@@ -1,0 +1,87 @@
+"""Pages that are made while the site is built: figures, reference, config keys.
+
+The figures are copied from ``experiments/results``, the API reference follows the
+package's modules, and the table of config keys follows the schema, so that none of
+them can disagree with the code.
+"""
+
+import inspect
+import pathlib
+import re
+
+import mkdocs_gen_files as site
+
+from cnn_jax.train import config as schema
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+
+
+def copy_figures() -> None:
+    """Every committed figure, as ``figures/STUDY/NAME``."""
+    for path in sorted(RESULTS.rglob("*")):
+        if path.suffix in (".svg", ".png"):
+            with site.open(f"figures/{path.relative_to(RESULTS)}", "wb") as file:
+                file.write(path.read_bytes())
+
+
+def write_reference() -> None:
+    """A page for each package, with the docstrings of its modules."""
+    index = ["# API reference\n"]
+    for package in sorted(path.parent for path in ROOT.glob("cnn_jax/*/__init__.py")):
+        name = f"cnn_jax.{package.name}"
+        lines = [f"# {name}\n", f"::: {name}\n    options:\n      members: false\n"]
+        for module in sorted(package.glob("*.py")):
+            if not module.stem.startswith("_"):
+                lines.append(f"::: {name}.{module.stem}\n")
+        with site.open(f"reference/{package.name}.md", "w") as page:
+            page.write("\n".join(lines))
+        index.append(f"- [`{name}`]({package.name}.md)")
+    with site.open("reference/index.md", "w") as page:
+        page.write("\n".join(index))
+
+
+def write_config_keys() -> None:
+    """The keys of a run's config in ``configs.md``, at the marks of that page."""
+    text = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
+    text = text.replace("<!-- keys of a run -->", keys_of("KEYS"))
+    text = text.replace("<!-- keys of parallel -->", keys_of("PARALLEL"))
+    text = text.replace("<!-- named sections -->", named_sections())
+    with site.open("configs.md", "w") as page:
+        page.write(text)
+
+
+def keys_of(table: str) -> str:
+    """A table of the schema: key, type and the comment beside it."""
+    source = inspect.getsource(schema)
+    body = re.search(rf"^{table}[^\n]*\{{\n(.*?)^\}}", source, re.M | re.S)[1]
+    rows = re.findall(r'^ +"(\w+)": (\w+),(?: +# (.*))?$', body, re.M)
+    lines = ["| key | type | meaning |", "|---|---|---|"]
+    for key, kind, meaning in rows:
+        kind = "section" if kind == "dict" else kind
+        lines.append(f"| `{key}` | {kind} | {meaning or 'see below'} |")
+    return "\n".join(lines)
+
+
+def named_sections() -> str:
+    """For each section with a ``name``: the choices, and the fields of each."""
+    lines = []
+    for section, table in schema.TABLES.items():
+        lines += [f"### `{section}`\n", "| name | fields and defaults |", "|---|---|"]
+        supplied = schema.SUPPLIED.get(section, ())
+        for name, target in table.items():
+            fields = [
+                f"`{field}`"
+                if parameter.default is inspect.Parameter.empty
+                else f"`{field}={parameter.default!r}`"
+                for field, parameter in schema.names.parameters(target).items()
+                if field not in supplied
+            ]
+            lines.append(f"| `{name}` | {', '.join(fields) or 'none'} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+copy_figures()
+write_reference()
+write_config_keys()

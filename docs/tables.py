@@ -1,0 +1,227 @@
+"""The tables of README.md and docs/, made from the results that are committed.
+
+    python docs/tables.py            # rewrites the tables
+    python docs/tables.py --check    # exit status 1 if one of them is out of date
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its
+numbers are in ``experiments/results/``, which the commands named beside each table
+write, so no number is typed by hand.
+"""
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+MARKED = re.compile(
+    r"(<!-- table: (?P<name>[\w/]+) -->\n).*?(<!-- end of table -->)", re.DOTALL
+)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; every column but the first is aligned to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def spread(values: pd.Series, places: int = 2) -> str:
+    """Mean ± sample standard deviation, or the value if there is one."""
+    mean = f"{values.mean():.{places}f}"
+    return f"{mean} ± {values.std():.{places}f}" if len(values) > 1 else mean
+
+
+def depths(study: str) -> str:
+    """Training and test error (%) over depth, plain and residual."""
+    runs = pd.read_csv(RESULTS / study / "results.csv")
+    columns = [
+        (family, column, f"{family}: {word} error (%)")
+        for column, word in (("clean_train_error", "training"), ("test_error", "test"))
+        for family in ("plain", "residual")
+    ]
+    rows = [
+        [
+            depth,
+            *(
+                spread(100 * runs[(runs.depth == depth) & (runs.family == family)][key])
+                for family, key, _ in columns
+            ),
+        ]
+        for depth in sorted(runs.depth.unique())
+    ]
+    return markdown(["layers", *(title for _, _, title in columns)], rows)
+
+
+def strings(study: str) -> str:
+    """String and digit error (%) of each way to read a line of digits."""
+    runs = pd.read_csv(RESULTS / study / "results.csv")
+    names = {
+        "isolated": "recogniser of isolated digits, then Viterbi",
+        "isolated_normalized": "the same, with the scores of each piece normalised",
+        "graph": "trained through the graph (discriminative forward)",
+        "displacement": "space displacement network",
+    }
+    rows = [
+        [names.get(system, system)]
+        + [spread(100 * own[key], 1) for key in ("string_error", "digit_error")]
+        for system, own in runs.groupby("system", sort=False)
+    ]
+    return markdown(["system", "string error (%)", "digit error (%)"], rows)
+
+
+def recipes() -> str:
+    """Test error (%) of the single networks."""
+    found = pd.read_csv(RESULTS / "recipes.csv")
+    rows = [
+        [
+            first.what,
+            spread(100 * own.test_error)
+            + (f", {len(own)} seeds" if len(own) > 1 else ", seed 0"),
+            first.time,
+            f"`{first.config}`",
+        ]
+        for _, own in found.groupby("config", sort=False)
+        for first in [own.iloc[0]]
+    ]
+    return markdown(["network and data", "test error (%)", "time", "config"], rows)
+
+
+def analyses() -> str:
+    """The main numbers of ``why_resnets_work``, plain and residual side by side."""
+    found = pd.read_csv(RESULTS / "why_resnets_work_digits" / "summary.csv")
+    rows = []
+    for words, quantity, depth, places in QUANTITIES:
+        own = found[(found.quantity == quantity) & (found.depth == depth)]
+        own = own.set_index("family")
+        cells = [
+            f"{own['mean'][family]:,.{places}f} ± {own['std'][family]:,.{places}f}"
+            if family in own.index
+            else ""
+            for family in ("plain", "residual")
+        ]
+        rows.append([words, depth, *cells])
+    return markdown(["quantity", "layers", "plain", "residual"], rows)
+
+
+# Words, quantity in summary.csv, depth and decimal places.
+QUANTITIES = (
+    (
+        "gradient norm of layer 2 over that of the last 3x3 layer, at initialisation",
+        "gradient, layer 2 / last 3x3, step 0",
+        56,
+        1,
+    ),
+    (
+        "cosine of input gradients at a distance of 0.01, at initialisation",
+        "cosine at distance 0.01, step 0",
+        56,
+        2,
+    ),
+    (
+        "test error (%) with one block removed",
+        "test error (%), one block removed, mean over blocks",
+        20,
+        1,
+    ),
+    (
+        "test error (%) with one block removed",
+        "test error (%), one block removed, mean over blocks",
+        56,
+        1,
+    ),
+    (
+        "change by a block, relative to its input",
+        "relative change, mean over blocks",
+        20,
+        2,
+    ),
+    (
+        "change by a block, relative to its input",
+        "relative change, mean over blocks",
+        56,
+        2,
+    ),
+    (
+        "standard deviation of layer responses, mean over layers",
+        "std of responses, mean over layers",
+        20,
+        3,
+    ),
+    (
+        "standard deviation of layer responses, mean over layers",
+        "std of responses, mean over layers",
+        56,
+        3,
+    ),
+)
+
+
+def speed(file: str) -> str:
+    """Milliseconds a train step, and how much faster than each peer."""
+    steps = json.loads((RESULTS / "speed" / f"{file}.json").read_text())["steps"]
+    peers = [
+        peer
+        for peer in dict.fromkeys(step["contender"] for step in steps)
+        if peer != "cnn_jax"
+    ]
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for step in steps:
+        row = rows.setdefault((step["net"], step["batch"], step["dtype"]), {})
+        if step["contender"] == "cnn_jax":
+            row["ours"] = f"{1000 * step['step']:.3g}"
+        elif step["ratio"]:
+            low, high = step["ratio_range"]
+            row[step["contender"]] = f"{step['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    header = ["network", "batch", "type", "ms a step", *(f"{p} / ours" for p in peers)]
+    lines = [
+        [*key, row.get("ours", ""), *(row.get(peer, "") for peer in peers)]
+        for key, row in rows.items()
+    ]
+    return markdown(header, lines)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "depths": depths,
+    "strings": strings,
+    "recipes": recipes,
+    "analyses": analyses,
+    "speed": speed,
+}
+
+
+def updated(text: str) -> str:
+    """A page with its tables made anew.
+
+    Raises:
+      KeyError: a marker names a table that is not in `TABLES`.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name, *arguments = match["name"].split("/")
+        return f"{match[1]}{TABLES[name](*arguments)}{match[3]}"
+
+    return MARKED.sub(replace, text)
+
+
+def main(check: bool) -> int:
+    """Rewrite the tables, or say which are out of date; the exit status."""
+    stale = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        old = path.read_text(encoding="utf-8")
+        new = updated(old)
+        if new != old:
+            stale.append(path.relative_to(ROOT))
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    for path in stale:
+        print(f"{path}: {'out of date: run docs/tables.py' if check else 'rewritten'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
