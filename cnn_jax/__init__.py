@@ -1,10 +1,11 @@
 """Classic convolutional networks in JAX/Flax and the degradation study.
 
+    result = cnn_jax.train("configs/resnet_digits.py", "runs/first")
     net = cnn_jax.load_run("runs/first")          # network, config, class names
     logits = net.predict(images)                  # uint8 images, any number
     table = cnn_jax.load_study("runs/digits")     # a pandas table, a run a row
 
-Data flows ``data`` -> ``train`` (with ``models``) -> ``study`` -> ``plots``;
+Data flows ``data`` -> ``training`` (with ``models``) -> ``study`` -> ``plots``;
 ``analysis`` looks at trained networks. The commands are in ``experiments``.
 """
 
@@ -13,10 +14,11 @@ from typing import Any
 
 from cnn_jax.runtime.backend import choose_library
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # What is imported when it is first asked for: modules that take seconds.
 _LATER = {
+    "train": ("cnn_jax.training.run", "train"),
     "load_run": ("cnn_jax.analysis.exchange", "load_run"),
     "load_study": ("cnn_jax.study.results", "load"),
 }

@@ -11,7 +11,7 @@ import re
 
 import mkdocs_gen_files as site
 
-from cnn_jax.train import config as schema
+from cnn_jax.training import config as schema
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"

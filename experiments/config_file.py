@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cnn_jax import data, names
 from cnn_jax.data import prepared
 from cnn_jax.names import ConfigError
-from cnn_jax.train import config as run_config
+from cnn_jax.training import config as run_config
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 PREFIX = "--config."

@@ -28,7 +28,7 @@ from cnn_jax.analysis import exchange
 from cnn_jax.data.facts import Facts
 from cnn_jax.data.preprocess import Statistics
 from cnn_jax.models import families, weights
-from cnn_jax.train.program import Program
+from cnn_jax.training.program import Program
 from experiments import config_file, launch, train
 
 # Side, training examples and test examples of what the weights were trained on.

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import cnn_jax
 from cnn_jax.analysis import exchange
 from cnn_jax.names import ConfigError
-from cnn_jax.train.files import write_atomically
+from cnn_jax.training.files import write_atomically
 from experiments import launch
 
 

@@ -22,10 +22,10 @@ from cnn_jax import kernels, names
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import compilation_cache, selfcheck
 from cnn_jax.runtime.selfcheck import WrongBackend
-from cnn_jax.train import hosts
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.interrupt import Interrupted
-from cnn_jax.train.loop import Diverged
+from cnn_jax.training import hosts
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.interrupt import Interrupted
+from cnn_jax.training.loop import Diverged
 from experiments import config_file
 
 

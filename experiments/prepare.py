@@ -28,7 +28,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from cnn_jax import names
 from cnn_jax.data import digits, prepared
-from cnn_jax.train.checkpoint import write_atomically
+from cnn_jax.training.checkpoint import write_atomically
 from experiments import launch
 
 # What the builders that come with TFDS import, beyond what this project needs.

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from cnn_jax.study import Run, held_out
 from cnn_jax.study.execution import Event
-from cnn_jax.train.loop import Report
+from cnn_jax.training.loop import Report
 
 COLUMNS = (
     ("running_train_error", "training, running"),

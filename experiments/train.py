@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnn_jax.names import ConfigError
-from cnn_jax.train import config as run_config
-from cnn_jax.train import hosts, run
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training import config as run_config
+from cnn_jax.training import hosts, run
+from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import single_run
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cnn_jax import models, names
 from cnn_jax.data.string_source import load as digit_strings
-from cnn_jax.train import config as run_config
-from cnn_jax.train.config import SUPPLIED, TABLES
+from cnn_jax.training import config as run_config
+from cnn_jax.training.config import SUPPLIED, TABLES
 from tests import tiny
 
 LINES = {

@@ -15,9 +15,9 @@ ALLOWED = {
     "models": {"graphs", "kernels"},
     "data": set(),
     "runtime": {"kernels"},
-    "train": {"models", "data", "graphs", "runtime", "kernels"},
-    "study": {"train", "models", "data", "runtime"},
-    "analysis": {"train", "models", "data", "kernels"},
+    "training": {"models", "data", "graphs", "runtime", "kernels"},
+    "study": {"training", "models", "data", "runtime"},
+    "analysis": {"training", "models", "data", "kernels"},
     "plots": {"study"},
 }
 OUTSIDE_ONLY_IN = {
@@ -57,7 +57,7 @@ def test_no_two_modules_import_each_other():
         module: {name for name in imports(path, deepest=paths) if name in paths}
         for module, path in paths.items()
     }
-    assert len(graph["cnn_jax.train.program"]) > 5
+    assert len(graph["cnn_jax.training.program"]) > 5
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 

@@ -9,9 +9,9 @@ import jax
 import pytest
 
 from cnn_jax.names import ConfigError
-from cnn_jax.train import config as run_config
-from cnn_jax.train.feed import feed
-from cnn_jax.train.program import Program
+from cnn_jax.training import config as run_config
+from cnn_jax.training.feed import feed
+from cnn_jax.training.program import Program
 from tests import tiny
 from tests.drawn_configs import configs, damaged, nested
 

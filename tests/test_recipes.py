@@ -9,9 +9,9 @@ import pytest
 
 from cnn_jax import data, study
 from cnn_jax.data.sources import InMemory, open_source
-from cnn_jax.train.config import as_dict
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import flatten
+from cnn_jax.training.config import as_dict
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import flatten
 from tests.recipes import RECIPES
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))

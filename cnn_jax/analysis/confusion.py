@@ -12,7 +12,7 @@ from cnn_jax.analysis.trained import Net, Variables
 from cnn_jax.data.item import Item, Split
 from cnn_jax.data.sources import average_views
 from cnn_jax.names import ConfigError
-from cnn_jax.train.program import Program
+from cnn_jax.training.program import Program
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cnn_jax.data.facts import Facts
 from cnn_jax.kernels import plain
 from cnn_jax.models import weights
 from cnn_jax.names import ConfigError
-from cnn_jax.train.checkpoint import CheckpointError
+from cnn_jax.training.checkpoint import CheckpointError
 
 SUFFIX = ".safetensors"
 DATA = "data/"  # before the names of the statistics

@@ -22,7 +22,7 @@ from cnn_jax.analysis import layers
 from cnn_jax.analysis.trained import Batch, Net, Variables, at_initialisation, kind
 from cnn_jax.analysis.trained import variables as variables_of
 from cnn_jax.names import ConfigError
-from cnn_jax.train.program import Program
+from cnn_jax.training.program import Program
 
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 Row = dict[str, Any]

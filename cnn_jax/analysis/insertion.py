@@ -22,7 +22,7 @@ from cnn_jax.analysis import layers
 from cnn_jax.analysis.trained import Batch, Variables
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.models.layers import Images
-from cnn_jax.train.optimizer import Rule
+from cnn_jax.training.optimizer import Rule
 
 HOWS = ("none", "residual", "plain_identity", "plain_he")
 

@@ -33,7 +33,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.names import ConfigError
-from cnn_jax.train.checkpoint import write_atomically
+from cnn_jax.training.checkpoint import write_atomically
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]

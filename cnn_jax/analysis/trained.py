@@ -23,10 +23,10 @@ from cnn_jax.data.facts import Facts, Recorded
 from cnn_jax.data.item import Split
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.names import ConfigError
-from cnn_jax.train import checkpoint
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import (
+from cnn_jax.training import checkpoint
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import (
     BN_IMAGES,
     FINGERPRINT,
     PLUGINS,

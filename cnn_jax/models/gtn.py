@@ -11,7 +11,7 @@ of the line and whose arcs carry the recogniser's score of a class:
                           one arc a class at each position (VII)
 
 No segmentation is given: training changes the recogniser so that, of all paths,
-those that spell the right string score best (`cnn_jax.train.strings`).
+those that spell the right string score best (`cnn_jax.training.strings`).
 """
 
 from functools import partial

@@ -2,7 +2,7 @@
 
 study.json       the config, with all families, depths and seeds asked for so far,
                  and the names of the runs that were
-runs/            a run directory each, see `cnn_jax.train.run_directory`
+runs/            a run directory each, see `cnn_jax.training.run_directory`
 failures/        the tracebacks of runs that failed
 results.csv, and the figures: rebuilt from the runs
 
@@ -22,10 +22,10 @@ from typing import Any
 from cnn_jax.names import ConfigError
 from cnn_jax.study import plan
 from cnn_jax.study.plan import Run
-from cnn_jax.train import config as run_config
-from cnn_jax.train import files
-from cnn_jax.train.checkpoint import write_atomically
-from cnn_jax.train.run_directory import FREE_KEYS, RunDirectory, flatten, rename
+from cnn_jax.training import config as run_config
+from cnn_jax.training import files
+from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training.run_directory import FREE_KEYS, RunDirectory, flatten, rename
 
 FORMAT = 1
 NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)

@@ -28,12 +28,12 @@ from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend, compilation_cache, heap
 from cnn_jax.study.plan import Run, merge
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.interrupt import SIGNALS, Interrupted, StopRequest
-from cnn_jax.train.lock import InUse
-from cnn_jax.train.loop import Diverged, fit
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.interrupt import SIGNALS, Interrupted, StopRequest
+from cnn_jax.training.lock import InUse
+from cnn_jax.training.loop import Diverged, fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
 
 # Seconds between reports of plain steps from one process to another.
 REPORT_EVERY = 0.2

@@ -21,9 +21,9 @@ from cnn_jax.runtime import backend, compilation_cache, selfcheck
 from cnn_jax.study import execution
 from cnn_jax.study.execution import Event, Report
 from cnn_jax.study.plan import Run
-from cnn_jax.train import checkpoint
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.interrupt import Interrupted, StopRequest
+from cnn_jax.training import checkpoint
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 Cluster = Literal["local", "slurm"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cnn_jax import models, names
 from cnn_jax.names import ConfigError
-from cnn_jax.train import config as run_config
+from cnn_jax.training import config as run_config
 
 KEYS = ("name", "families", "depths", "seeds", "overrides", "run")
 LONGEST_NAME = 200  # bytes; file systems take 255, and depth and seed are added

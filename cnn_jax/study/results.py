@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.study.directory import StudyDirectory
-from cnn_jax.train.checkpoint import write_atomically
-from cnn_jax.train.run_directory import flatten
+from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training.run_directory import flatten
 
 if TYPE_CHECKING:
     import pandas

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.train.feed import feed
-from cnn_jax.train.loop import IN_FLIGHT
-from cnn_jax.train.program import Program
+from cnn_jax.training.feed import feed
+from cnn_jax.training.loop import IN_FLIGHT
+from cnn_jax.training.program import Program
 from experiments.benchmark.case import Case
 
 
@@ -38,7 +38,7 @@ class Contender(Protocol):
 
 
 class CnnJax:
-    """This package: the step of `cnn_jax.train.program`, as `fit` calls it.
+    """This package: the step of `cnn_jax.training.program`, as `fit` calls it.
 
     Beside what the peers do, it gathers the batch out of the resident images and
     normalises their uint8 pixels.

@@ -29,7 +29,7 @@ import numpy as np
 
 from cnn_jax import study
 from cnn_jax.analysis import landscape, trained
-from cnn_jax.train.program import Program
+from cnn_jax.training.program import Program
 from configs import degradation_digits
 from experiments import launch, tables
 from experiments.benchmark import rounds

@@ -25,8 +25,8 @@ import optax
 import pandas
 
 from cnn_jax.models.gtn import chain
-from cnn_jax.train import files, strings
-from cnn_jax.train.program import Program
+from cnn_jax.training import files, strings
+from cnn_jax.training.program import Program
 from experiments import launch
 from experiments.gtn import experiment, figures
 

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 import pandas
 
 from cnn_jax import names
-from cnn_jax.train import checkpoint, files
-from cnn_jax.train import config as run_config
-from cnn_jax.train.loop import fit
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training import checkpoint, files
+from cnn_jax.training import config as run_config
+from cnn_jax.training.loop import fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from experiments.gtn import figures
 from experiments.gtn.reading import Reader, explain

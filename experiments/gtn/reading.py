@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from cnn_jax import graphs, models
 from cnn_jax.data import preprocess, sources
 from cnn_jax.models.gtn import OverSegmentation
-from cnn_jax.train import strings
+from cnn_jax.training import strings
 from experiments.gtn.figures import Explanation
 
 

@@ -31,10 +31,10 @@ from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
 from cnn_jax.study import execution
-from cnn_jax.train import config as run_config
-from cnn_jax.train import files
-from cnn_jax.train.checkpoint import write_atomically
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training import config as run_config
+from cnn_jax.training import files
+from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import StudyProgress, counted
 from experiments.why_resnets_work import degradation, page, registry

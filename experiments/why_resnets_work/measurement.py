@@ -14,9 +14,9 @@ from typing import Any
 
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
-from cnn_jax.train import checkpoint
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.program import Program
+from cnn_jax.training import checkpoint
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.program import Program
 from experiments.why_resnets_work import registry
 from experiments.why_resnets_work.analysis import Group, Row, Settings
 

@@ -14,7 +14,7 @@ import jax
 
 from cnn_jax.runtime import backend, compilation_cache
 from cnn_jax.study import execution
-from cnn_jax.train.interrupt import Interrupted, StopRequest
+from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 # Seconds between looks at signals and at the parent process.
 LOOK_EVERY = 0.2

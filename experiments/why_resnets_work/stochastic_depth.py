@@ -10,7 +10,7 @@ from cnn_jax import study
 from cnn_jax.analysis import blocks, gradients, lesions
 from cnn_jax.analysis.trained import Net
 from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
-from cnn_jax.train.program import Program
+from cnn_jax.training.program import Program
 from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
 

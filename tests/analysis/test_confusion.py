@@ -6,7 +6,7 @@ import pytest
 import cnn_jax
 from cnn_jax.analysis import confusion
 from cnn_jax.names import ConfigError
-from cnn_jax.train.run import train
+from cnn_jax.training.run import train
 from tests import tiny
 
 

@@ -11,8 +11,8 @@ import cnn_jax
 from cnn_jax.analysis import exchange
 from cnn_jax.models import weights
 from cnn_jax.names import ConfigError
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.run import train
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.run import train
 from tests import tiny
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.analysis import gradients, layers
-from cnn_jax.train.losses import softmax_cross_entropy
+from cnn_jax.training.losses import softmax_cross_entropy
 
 
 def test_norms_against_finite_differences():

@@ -11,9 +11,9 @@ import pytest
 from cnn_jax.analysis import insertion
 from cnn_jax.models.layers import BatchNorm
 from cnn_jax.names import ConfigError
-from cnn_jax.train.losses import softmax_cross_entropy
-from cnn_jax.train.optimizer import sgd
-from cnn_jax.train.steps import errors
+from cnn_jax.training.losses import softmax_cross_entropy
+from cnn_jax.training.optimizer import sgd
+from cnn_jax.training.steps import errors
 from tests.analysis import nets
 
 SITE = "stage2_block1"

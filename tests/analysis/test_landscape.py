@@ -12,7 +12,7 @@ from cnn_jax import models
 from cnn_jax.analysis import landscape
 from cnn_jax.models import layers
 from cnn_jax.names import ConfigError
-from cnn_jax.train import losses, steps
+from cnn_jax.training import losses, steps
 
 AXIS = np.linspace(-1, 1, 5)
 

@@ -12,8 +12,8 @@ from cnn_jax import models
 from cnn_jax.analysis import blocks, lesions
 from cnn_jax.analysis.blocks import Site
 from cnn_jax.names import ConfigError
-from cnn_jax.train.losses import softmax_cross_entropy
-from cnn_jax.train.steps import errors
+from cnn_jax.training.losses import softmax_cross_entropy
+from cnn_jax.training.steps import errors
 from tests.analysis import nets
 
 without = jax.jit(blocks.without, static_argnums=0)

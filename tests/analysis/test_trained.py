@@ -12,11 +12,11 @@ import pytest
 
 from cnn_jax.analysis import gradients, trained
 from cnn_jax.names import ConfigError
-from cnn_jax.train import checkpoint
-from cnn_jax.train.checkpoint import CheckpointError
-from cnn_jax.train.loop import fit
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training import checkpoint
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.loop import fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
 

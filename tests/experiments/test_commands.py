@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from cnn_jax.train.interrupt import Interrupted
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.interrupt import Interrupted
+from cnn_jax.training.run_directory import RunDirectory
 from experiments import degradation, progress, train
 from tests.study.directories import RESULT
 

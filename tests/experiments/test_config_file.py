@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from cnn_jax import names
-from cnn_jax.train import config as run_config
+from cnn_jax.training import config as run_config
 from experiments import config_file
 from tests import tiny
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import cnn_jax
-from cnn_jax.train.run import train
+from cnn_jax.training.run import train
 from experiments import evaluate, export
 from tests import tiny
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from cnn_jax.train import checkpoint
-from cnn_jax.train.loop import fit
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training import checkpoint
+from cnn_jax.training.loop import fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
 from experiments import degradation
 from experiments.benchmark import decode
 from tests import tiny

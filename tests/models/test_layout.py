@@ -14,7 +14,7 @@ from cnn_jax.kernels import plain
 from cnn_jax.models import layout, torchvision
 from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.summary import multiply_accumulates, summarize
-from cnn_jax.train import optimizer
+from cnn_jax.training import optimizer
 
 IMAGES = jax.random.normal(jax.random.key(1), (4, 4, 4, 3))
 TINY = {"depth": 14, "widths": (2, 3)}

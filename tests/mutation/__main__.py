@@ -3,7 +3,7 @@
 A mutant is a copy of the project in which one line of one module is changed: a
 constant, a comparison, an operator, a flipped boolean, two swapped arguments, a dropped
 statement. The tests of that module should fail. Modules are files such as
-``cnn_jax/train/steps.py``, or folders; all of the package, the commands and the configs
+``cnn_jax/training/steps.py``, or folders; the package, the commands and the configs
 by default. Each mutant is a row of ``--results`` (a file of JSON lines); the same
 command skips those that are there, so that it resumes. A table ends the run. Tests that
 fail without a mutant are refused.
@@ -35,7 +35,7 @@ ELSEWHERE = {
     "cnn_jax/models/blocks.py": "tests/models/test_resnet.py",
     "cnn_jax/models/layers.py": "tests/models/test_normalization.py",
     "cnn_jax/models/initializers.py": "tests/models/test_resnet.py",
-    "cnn_jax/train/state.py": "tests/train/test_steps.py",
+    "cnn_jax/training/state.py": "tests/training/test_steps.py",
 }
 PAIRS = (
     *((ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE)),

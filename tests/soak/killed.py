@@ -14,10 +14,10 @@ import sys
 
 import jax
 
-from cnn_jax.train import checkpoint, run_directory
-from cnn_jax.train.loop import fit
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training import checkpoint, run_directory
+from cnn_jax.training.loop import fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cnn_jax.train.run_directory import RunDirectory
-from tests.train.test_hosts import (
+from cnn_jax.training.run_directory import RunDirectory
+from tests.training.test_hosts import (
     cache,
     config,
     ended,

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from cnn_jax import study
-from cnn_jax.train.loop import fit
-from cnn_jax.train.run_directory import RunDirectory
-from tests.train.conftest import program, reference  # noqa: F401 - fixtures
-from tests.train.uninterrupted import without_time
+from cnn_jax.training.loop import fit
+from cnn_jax.training.run_directory import RunDirectory
+from tests.training.conftest import program, reference  # noqa: F401 - fixtures
+from tests.training.uninterrupted import without_time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MOMENTS = 24

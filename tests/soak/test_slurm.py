@@ -14,7 +14,7 @@ import time
 import pytest
 
 from cnn_jax.study import jobs
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.run_directory import RunDirectory
 from tests.needs import needs
 from tests.study.test_jobs import (
     Killer,

@@ -1,6 +1,6 @@
 """Directories of studies, written without training."""
 
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
 RESULT = {

@@ -8,7 +8,7 @@ import pytest
 from cnn_jax import study
 from cnn_jax.names import ConfigError
 from cnn_jax.study import StudyDirectory
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
 FAMILIES = {

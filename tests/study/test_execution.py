@@ -13,10 +13,10 @@ import pytest
 from cnn_jax import study
 from cnn_jax.names import ConfigError
 from cnn_jax.study import execution
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 from tests.needs import needs
-from tests.train.host import Normalised
+from tests.training.host import Normalised
 
 
 def small_study(**changes):
@@ -39,7 +39,7 @@ def diverging_study():
         seeds=(0,),
         families={
             "plain": {
-                "model": {"name": "tests.train.test_loop:Explosive"},
+                "model": {"name": "tests.training.test_loop:Explosive"},
                 "schedule": {"rates": (1e30,), "boundaries": ()},
             },
         },

@@ -13,10 +13,10 @@ from cnn_jax import study
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import compilation_cache
 from cnn_jax.study import execution, jobs
-from cnn_jax.train.interrupt import Interrupted
-from cnn_jax.train.loop import fit
-from cnn_jax.train.program import Program
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.interrupt import Interrupted
+from cnn_jax.training.loop import fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def small_study(**changes):
         "depths": (8,),
         "seeds": (0, 1),
         "overrides": {},
-        "run": tiny.config(model={"name": "tests.train.host:Normalised"}, **LONG),
+        "run": tiny.config(model={"name": "tests.training.host:Normalised"}, **LONG),
     }
     return study.expand(study.merge(base, changes))
 
@@ -167,7 +167,7 @@ def test_what_a_job_asks_for():
         jobs.parse_resources(["gpu"])
 
 
-from tests.train.host import Normalised  # noqa: E402
+from tests.training.host import Normalised  # noqa: E402
 
 
 class Broken(Normalised):

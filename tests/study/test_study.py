@@ -10,7 +10,7 @@ from cnn_jax import study
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.names import ConfigError
 from cnn_jax.study import execution
-from cnn_jax.train.run_directory import RunDirectory
+from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
 

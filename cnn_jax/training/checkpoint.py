@@ -1,0 +1,184 @@
+"""Checkpoints: one file each, checksummed, written atomically.
+
+A file is a line of JSON (format and SHA-256 of all that follows), another one
+(step and the run's own notes), and then the state in flax's msgpack. It is written
+beside its place, synced to disk and renamed, so a name that exists is a file that
+was complete; what the disk did to it since is caught by the checksum.
+"""
+
+import hashlib
+import json
+import pathlib
+import re
+from typing import Any
+
+import flax.serialization
+import jax
+import numpy as np
+
+from cnn_jax.training.files import sync_directory, write_atomically
+
+FORMAT = 2
+NAME = re.compile(r"step_(\d{9,})\.ckpt")
+KEEP = 2
+
+
+class CheckpointError(RuntimeError):
+    """No checkpoint of a run can be used; the message is one line."""
+
+
+class Damaged(CheckpointError):
+    """A checkpoint is not what was written; the one before may be whole."""
+
+
+def save(directory: pathlib.Path, step: int, state: Any, notes: dict[str, Any]) -> None:
+    """Write the checkpoint of ``step`` and drop all but the newest two.
+
+    Args:
+      directory: the run's checkpoints.
+      step: optimizer steps taken.
+      state: a pytree of host arrays.
+      notes: what else a resume needs, as JSON.
+
+    Raises:
+      OSError: it could not be written; earlier checkpoints are intact.
+    """
+    if not directory.is_dir():
+        directory.mkdir()
+        sync_directory(directory.parent)
+    body = json.dumps({"step": step, "notes": notes}).encode() + b"\n"
+    body += flax.serialization.to_bytes(state)
+    header = {"format": FORMAT, "sha256": _checksum(FORMAT, body)}
+    content = json.dumps(header).encode() + b"\n" + body
+    write_atomically(directory / f"step_{step:09d}.ckpt", content)
+    for old in steps(directory)[:-KEEP]:
+        old.unlink()
+
+
+def steps(directory: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoint files of a run, oldest first; what else is there is ignored."""
+    if not directory.is_dir():
+        return []
+    found = {
+        int(match[1]): path
+        for path in directory.iterdir()
+        if (match := NAME.fullmatch(path.name)) and not path.is_dir()
+    }
+    return [found[step] for step in sorted(found)]
+
+
+def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
+    """One checkpoint, verified.
+
+    Args:
+      path: the file.
+      template: a pytree of the structure and shapes that are expected.
+
+    Returns:
+      The state (host arrays) and the notes saved with it.
+
+    Raises:
+      Damaged: not what was written, or not readable.
+      CheckpointError: whole, but of another format or of another network.
+    """
+    notes, payload = _verified(path)
+    try:
+        state = flax.serialization.from_bytes(template, payload)
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: state of another network: {error}") from None
+    for expected, leaf in zip(
+        jax.tree.leaves(template), jax.tree.leaves(state), strict=True
+    ):
+        if _kind(expected) != _kind(leaf):
+            raise CheckpointError(
+                f"{path}: state of another network: an array is {_kind(leaf)}, "
+                f"{_kind(expected)} is expected"
+            )
+    return state, notes
+
+
+def notes(path: pathlib.Path) -> dict[str, Any]:
+    """The notes of one checkpoint, verified.
+
+    Raises:
+      Damaged: not what was written, or not readable.
+      CheckpointError: of another format.
+    """
+    return _verified(path)[0]
+
+
+def _verified(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
+    """Notes and serialised state of a checkpoint that is what was written."""
+    try:
+        line, _, body = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise Damaged(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        header = json.loads(line)
+        version, checksum = header["format"], header["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Damaged(f"{path}: damaged (no readable header)") from None
+    if checksum != _checksum(version, body):
+        raise Damaged(f"{path}: damaged (its checksum does not match)")
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {version}, this version reads {FORMAT}; resume with the "
+            "version that wrote it, or delete the run directory"
+        )
+    line, _, payload = body.partition(b"\n")
+    head = json.loads(line)
+    if f"step_{head['step']:09d}.ckpt" != path.name:
+        raise Damaged(f"{path}: holds step {head['step']}")
+    return head["notes"], payload
+
+
+def restore(
+    directory: pathlib.Path, template: Any
+) -> tuple[Any, dict[str, Any], list[str]] | None:
+    """The newest checkpoint that is whole.
+
+    Newer ones that are damaged are set aside under another name, so that they do
+    not count as one of the two that are kept.
+
+    Args:
+      directory: the run's checkpoints.
+      template: a pytree of the expected structure and shapes.
+
+    Returns:
+      State, notes, and a line for every newer checkpoint that was damaged; None
+      where there never was a checkpoint.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none can be used.
+    """
+    found = steps(directory)
+    damaged: list[pathlib.Path] = []
+    complaints: list[str] = []
+    for path in reversed(found):
+        try:
+            state, notes = read(path, template)
+        except Damaged as error:
+            damaged.append(path)
+            complaints.append(str(error))
+        else:
+            for other in damaged:
+                other.rename(other.with_name(f"{other.name}.damaged"))
+            return state, notes, complaints
+    if not found:
+        return None
+    raise CheckpointError(
+        f"no usable checkpoint in {directory}: {'; '.join(complaints)}; "
+        "restore one from a backup, or delete the run directory to start again"
+    )
+
+
+def _checksum(version: Any, body: bytes) -> str:
+    """SHA-256 of the format's number and all that follows the header."""
+    digest = hashlib.sha256(f"format {version}\n".encode())
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def _kind(leaf: Any) -> str:
+    array = np.asarray(leaf)
+    return f"{array.dtype}{list(array.shape)}"

@@ -1,0 +1,246 @@
+"""Hosts: the processes that train one run together, and how they agree.
+
+Every host runs the same program on its own devices and its own rows of each
+batch. The first one alone reads and writes the run's directory; what it finds
+there it tells the others, so that all take the same decisions.
+"""
+
+import hashlib
+import os
+import pickle
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from cnn_jax.names import ConfigError
+from cnn_jax.training import rendezvous
+
+T = TypeVar("T")
+
+ONE, CLUSTER = "one", "cluster"
+# Numbers of nine digits at most: no machine has more hosts or ports.
+FORM = re.compile(r"(\d{1,9})/(\d{1,9})@(\S+:(\d{1,9}))", re.ASCII)
+MOST = 2**16  # hosts
+PIECE = 2**26  # bytes that are told at a time
+SMALLEST = 2**12
+# Seconds that the first host stays after an error, for the others to report theirs.
+LINGER = 2
+
+
+def parse(hosts: str) -> dict[str, Any]:
+    """The arguments of ``jax.distributed.initialize`` that a config's text means.
+
+    Args:
+      hosts: 'cluster', or 'INDEX/COUNT@ADDRESS:PORT' with the address of host 0.
+
+    Returns:
+      Keyword arguments; none for 'cluster', whose environment is asked.
+
+    Raises:
+      ConfigError: another form, or an index that is not among the hosts.
+    """
+    if hosts == CLUSTER:
+        return {}
+    found = FORM.fullmatch(hosts)
+    if found is None:
+        raise ConfigError(
+            f"parallel.hosts {hosts!r} must be '{ONE}', '{CLUSTER}' (as SLURM, Open "
+            "MPI, Kubernetes or a TPU pod say) or INDEX/COUNT@ADDRESS:PORT, such as "
+            "0/2@node1:1234 on the first of two"
+        )
+    index, count = int(found[1]), int(found[2])
+    if not 0 < int(found[4]) < 2**16:
+        raise ConfigError(f"parallel.hosts {hosts!r}: a port is from 1 to 65535")
+    if count > MOST:
+        raise ConfigError(f"parallel.hosts {hosts!r}: at most {MOST} hosts")
+    if index >= count:
+        raise ConfigError(
+            f"parallel.hosts {hosts!r}: {count} host(s) are numbered from 0 to "
+            f"{count - 1}"
+        )
+    return {
+        "coordinator_address": found[3],
+        "num_processes": count,
+        "process_id": index,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def join(hosts: str, timeout: int) -> None:
+    """Meet the other hosts of a run; before anything that asks for devices.
+
+    Args:
+      hosts: 'one' (nothing is done), 'cluster' or 'INDEX/COUNT@ADDRESS:PORT'.
+      timeout: seconds to wait for the others, and without a sign of life after
+        which a host counts as lost: this process is then ended.
+
+    Raises:
+      ConfigError: another form, two processes with one index, not all have come, or
+        no cluster is found in the environment. Where a cluster's hosts do not come,
+        the process is ended with one line and status 2.
+    """
+    if hosts == ONE or jax.distributed.is_initialized():
+        return
+    arguments = parse(hosts)
+    if arguments:
+        rendezvous.meet(
+            arguments["process_id"],
+            arguments["num_processes"],
+            arguments["coordinator_address"],
+            timeout,
+        )
+    # Its handler of SIGTERM would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    met = threading.Event()
+
+    def give_up() -> None:
+        # jax would end the process without a word of what was waited for.
+        if not met.wait(timeout):
+            print(
+                f"error: parallel.hosts {hosts}: not all hosts met within {timeout} s "
+                "(parallel.host_timeout); is the first one's address reachable?",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(2)
+
+    threading.Thread(target=give_up, daemon=True).start()
+    try:
+        jax.distributed.initialize(
+            **arguments,
+            initialization_timeout=2 * timeout,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"parallel.hosts {hosts!r}: no cluster is found in the environment "
+            f"({error}); start with srun or mpirun, or say INDEX/COUNT@ADDRESS:PORT"
+        ) from None
+    finally:
+        met.set()
+
+
+def joined() -> bool:
+    """Whether this process is one of several hosts."""
+    return jax.distributed.is_initialized()
+
+
+def leave(status: int) -> None:
+    """Part from the other hosts, where there are any.
+
+    Args:
+      status: the process's exit status. All hosts end a run, or are stopped by a
+        signal, together. An error may be this host's own: it ends this process
+        at once, and that ends the others.
+    """
+    if not joined():
+        return
+    if status == 0 or status > 128:
+        jax.distributed.shutdown()
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_first():
+        time.sleep(LINGER)
+    os._exit(status)
+
+
+def index() -> int:
+    """This host's number, from 0."""
+    return jax.process_index() if joined() else 0
+
+
+def count() -> int:
+    """Number of hosts."""
+    return jax.process_count() if joined() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the host that reads and writes files, and reports."""
+    return index() == 0
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` gives on the first host, on all of them; they wait for it.
+
+    Args:
+      make: called on the first host alone; its result is pickled.
+
+    Returns:
+      Its result.
+
+    Raises:
+      Exception: what ``make`` raised, on every host.
+    """
+    if count() == 1:
+        return make()
+    outcome: tuple[Any, Exception | None] = (None, None)
+    if is_first():
+        try:
+            outcome = (make(), None)
+        except Exception as error:
+            outcome = (None, _portable(error))
+    result, failure = pickle.loads(_broadcast(pickle.dumps(outcome)))
+    if failure is not None:
+        raise failure
+    return result
+
+
+def check_equal(parts: Mapping[str, bytes]) -> None:
+    """Refuse to go on where hosts differ in what must be equal.
+
+    Args:
+      parts: what must be equal, by the name that an error gives it.
+
+    Raises:
+      ConfigError: on every host, naming what differs and where.
+    """
+    if count() == 1:
+        return
+    digests = [hashlib.sha256(part).digest() for part in parts.values()]
+    own = np.frombuffer(b"".join(digests), np.uint8).reshape(len(parts), -1)
+    found = multihost_utils.process_allgather(own)
+    for place, name in enumerate(parts):
+        differing = (found[:, place] != found[0, place]).any(1).nonzero()[0]
+        if len(differing):
+            raise ConfigError(
+                f"host(s) {', '.join(map(str, differing))} differ from host 0 in "
+                f"{name}; all hosts of a run take the same"
+            )
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that can be sent to other hosts in its place."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _broadcast(payload: bytes) -> bytes:
+    """The first host's bytes, on every host."""
+    size = np.array([len(payload) // PIECE, len(payload) % PIECE], np.int32)
+    whole, rest = multihost_utils.broadcast_one_to_all(size).tolist()
+    received = []
+    for number in range(whole + 1):
+        length = PIECE if number < whole else rest
+        # Few different sizes, since each is compiled.
+        room = SMALLEST
+        while room < length:
+            room *= 2
+        piece = np.zeros(room, np.uint8)
+        if is_first():
+            part = payload[number * PIECE : number * PIECE + length]
+            piece[:length] = np.frombuffer(part, np.uint8)
+        piece = multihost_utils.broadcast_one_to_all(piece)
+        received.append(np.asarray(piece)[:length].tobytes())
+    return b"".join(received)

@@ -1,0 +1,333 @@
+"""The loop of one run: steps, log rows, evaluations, checkpoints, resume."""
+
+import contextlib
+import datetime
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax import kernels
+from cnn_jax.data.item import Split
+from cnn_jax.training import checkpoint, hosts, provenance, writers
+from cnn_jax.training.config import option
+from cnn_jax.training.feed import EVERY, feed
+from cnn_jax.training.interrupt import Interrupted, SharedStop, StopRequest
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import (
+    BN_IMAGES,
+    FINGERPRINT,
+    PLUGINS,
+    RunDirectory,
+)
+
+Report = Callable[[int, dict[str, Any] | None], None]
+
+# Dispatches that may be under way before the host reads the oldest one's sums.
+IN_FLIGHT = 2
+
+
+class Diverged(ArithmeticError):
+    """Loss or parameters are not finite; the message names the step."""
+
+
+class _Window:
+    """Sums of the running training metrics since the last log row."""
+
+    def __init__(self, notes: dict[str, float] | None = None):
+        self.totals = {"loss": 0.0, "error": 0.0, "count": 0.0}
+        self.rate = 0.0
+        if notes is not None:
+            self.totals = {key: notes[key] for key in self.totals}
+            self.rate = notes["rate"]
+
+    def notes(self) -> dict[str, float]:
+        return {**self.totals, "rate": self.rate}
+
+    def add(self, sums: dict[str, float]) -> None:
+        for key in self.totals:
+            self.totals[key] += sums[key]
+        self.rate = sums["rate"]
+
+    def close(self) -> dict[str, float]:
+        count = self.totals["count"]
+        row = {
+            "running_train_loss": self.totals["loss"] / count,
+            "running_train_error": self.totals["error"] / count,
+            "learning_rate": self.rate,
+        }
+        self.totals = dict.fromkeys(self.totals, 0.0)
+        return row
+
+
+def fit(
+    program: Program, seed: int, directory: RunDirectory, report: Report | None = None
+) -> dict[str, Any]:
+    """Train a run to its end, from wherever it stopped.
+
+    The result does not depend on how often the run was stopped: checkpoints hold
+    the state, the partial sums of the log row under way and the log itself. Of
+    several hosts the first alone touches the directory, and reports; the others
+    wait for it, take what it read, and raise what it raised.
+
+    Args:
+      program: what to run.
+      seed: of this run; replaces the config's own.
+      directory: where it lives.
+      report: called with the steps done and, where there is one, the log row.
+
+    Returns:
+      The result, as ``result.json`` holds it: errors are fractions, 'seconds'
+      is the time spent in all attempts.
+
+    Raises:
+      ConfigError: the directory cannot be used (see `RunDirectory`).
+      CheckpointError: there are checkpoints and none is whole, or there must have
+        been one and there is none.
+      Diverged: loss or parameters are not finite; nothing non-finite was saved.
+      Interrupted: a signal asked to stop; a checkpoint of that step is saved.
+    """
+    config = {**program.config, "seed": seed}
+    record = {
+        **config,
+        FINGERPRINT: program.source.fingerprint,
+        BN_IMAGES: program.bn_images,
+        PLUGINS: provenance.plugins(config),
+        **provenance.settings(),
+    }
+    if report is None or not hosts.is_first():
+        report = _silent
+    with contextlib.ExitStack() as opened, StopRequest() as stop:
+        done = hosts.from_first(lambda: directory.finished(record))
+        if done is None:
+            place = directory.open_for_training(record)
+            hosts.from_first(lambda: opened.enter_context(place))
+            # another process may have finished it in between
+            done = hosts.from_first(lambda: directory.finished(record))
+        if done is not None:
+            return done
+        hosts.from_first(lambda: directory.record_data(program.facts.to_bytes()))
+        shared = SharedStop(stop, program.devices)
+        run = _Run(program, config, directory, report, shared)
+        for writer in run.writers:
+            opened.callback(writer.close)
+        return run.train()
+
+
+class _Run:
+    """One attempt at a run: what `fit` holds while it lasts."""
+
+    def __init__(
+        self,
+        program: Program,
+        config: dict[str, Any],
+        directory: RunDirectory,
+        report: Report,
+        stop: SharedStop,
+    ):
+        self.program, self.config, self.directory = program, config, directory
+        self.report, self.stop = report, stop
+        self.started = time.monotonic()
+        state, notes, self.log, self.logged = hosts.from_first(self._open)
+        self.spent = notes["seconds"]
+        self.window = _Window(notes["window"])
+        self.source_state = bytes.fromhex(notes["source_state"])
+        self.step = int(state.step)
+        self.saved = notes["saved"]
+        self.state = program.place(state)
+        chosen = option(config, "log").get("writers", ())
+        self.writers = (
+            writers.build(chosen, directory.path, config, directory.rows())
+            if hosts.is_first()
+            else []
+        )
+
+    def _open(self) -> tuple[Any, dict[str, Any], bytes, int]:
+        """State, notes, log and the last step in it, from where the run stopped."""
+        directory = self.directory
+        state = self.program.initial_state(self.config["seed"])
+        found = checkpoint.restore(directory.checkpoints, state)
+        log = b""
+        if found is None:
+            self._check_that_none_is_lost()
+            notes: dict[str, Any] = {
+                "seconds": 0.0,
+                "window": None,
+                "source_state": "",
+                "saved": -1,
+            }
+        else:
+            state, notes, complaints = found
+            for line in complaints:
+                print(f"warning: {line}; using the one before", flush=True)
+            notes["saved"] = int(state.step)
+            log = notes["log"].encode()
+            for name in directory.changed_plugins(self.config):
+                print(
+                    f"warning: the code of {name} has changed since the run began; "
+                    "it resumes with the new code",
+                    flush=True,
+                )
+        if not directory.restore_log(log):
+            print("warning: metrics.jsonl was damaged; written again", flush=True)
+        rows = directory.rows()
+        return state, notes, log, rows[-1]["step"] if rows else 0
+
+    def _check_that_none_is_lost(self) -> None:
+        """Refuse to start again where there must be a checkpoint."""
+        path, every = self.directory.path, self.config["checkpoint_every"]
+        steps = [row["step"] for row in self.directory.rows()]
+        # The log tells of directories from before there was a mark.
+        if every and steps and steps[-1] > every:
+            reached = f"the log of {path} reaches step {steps[-1]}"
+        elif self.directory.was_saved():
+            reached = f"a checkpoint was saved in {path}"
+        else:
+            return
+        raise checkpoint.CheckpointError(
+            f"{reached}, but there is no checkpoint; restore one from a backup, or "
+            "delete the run directory to start again"
+        )
+
+    def train(self) -> dict[str, Any]:
+        program, config = self.program, self.config
+        total = config["steps"]
+        pending: list[tuple[int, int, Any]] = []
+        dispatches = feed(
+            program.source, program.devices, config, self.step, self.source_state
+        )
+        self.report(self.step, None)
+        if self.step:
+            self._log()  # a row whose evaluation was cut short by a signal
+        for dispatch in dispatches:
+            self.state, sums = program.train(self.state, dispatch)
+            self.step = dispatch.last
+            self.source_state = dispatch.source_state
+            pending.append((dispatch.last, dispatch.count, sums))
+            log, evaluate, save = (self._due(key) for key in EVERY)
+            stopping = self.stop.received()
+            boundary = log or evaluate or save or stopping
+            self._read(pending, 0 if boundary else IN_FLIGHT)
+            row = self._log()
+            # Before anything is printed: a terminal that is gone takes no words.
+            if save or stopping:
+                self._save()
+            stops = stopping and self.step < total
+            with contextlib.suppress(OSError) if stops else contextlib.nullcontext():
+                self.report(self.step, row)
+            if stops:
+                raise Interrupted(stopping)
+        return self._finish()
+
+    def _due(self, key: str) -> bool:
+        every = self.config[key]
+        last = self.step == self.config["steps"]
+        return last or (every > 0 and self.step % every == 0)
+
+    def _read(self, pending: list[tuple[int, int, Any]], keep: int) -> None:
+        """Take in the sums of steps that are done; stop at a non-finite loss."""
+        while len(pending) > keep:
+            last, count, stacked = pending.pop(0)
+            stacked = self.program.devices.fetch(stacked)
+            for place in range(count):
+                sums = {key: float(values[place]) for key, values in stacked.items()}
+                if not math.isfinite(sums["loss"]):
+                    raise Diverged(
+                        f"the training loss is {sums['loss']} at step "
+                        f"{last - count + 1 + place} (learning rate "
+                        f"{sums['rate']:g}); {self._kept()}"
+                    )
+                self.window.add(sums)
+
+    def _log(self) -> dict[str, Any] | None:
+        """Append the row of this step, where one is due and not there yet."""
+        log, evaluate = self._due("log_every"), self._due("eval_every")
+        if self.logged == self.step or not (log or evaluate):
+            return None
+        measured = self._evaluate() if evaluate else {}
+        row = {"step": self.step, **(self.window.close() if log else {}), **measured}
+        self.log += hosts.from_first(lambda: self.directory.append_row(row))
+        self.logged = self.step
+        for writer in self.writers:
+            writer.write(row)
+        return row
+
+    def _evaluate(self) -> dict[str, float]:
+        measured: dict[str, float] = {}
+        splits: tuple[tuple[Split, str], ...] = (
+            ("train", "clean_train"),
+            ("test", "test"),
+        )
+        try:
+            for split, name in splits:
+                found = self.program.evaluate(self.state, split, self.stop.check)
+                measured |= {f"{name}_{key}": value for key, value in found.items()}
+            if self.program.ema_decay:
+                found = self.program.evaluate(
+                    self.state, "test", self.stop.check, averaged=True
+                )
+                measured |= {f"ema_test_{key}": found[key] for key in found}
+        except Interrupted:
+            # Evaluations may be long: this one is left, and done when the run
+            # goes on from here.
+            self._save()
+            raise
+        return measured
+
+    def _save(self) -> None:
+        if self.step == self.saved:
+            return
+        notes = {
+            "seconds": self._seconds(),
+            "window": self.window.notes(),
+            "log": self.log.decode(),
+            "source_state": self.source_state.hex(),
+        }
+        host = self.program.fetch(self.state)
+        # The loss was computed before the last update: it does not tell.
+        weights = {"params": host.params, "batch_stats": host.batch_stats}
+        for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+            if not np.isfinite(leaf).all():
+                name = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise Diverged(
+                    f"{name} is not finite after step {self.step}; {self._kept()}"
+                )
+        hosts.from_first(lambda: self.directory.save(self.step, host, notes))
+        self.saved = self.step
+
+    def _kept(self) -> str:
+        if self.saved < 0:
+            return "no checkpoint was saved before it"
+        return f"the last good checkpoint is kept in {self.directory.checkpoints}"
+
+    def _seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
+
+    def _finish(self) -> dict[str, Any]:
+        return hosts.from_first(self._write_result)
+
+    def _write_result(self) -> dict[str, Any]:
+        device = self.program.devices.devices[0]
+        measured: dict[str, Any] = {}
+        for row in self.directory.rows():
+            measured |= row  # the last of each
+        result = {
+            "status": "finished",
+            **measured,
+            "parameters": self.program.num_parameters,
+            "seconds": round(self._seconds(), 3),
+            "device": f"{self.program.devices.count} x {device.device_kind}",
+            "jax": jax.__version__,
+            **provenance.version(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "convolutions": kernels.library(),
+        }
+        self.directory.finish(result)
+        return result
+
+
+def _silent(step: int, row: dict[str, Any] | None) -> None:
+    del step, row

@@ -1,0 +1,77 @@
+"""Whether a run can fit into memory at all: lower bounds, before anything is built."""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnn_jax.names import ConfigError
+from cnn_jax.training import feed, hosts
+
+FLOAT, INDEX = 4, 4  # bytes
+
+
+def check_images(
+    config: Mapping[str, Any],
+    image_shape: Sequence[int],
+    augment: Callable[[Any, Any], Any],
+    devices: Sequence[Any],
+) -> None:
+    """Refuse batches that cannot fit.
+
+    Args:
+      config: a run's config.
+      image_shape: of an image after preprocessing.
+      augment: of the run, traced for the largest array that it makes of an image.
+      devices: of the run, over all hosts.
+
+    Raises:
+      ConfigError: the config's key, what it takes at least, and what is there.
+    """
+    image = FLOAT * math.prod(image_shape)
+    one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    traced = jax.make_jaxpr(augment)(jax.random.key(0), one)
+    made = [var.aval for step in traced.eqns for var in step.outvars]
+    largest = max([image, *(a.size * FLOAT for a in made if a.ndim == 4)])
+    most, batch = feed.longest(config), config["batch_size"]
+    for key, size in (
+        ("batch_size", batch * largest),
+        ("eval_batch_size", config["eval_batch_size"] * image),
+        ("steps_per_execution", most * batch * INDEX),
+    ):
+        _check(f"config.{key} {config[key]}", size, devices)
+
+
+def check_parameters(count: int, devices: Sequence[Any]) -> None:
+    """Refuse a network whose weights and gradients cannot fit, on each device.
+
+    Args:
+      count: trainable parameters.
+      devices: of the run.
+
+    Raises:
+      ConfigError: what they take at least, and what is there.
+    """
+    _check(f"config.model: {count:,} parameters", 2 * FLOAT * count, devices[:1])
+
+
+def _check(what: str, needed: int, devices: Sequence[Any]) -> None:
+    there = sum(map(_of, devices)) if devices[0].platform != "cpu" else 0
+    there = there or hosts.count() * _of_host()
+    if needed > there:
+        raise ConfigError(
+            f"{what} needs at least {needed / 2**30:,.1f} GiB, and there are "
+            f"{there / 2**30:,.1f} GiB of memory; make it smaller"
+        )
+
+
+def _of(device: Any) -> int:
+    """Bytes of an accelerator; 0 where it does not tell."""
+    return (device.memory_stats() or {}).get("bytes_limit", 0)
+
+
+def _of_host() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,78 @@
+"""What computed a run: version and commit of this package, plugins, JAX's settings."""
+
+import functools
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from cnn_jax.training.files import sha256
+
+PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+PLUGIN = re.compile(r"([\w.]+):[\w.]+")
+# Settings of JAX that change what a run draws or computes, by their variables.
+SETTINGS = ("JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE", "JAX_ENABLE_X64")
+
+
+def settings() -> dict[str, Any]:
+    """The settings of JAX that a run depends on, by their environment variables."""
+    return {name: getattr(jax.config, name.lower()) for name in SETTINGS}
+
+
+def plugins(config: Mapping[str, Any]) -> dict[str, str]:
+    """Checksums of the files whose ``package.module:attribute`` a config names.
+
+    Args:
+      config: a run's config, whose plugins are imported already.
+
+    Returns:
+      SHA-256 of each file by its module; this package's own are left out.
+    """
+    found: dict[str, str] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, Mapping):
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            for inner in value:
+                look(inner)
+        elif isinstance(value, str) and (match := PLUGIN.fullmatch(value)):
+            file = getattr(sys.modules.get(match[1]), "__file__", None)
+            if file and not pathlib.Path(file).resolve().is_relative_to(PACKAGE):
+                found[match[1]] = sha256(pathlib.Path(file).read_bytes())
+
+    look(config)
+    return found
+
+
+@functools.cache
+def version() -> dict[str, str]:
+    """This package's 'version' and, where it runs from a git checkout, 'commit'."""
+    try:
+        found = {"version": importlib.metadata.version("cnn_jax")}
+    except importlib.metadata.PackageNotFoundError:  # run from an unpacked archive
+        found = {"version": "unknown"}
+    # A virtual environment may lie in the repository of something else.
+    if _git("ls-files", "names.py"):
+        commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+        found |= {"commit": commit} if commit else {}
+    return found
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ("git", "-C", PACKAGE, *arguments),
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

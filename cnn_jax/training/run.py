@@ -1,0 +1,41 @@
+"""One run from a config: what ``python -m experiments.train`` does, as a call."""
+
+import os
+from typing import Any
+
+from cnn_jax.runtime import selfcheck
+from cnn_jax.training import config as run_config
+from cnn_jax.training import hosts
+from cnn_jax.training.loop import Report, fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
+
+
+def train(
+    config: run_config.Config,
+    workdir: str | os.PathLike[str],
+    report: Report | None = None,
+) -> dict[str, Any]:
+    """Train a network, resume a run that was stopped, or read one that is finished.
+
+    Args:
+      config: of one run, a ConfigDict or a dict of the same keys, as the files in
+        ``configs/`` make them.
+      workdir: the run's directory.
+      report: called with the steps done and, where there is one, the log row.
+
+    Returns:
+      The result, as ``result.json`` holds it; errors are fractions.
+
+    Raises:
+      ConfigError: the config cannot be run, or the directory is of another one.
+      CheckpointError: there are checkpoints and none is whole.
+      Diverged: loss or parameters are not finite.
+      Interrupted: a signal (Ctrl-C) asked to stop; the same call resumes.
+    """
+    run_config.check(config)
+    placing = run_config.as_dict(config)["parallel"]
+    hosts.join(placing["hosts"], placing["host_timeout"])
+    program = Program(config)
+    selfcheck.check_backend()
+    return fit(program, config["seed"], RunDirectory(workdir), report)

@@ -1,0 +1,72 @@
+"""What a config makes of a network and its data, before anything compiles."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnn_jax.models.layers import BatchNorm, GroupNorm
+from cnn_jax.names import ConfigError
+from cnn_jax.training.program import Program
+from tests import tiny
+from tests.drawn_configs import LINES
+
+NET = tiny.CONFIG["model"]
+
+
+def norm_of(**changes):
+    return Program(tiny.config(**changes)).model.norm
+
+
+def test_batch_norms_fields_are_the_configs_and_its_groups_the_runs():
+    norm = norm_of(
+        model={"norm": {"name": "batch", "epsilon": 1e-3}},
+        parallel={"bn_group_size": 4},
+    )(name=None)
+    assert isinstance(norm, BatchNorm)
+    assert (norm.epsilon, norm.groups) == (1e-3, 4)
+    assert norm_of(parallel={"bn_group_size": 4})(name=None).groups == 4
+
+
+def test_a_net_with_group_norm_has_no_running_statistics():
+    program = Program(tiny.config(model={"norm": {"name": "group", "groups": 2}}))
+    assert isinstance(program.model.norm(name=None), GroupNorm)
+    state = program.initial_state(0)
+    assert jax.tree.leaves(state.batch_stats) == []
+    logits = program.model.apply(
+        {"params": state.params}, jnp.ones((2, 6, 6, 1)), train=False
+    )
+    assert logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (NET | {"norm": "grup"}, "did you mean 'group'"),
+        (
+            NET | {"norm": {"name": "group", "groups": 4}},
+            "2 channels of stem_bn do not div",
+        ),
+        ({"name": "lenet5", "norm": "group"}, "unknown field of model 'lenet5' 'norm'"),
+    ],
+)
+def test_a_norm_that_cannot_be_is_refused(model, message):
+    with pytest.raises(ConfigError, match=message):
+        Program({**tiny.config(), "model": model})
+
+
+def test_batch_larger_than_the_training_set():
+    with pytest.raises(ConfigError, match=r"batch_size 41 .* set of 40 images"):
+        Program(tiny.config(batch_size=41))
+    Program(tiny.config(batch_size=40))
+
+
+def test_batch_of_lines_that_are_made_anew():
+    """A stream without an end has no largest batch."""
+    sections = {
+        "dataset": LINES,
+        "model": {"name": "sdnn"},
+        "loss": {"name": "strings"},
+        "preprocess": {"name": "interval"},
+    }
+    assert LINES["num_lines"] < 16
+    Program({**tiny.config(batch_size=16), **sections})

@@ -1,0 +1,79 @@
+"""Hosts meet before JAX: all of them, and each of them once."""
+
+import concurrent.futures
+import socket
+
+import pytest
+
+from cnn_jax.names import ConfigError
+from cnn_jax.training.rendezvous import meet
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def outcomes(*hosts, timeout=10, port=0):
+    """What each of several processes, (index, count), is told; '' if all met."""
+    address = f"127.0.0.1:{port or free_port()}"
+
+    def one(host):
+        try:
+            meet(*host, address, timeout)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    with concurrent.futures.ThreadPoolExecutor(len(hosts)) as pool:
+        return list(pool.map(one, hosts))
+
+
+def test_all_meet_in_any_order():
+    assert outcomes((2, 3), (1, 3), (0, 3)) == ["", "", ""]
+    assert outcomes((0, 1)) == [""]
+
+
+def test_an_index_given_twice_is_told_to_all():
+    said = outcomes((1, 3), (1, 3), (0, 3))
+    assert said == ["parallel.hosts: index 1 is given to two processes"] * 3
+
+
+def test_index_0_given_twice():
+    said = sorted(outcomes((0, 2), (0, 2), timeout=0.5))
+    assert "not all hosts met within 0.5 s" in said[0]
+    assert "missing: [1]" in said[0]
+    assert "is index 0 given to two processes?" in said[1]
+
+
+def test_hosts_that_count_differently():
+    said = outcomes((0, 3), (1, 2))
+    assert said == ["parallel.hosts: hosts 0 and 1 say 3 and 2"] * 2
+
+
+def test_strangers_and_hosts_that_died_do_not_count():
+    port = free_port()
+
+    def disturb():
+        for content in (b"GET / HTTP/1.1\r\n\r\n", b"1/3"):
+            while True:
+                try:
+                    line = socket.create_connection(("127.0.0.1", port), 5)
+                except ConnectionRefusedError:
+                    continue
+                break
+            with line:
+                line.sendall(content)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(outcomes, (0, 3), port=port)
+        pool.submit(disturb).result()
+        assert outcomes((1, 3), (2, 3), port=port) == ["", ""]
+        assert first.result() == [""]
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "no.such.host.invalid", "a" * 300])
+def test_nobody_answers(name):
+    with pytest.raises(ConfigError, match=r"not all hosts met within 0\.3 s"):
+        meet(1, 2, f"{name}:{free_port()}", 0.3)

@@ -1,0 +1,50 @@
+"""The run that nothing interrupted, and whether another one equals it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnn_jax.training import checkpoint
+from cnn_jax.training.loop import fit
+from cnn_jax.training.program import Program
+from cnn_jax.training.run_directory import RunDirectory
+
+
+def final_state(program: Program, place: RunDirectory) -> Any:
+    """The state in a run's newest checkpoint, on the host."""
+    state, _, _ = checkpoint.restore(place.checkpoints, program.initial_state(0))
+    return state
+
+
+@dataclasses.dataclass
+class Uninterrupted:
+    """A finished run: parameters, momentum, statistics, step, log and result."""
+
+    program: Program
+    place: RunDirectory
+    result: dict[str, Any]
+    state: Any
+
+    @classmethod
+    def train(cls, program: Program, path: Any) -> "Uninterrupted":
+        place = RunDirectory(path)
+        result = fit(program, 0, place)
+        return cls(program, place, result, final_state(program, place))
+
+    def assert_equals(self, place: RunDirectory) -> None:
+        """Bit for bit, all but the time it took."""
+        assert without_time(place.result()) == without_time(self.result)
+        assert place.log() == self.place.log()
+        for found, wanted in zip(
+            jax.tree.leaves(final_state(self.program, place)),
+            jax.tree.leaves(self.state),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def without_time(result: dict[str, Any]) -> dict[str, Any]:
+    """What a run came to, without how long it took and when."""
+    return {k: value for k, value in result.items() if k not in ("seconds", "date")}
