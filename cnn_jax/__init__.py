@@ -1,6 +1,6 @@
 """Classic convolutional networks in JAX/Flax and the degradation study.
 
-    result = cnn_jax.train("configs/resnet_digits.py", "runs/first")
+    result = cnn_jax.train(config, "runs/first")  # as the command does
     net = cnn_jax.load_run("runs/first")          # network, config, class names
     logits = net.predict(images)                  # uint8 images, any number
     table = cnn_jax.load_study("runs/digits")     # a pandas table, a run a row
