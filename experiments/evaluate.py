@@ -70,7 +70,11 @@ def show(net: Net, what: str, found: Confusion) -> None:
     """Print error and loss, the classes, and the confusion matrix."""
     count = int(found.matrix.sum())
     launch.show(
-        {"examples": f"{count:,} ({what})", "error": found.error, "loss": found.loss}
+        {
+            "examples": f"{count:,} ({what})",
+            "error": found.error,
+            "loss": f"{found.loss:.4f}",
+        }
     )
     names, counts = net.class_names, found.matrix.sum(1)
     tables.show(

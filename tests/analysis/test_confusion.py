@@ -1,11 +1,16 @@
 """What is taken for what: counted as the run counts its errors."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import cnn_jax
 from cnn_jax.analysis import confusion
+from cnn_jax.data.sources import InMemory
 from cnn_jax.names import ConfigError
+from cnn_jax.training.program import Program
 from cnn_jax.training.run import train
 from tests import tiny
 
@@ -51,3 +56,38 @@ def test_labels_that_fit_nothing_are_refused(run):
         confusion.of_images(run[0], images[:2], [0, 3])
     with pytest.raises(ConfigError, match="2 images with 1 labels"):
         confusion.of_images(run[0], images[:2], [0])
+
+
+class TwoViews(InMemory):
+    """Each image and its negative, as ten-crop evaluation has ten views."""
+
+    def take(self, resident, item):
+        batch = super().take(resident, item)
+        image = batch["image"]
+        both = jnp.stack([image, 255 - image], 1)
+        return {**batch, "image": both.reshape(-1, *image.shape[1:])}
+
+
+def two_views(index, count):
+    return TwoViews(tiny.noise(40), index, count)
+
+
+def open_two_views():
+    return two_views
+
+
+def test_an_example_seen_in_several_views_counts_once(tmp_path):
+    dataset = {"name": f"{__name__}:open_two_views"}
+    place = tmp_path / "run"
+    config = {**tiny.config(), "dataset": {"name": "tests.tiny:noise", "size": 40}}
+    train({**config, "steps": 1}, place)
+    once = cnn_jax.load_run(place)
+    changed = {**once.config, "dataset": dataset}
+    program = Program(changed)
+    views = dataclasses.replace(once, program=program)
+    found = confusion.of_split(views, "test")
+    state = program.initial_state(0).replace(**once.variables)
+    expected = program.evaluate(program.place(state), "test")
+    assert found.matrix.sum() == 10
+    assert found.error == pytest.approx(expected["error"])
+    assert found.loss == pytest.approx(expected["loss"], rel=1e-5)
