@@ -31,7 +31,9 @@ def test_importing_the_package_is_light_and_starts_no_backend():
 
 
 def test_the_front_door_is_listed_and_the_rest_is_refused():
-    assert {"load_run", "load_study"} <= set(dir(cnn_jax))
-    assert cnn_jax.load_run.__name__ == "load_run"
+    assert {"train", "load_run", "load_study"} <= set(dir(cnn_jax))
+    for name in ("train", "load_run"):
+        assert getattr(cnn_jax, name).__name__ == name
+    assert cnn_jax.load_study.__module__ == "cnn_jax.study.results"
     with pytest.raises(AttributeError, match="'cnn_jax' has no attribute 'load'"):
         cnn_jax.load  # noqa: B018

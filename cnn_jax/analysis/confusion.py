@@ -113,7 +113,7 @@ def _measure(program: Program, variables: Variables, resident: Any, item: Item) 
     """Losses, classes found, labels and mask of a batch."""
     batch = program.source.take(resident, item)
     images = program.preprocess(batch["image"])
-    outputs = program.model.apply(variables, images, train=False)
+    outputs: Any = program.model.apply(variables, images, train=False)
     outputs = average_views(outputs, batch["label"])
     losses = program.loss(outputs, batch)
     return losses, outputs.argmax(-1), batch["label"], batch["mask"]

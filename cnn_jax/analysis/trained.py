@@ -350,6 +350,8 @@ def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str,
       its weight layers, or 0 where it has no such field.
     """
     depth = getattr(program.model, "depth", 0)
+    if not isinstance(depth, int):  # a reader of strings calls something else so
+        depth = 0
     path = pathlib.Path(directory).absolute()
     arm = re.fullmatch(r"(.+)-(\d+)-seed\d+", path.name)
     if arm and path.parent.name == "runs" and int(arm[2]) == depth:
