@@ -2,7 +2,6 @@
 
 import ast
 import pathlib
-import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from cnn_jax import data, names
 from cnn_jax.data import prepared
 from cnn_jax.names import ConfigError
 from cnn_jax.training import config as run_config
+from cnn_jax.training import config_file as files
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 PREFIX = "--config."
@@ -37,21 +37,7 @@ def load(name: str) -> ConfigDict:
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise ConfigError(f"no config file {name!r}; {known_configs()}")
-    try:
-        found = runpy.run_path(str(path))
-        if "get_config" not in found:
-            raise ConfigError("no function get_config() is in it")
-        config = found["get_config"](*([argument] if argument else []))
-    except Exception as error:  # the file is the user's own program
-        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        raise ConfigError(f"config {str(path)!r}: {kind}{error}") from error
-    if isinstance(config, Mapping):
-        config = ConfigDict(config)
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(
-            f"config {str(path)!r}: get_config() returned {config!r}, not a ConfigDict"
-        )
-    return config.unlock()
+    return files.read(path, argument)
 
 
 def known_configs() -> str:

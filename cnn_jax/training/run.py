@@ -3,24 +3,25 @@
 import os
 from typing import Any
 
+from cnn_jax.names import ConfigError
 from cnn_jax.runtime import selfcheck
 from cnn_jax.training import config as run_config
-from cnn_jax.training import hosts
+from cnn_jax.training import config_file, files, hosts
 from cnn_jax.training.loop import Report, fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 
 
 def train(
-    config: run_config.Config,
+    config: run_config.Config | str | os.PathLike[str],
     workdir: str | os.PathLike[str],
     report: Report | None = None,
 ) -> dict[str, Any]:
     """Train a network, resume a run that was stopped, or read one that is finished.
 
     Args:
-      config: of one run, a ConfigDict or a dict of the same keys, as the files in
-        ``configs/`` make them.
+      config: of one run: a ConfigDict or a dict of the same keys, as the files in
+        ``configs/`` make them, or the path of such a file.
       workdir: the run's directory.
       report: called with the steps done and, where there is one, the log row.
 
@@ -33,6 +34,11 @@ def train(
       Diverged: loss or parameters are not finite.
       Interrupted: a signal (Ctrl-C) asked to stop; the same call resumes.
     """
+    if isinstance(config, str | os.PathLike):
+        path = files.local(config)
+        if not path.is_file():
+            raise ConfigError(f"no config file {str(path)!r}")
+        config = config_file.read(path)
     run_config.check(config)
     placing = run_config.as_dict(config)["parallel"]
     hosts.join(placing["hosts"], placing["host_timeout"])

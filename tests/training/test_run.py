@@ -23,3 +23,7 @@ def test_a_run_is_trained_resumed_and_read_by_the_same_call(tmp_path):
     with pytest.raises(ConfigError, match="unknown key of config 'step'"):
         train({**config, "step": 5}, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+    with pytest.raises(ConfigError, match=r"no config file 'nothing\.py'"):
+        train("nothing.py", tmp_path / "other")
+    (tmp_path / "mine.py").write_text(f"def get_config():\n    return {config!r}")
+    assert train(tmp_path / "mine.py", tmp_path / "run") == result
