@@ -37,12 +37,14 @@ def spread(values: pd.Series, places: int = 2) -> str:
 
 
 def depths(study: str) -> str:
-    """Training and test error (%) over depth, plain and residual."""
+    """Training and test error (%) over depth, by family; plain and residual first."""
     runs = pd.read_csv(RESULTS / study / "results.csv")
+    first = [name for name in ("plain", "residual") if name in set(runs.family)]
+    families = [*first, *sorted(set(runs.family) - set(first))]
     columns = [
         (family, column, f"{family}: {word} error (%)")
         for column, word in (("clean_train_error", "training"), ("test_error", "test"))
-        for family in ("plain", "residual")
+        for family in families
     ]
     rows = [
         [
