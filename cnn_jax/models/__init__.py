@@ -17,7 +17,7 @@ from cnn_jax.models.vgg import VGG
 
 
 class Net(NamedTuple):
-    """A network and the images that its paper feeds it."""
+    """A network and the size of its paper's images and output."""
 
     module: Callable[..., nn.Module]
     image_size: int
@@ -70,26 +70,26 @@ for _depth in (18, 34, 50, 101, 152):
 
 TABLE: dict[str, Callable[..., nn.Module]] = {
     **{name: net.module for name, net in NETS.items()},
-    # These put out graphs of readings, not logits.
+    # These output recognition graphs, not logits.
     "gtn": OverSegmentation,
     "sdnn": SpaceDisplacement,
 }
 
 
 def create(name: str, num_classes: int, **fields: Any) -> nn.Module:
-    """A network of the table, or of your own.
+    """Build a network by name.
 
     Args:
       name: a key of `TABLE`, or ``package.module:Class``.
       num_classes: size of the output.
       **fields: dataclass fields of the network's module; ``norm`` may be a name,
-        or a section of a name and fields (see `cnn_jax.models.layers.norm_of`).
+        or a section with a name and fields (see `cnn_jax.models.layers.norm_of`).
 
     Returns:
-      A linen module; ``module.apply(variables, images, train=...)`` gives logits.
+      A linen module; ``module.apply(variables, images, train=...)`` returns logits.
 
     Raises:
-      ConfigError: unknown name or field, wrong type, or a net that cannot be.
+      ConfigError: unknown name or field, wrong type, or invalid architecture.
     """
     if isinstance(fields.get("norm"), str | Mapping):
         fields["norm"] = norm_of(fields["norm"])

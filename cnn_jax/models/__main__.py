@@ -1,9 +1,9 @@
 """Sizes of the networks: ``python -m cnn_jax.models [NAME [--field=value ...]]``.
 
-Without a name, every network of the table with its input, weight layers,
-trainable parameters and multiply-accumulates (MACs) for one image. With a name,
-that network's layers; ``--field=value`` sets a field of its module, and
-``--image_size``, ``--channels`` and ``--num_classes`` the task.
+Without a name, prints every network of the table with its input size, weight layers,
+trainable parameters and multiply-accumulates (MACs) per image. With a name, prints
+the layers of that network. ``--field=value`` sets a field of its module;
+``--image_size``, ``--channels`` and ``--num_classes`` set the task.
 """
 
 import argparse
@@ -23,18 +23,18 @@ USAGE = "usage: python -m cnn_jax.models [NAME [--field=value ...]]"
 
 
 def summary_of(name: str, fields: dict[str, Any]) -> Summary:
-    """The summary of a network of the table, or of your own.
+    """The summary of a network, built-in or user-defined.
 
     Args:
       name: a key of the table, or ``package.module:Class``.
-      fields: of its module; and the task's image_size, channels, num_classes,
-        which default to the paper's.
+      fields: fields of its module, and the task's image_size, channels and
+        num_classes, which default to the paper's.
 
     Returns:
       Layers and totals.
 
     Raises:
-      ConfigError: unknown name or field, or a value that makes no net.
+      ConfigError: unknown name or field, or an invalid value.
     """
     fields = dict(fields)
     net = models.NETS.get(name, models.Net(nn.Module, 224, 3, 1000))
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _networks_table() -> Table:
-    """One row a network, at its paper's size."""
+    """One row per network, at the size of its paper."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("network")
     for column in ("input", "weight layers", "parameters", "MACs"):
@@ -93,7 +93,7 @@ def _networks_table() -> Table:
 
 
 def _layers_table(found: Summary) -> Table:
-    """One row a layer, and the totals."""
+    """One row per layer, and the totals."""
     table = Table(box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("layer", footer=f"{found.weight_layers} weight layers")
     table.add_column("kind")
@@ -117,7 +117,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _print(table: Table) -> None:
-    """Print in the terminal's width; into a file or a pipe, never wrapped."""
+    """Print at the terminal's width; never wrap lines in a file or a pipe."""
     console = Console()
     console.print(table) if console.is_terminal else Console(width=200).print(table)
 

@@ -14,10 +14,10 @@ trick for parallelizing convolutional neural networks" (torchvision's widths).
     fc7               4096                         dropout
     fc8               1000
 
-ReLU follows every layer but the last. With two towers conv2, conv4 and conv5
-see the maps of their own tower only: 60,965,224 parameters; one tower has
-62,378,344, torchvision's layout (one tower, no LRN) 61,100,840. The paper gives
-images of 224 x 224, but its maps of 55 x 55 need 227.
+ReLU follows every layer but the last. With two towers, conv2, conv4 and conv5 see
+only the kernel maps of their own tower, which gives 60,965,224 parameters. One tower
+has 62,378,344; torchvision's layout (one tower, no LRN) has 61,100,840. The paper
+states images of 224 x 224, but its maps of 55 x 55 require 227.
 """
 
 from collections.abc import Sequence
@@ -44,20 +44,20 @@ from cnn_jax.models.pooling import max_pool
 def local_response_norm(
     x: Images, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75
 ) -> Images:
-    """Divide each map by the energy of its neighbours (section 3.3).
+    """Divide each kernel map by the energy of its neighbours (section 3.3).
 
     ``b[i] = a[i] / (k + alpha * sum_j a[j]^2)^beta`` over the ``n`` maps j from
     i - n/2 to i + n/2 that exist. (Caffe and torch divide ``alpha`` by ``n``.)
 
     Args:
       x: activations, channels last.
-      k: keeps the denominator from zero.
-      n: how many neighbouring maps, itself included.
+      k: constant that keeps the denominator positive.
+      n: number of neighbouring maps, including the map itself.
       alpha: weight of their energy.
       beta: exponent.
 
     Returns:
-      Array of the shape and type of ``x``; the arithmetic is float32.
+      Array with the shape and type of ``x``; the arithmetic is float32.
     """
     wide = x.astype(jnp.float32)
     energy = jax.lax.reduce_window(
@@ -77,7 +77,7 @@ class AlexNet(nn.Module):
     Attributes:
       num_classes: size of the output.
       towers: 2 (conv2, conv4 and conv5 grouped, as on two GPUs) or 1.
-      widths: maps of the five convolutions.
+      widths: kernels of the five convolutions.
       hidden: units of the dense layers before the output.
       image_size: height and width of the images.
       stem: kernel, stride and padding of conv1; (5, 1, 2) suits 32 x 32 images.
@@ -87,13 +87,13 @@ class AlexNet(nn.Module):
         (torchvision).
       initializer: 'paper' draws weights from N(0, 0.01^2) and sets the biases of conv2,
         conv4, conv5 and the hidden dense layers to 1 (section 5); 'he' scales by
-        fan-in and sets biases to 0, which narrow nets need.
+        fan-in and sets biases to 0, as narrow nets need.
       conv: module of every convolution.
       dtype: type of the computation ('float32', 'bfloat16'); parameters and
         logits are float32.
 
     Raises:
-      ConfigError: on construction, a field that makes no net.
+      ConfigError: on construction, an invalid field.
     """
 
     num_classes: int
@@ -133,7 +133,7 @@ class AlexNet(nn.Module):
                 f"AlexNet: dropout must be in [0, 1), got {self.dropout}"
             )
         kernel, stride, padding = self.stem
-        # Three poolings of 3x3/2 leave one pixel of a map of 15.
+        # Three poolings of 3x3/2 reduce 15 pixels to one.
         least = 14 * stride + kernel - 2 * padding
         if self.image_size < least:
             raise names.ConfigError(
@@ -149,7 +149,7 @@ class AlexNet(nn.Module):
 
         Args:
           x: normalised images (n, image_size, image_size, channels).
-          train: drop units; needs the random stream 'dropout'.
+          train: apply dropout; needs the random stream 'dropout'.
 
         Returns:
           Logits (n, num_classes), float32.
@@ -198,7 +198,7 @@ class AlexNet(nn.Module):
         )(x.astype(jnp.float32))
 
     def initializers(self, ones: bool) -> dict[str, Any]:
-        """How a layer starts: weights, and a bias of ``ones`` or zeros."""
+        """Initialisers of a layer's weights and its bias (``ones``, or zeros)."""
         if self.initializer == "he":
             return {"kernel_init": he_normal, "bias_init": nn.initializers.zeros}
         return {

@@ -1,4 +1,4 @@
-"""The blocks that residual nets, and their plain twins, are made of.
+"""The blocks of residual nets and their plain counterparts.
 
 He, Zhang, Ren and Sun (2015), "Deep residual learning for image recognition",
 sections 3.2 and 3.3, figures 2 and 5, and (2016), "Identity mappings in deep
@@ -8,8 +8,8 @@ residual networks", figure 4 (pre-activation):
     basic        3x3, 3x3                                 2
     bottleneck   1x1 shrinks, 3x3, 1x1 widens by four     3
 
-A block of your own is a subclass of `Block`, or of one of these, in any module:
-``block='package.module:Class'`` of a net names it.
+A user-defined block is a subclass of `Block`, or of one of these, in any module; a
+net selects it with ``block='package.module:Class'``.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Shortcut = Literal["none", "A", "B", "C"]
 
 
 def option_a(x: Images, channels: int, stride: int) -> Maps:
-    """The parameter-free shortcut: every ``stride``-th pixel, zero channels after.
+    """The parameter-free shortcut: subsample by ``stride``, append zero channels.
 
     He et al. (2015), section 3.3, option A: the fixed matrix that keeps the
     input's channels and appends ``channels - x.shape[-1]`` channels of zeros.
@@ -40,23 +40,22 @@ class Block(nn.Module):
 
     ``a[l+n] = g(z[l+n] + shortcut(a[l]))`` (He et al. 2015, section 3.2); with
     ``preactivation``, ``a[l+n] = branch(g(BN(a[l]))) + shortcut(a[l])`` (2016).
-    To make a block of your own, subclass this, write `branch`, and name it in a
+    To define a block, subclass this, implement `branch`, and name the class in a
     config: ``config.model.block = 'my_package.my_module:MyBlock'``.
 
     Attributes:
       width: channels of the branch's 3x3 layers.
-      stride: subsampling of the map by this block.
+      stride: spatial subsampling factor of this block.
       shortcut: 'none' (plain net); where shapes differ, 'A' (fixed matrix) or
-        'B' (1x1 convolution + BN); 'C' is that convolution in every block.
+        'B' (1x1 convolution + BN); 'C' uses that convolution in every block.
       num_layers: weight layers that the shortcut skips.
       preactivation: BN and ReLU before each convolution (v2).
       bottleneck_stride: the layer of a bottleneck that has the stride, the
         first '1x1' (v1, the paper) or the '3x3' (v1.5, torchvision).
-      zero_scale: start the branch's last BN scale at 0; never for plain nets,
-        which it would make constant.
-      death_rate: probability that a training step leaves the branch out, for
-        the whole batch (Huang et al. 2016, "Deep networks with stochastic
-        depth", section 3).
+      zero_scale: initialise the branch's last BN scale to 0; not for plain nets,
+        whose output it would make constant.
+      death_rate: probability that a training step drops the branch, for the whole
+        batch (Huang et al. 2016, "Deep networks with stochastic depth", section 3).
       conv: module of every convolution.
       norm: module of every normalisation.
       dtype: type of the computation.
@@ -79,19 +78,19 @@ class Block(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels that the block puts out."""
+        """Output channels of the block."""
         return self.width * self.expansion
 
     def branch(self, x: Images, train: bool) -> Maps:
-        """The weight layers: from the block's input to what is added."""
+        """The weight layers, whose output is added to the shortcut."""
         raise NotImplementedError
 
     @nn.compact
     def __call__(self, x: Images, train: bool) -> Maps:
         """From (n, h, w, c) to (n, ceil(h / stride), ceil(w / stride), channels)."""
         same_shape = self.stride == 1 and x.shape[-1] == self.channels
-        # v2 activates once for both paths where the shape changes (He et al.
-        # 2016, code of section 5); an identity shortcut takes the raw input.
+        # Where the shape changes, v2 applies one activation before both paths (He et
+        # al. 2016, code of section 5); an identity shortcut takes the raw input.
         entry = self.activate(x, train, "bn_pre") if self.preactivation else x
         z = self.branch(entry, train)
         if not isinstance(self.death_rate, float) or self.death_rate:
@@ -102,11 +101,11 @@ class Block(nn.Module):
         return z if self.preactivation else relu(z)
 
     def survive(self, z: Maps, train: bool) -> Maps:
-        """Keep or drop the branch in training; its expectation in evaluation.
+        """Drop the branch at random in training; take the expectation in evaluation.
 
-        Huang et al. (2016), equations 2 and 5. A branch that is dropped is computed
-        all the same (its BN goes on averaging, which the paper's does not), since
-        a program that branched here would be slower than one that does not.
+        Huang et al. (2016), equations 2 and 5. A dropped branch is still computed,
+        because a conditional would make the program slower. Its BN therefore keeps
+        averaging, unlike the paper's.
         """
         survival = 1 - self.death_rate
         if train:
@@ -115,7 +114,7 @@ class Block(nn.Module):
         return survival * z
 
     def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Maps:
-        """What is added to the branch: the input, or its image under A, B or C."""
+        """The shortcut path: the input itself, or its projection by A, B or C."""
         if same_shape and self.shortcut != "C":
             return x
         if self.shortcut == "A":
@@ -136,19 +135,19 @@ class Block(nn.Module):
     def convolve(
         self, x: Images, index: int, width: int, kernel: int, stride: int
     ) -> Maps:
-        """The ``index``-th convolution of the branch, padded to keep the map."""
+        """The ``index``-th convolution of the branch, padded to preserve the size."""
         return self.conv(
             width,
             (kernel, kernel),
             strides=stride,
             padding=kernel // 2,
-            use_bias=False,  # BN follows and has one
+            use_bias=False,  # the BN that follows has one
             dtype=self.dtype,
             name=f"conv{index}",
         )(x)
 
     def normalize(self, x: Images, train: bool, name: str, last: bool) -> Maps:
-        """Batch norm; the ``last`` of a branch obeys ``zero_scale``."""
+        """Normalise; ``zero_scale`` applies to the ``last`` layer of a branch."""
         fields: dict[str, Any] = {"dtype": self.dtype, "name": name}
         if last and self.zero_scale:
             fields["scale_init"] = nn.initializers.zeros
@@ -161,7 +160,7 @@ class Block(nn.Module):
     def layers(self, x: Images, plan: Sequence[tuple[int, int, int]], train: bool):
         """Convolutions of (width, kernel, stride) with BN and ReLU in their order.
 
-        v1: conv-BN-ReLU ... conv-BN. v2, whose entry is activated already:
+        v1: conv-BN-ReLU ... conv-BN. v2, whose input is already activated:
         conv-BN-ReLU ... conv.
         """
         for index, (width, kernel, stride) in enumerate(plan, start=1):
@@ -191,7 +190,7 @@ class BottleneckBlock(Block):
     default_layers: ClassVar[int] = 3
 
     def branch(self, x: Images, train: bool) -> Maps:
-        """1x1 shrinks, the 3x3 layers work, 1x1 expands."""
+        """A 1x1 layer that shrinks, the 3x3 layers, and a 1x1 layer that expands."""
         first, middle = (
             (self.stride, 1) if self.bottleneck_stride == "1x1" else (1, self.stride)
         )

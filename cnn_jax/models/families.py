@@ -1,13 +1,13 @@
-"""Weights that people publish for PyTorch: what each family's network is.
+"""Published PyTorch weights: the network that each family's names refer to.
 
     resnet50, vgg16_bn, ...      torchvision (see `cnn_jax.models.torchvision`)
     timm/resnet50                timm: the same tensors under the same names
     chenyaofo/cifar10_resnet20   pytorch-cifar-models: 32x32 images, option B
     akamaster/resnet20           pytorch_resnet_cifar10: the paper's nets, option A
 
-akamaster's option A puts zeros on both sides of the channels that it keeps, this
-package's puts them after. So the channels of later stages stand in another order, and
-so do the tensors that read or write them; the function is the same.
+akamaster's option A pads with zeros on both sides of the input's channels; this
+package pads after them. The channels of later stages therefore have another order,
+and so do the tensors that read or write them. The network function is the same.
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class Published(NamedTuple):
 
     Attributes:
       model: its name and fields, as a config's section.
-      dataset: what it was trained on: 'cifar10', 'cifar100' or 'imagenet2012'.
-      mean: of each channel, subtracted from pixels in units of 0..1.
-      std: of each channel, which divides.
+      dataset: its training set: 'cifar10', 'cifar100' or 'imagenet2012'.
+      mean: mean of each channel, subtracted from pixels in units of 0..1.
+      std: standard deviation of each channel, the divisor.
     """
 
     model: dict[str, Any]
@@ -74,7 +74,7 @@ def create(name: str, num_classes: int, **fields: Any) -> nn.Module:
       **fields: further fields of the module.
 
     Returns:
-      A network whose variables `read` gives.
+      A network whose variables `read` returns.
 
     Raises:
       ConfigError: unknown name or field.
@@ -84,10 +84,10 @@ def create(name: str, num_classes: int, **fields: Any) -> nn.Module:
 
 
 def resolve(name: str) -> Published:
-    """What is published under a name.
+    """The network published under a name.
 
     Raises:
-      ConfigError: nothing, or a net that has no counterpart here.
+      ConfigError: unknown name, or a net without a counterpart here.
     """
     if name.startswith("timm/") and name not in NETS:
         known = ", ".join(key for key in NETS if key.startswith("timm/"))
@@ -132,7 +132,7 @@ def read(name: str, module: nn.Module, state: torchvision.State) -> dict[str, An
 def write(
     name: str, module: nn.Module, variables: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """A network's variables as the family's tensors: `read` undone.
+    """A network's variables as the family's tensors: the inverse of `read`.
 
     Args:
       name: a key of `NETS`.
@@ -140,7 +140,7 @@ def write(
       variables: its 'params' and 'batch_stats'.
 
     Returns:
-      Arrays under the family's names, as its ``load_state_dict`` takes them.
+      Arrays under the family's names, as its ``load_state_dict`` expects them.
 
     Raises:
       ConfigError: the family has no such network.
@@ -158,7 +158,7 @@ def write(
 
 
 def head(name: str) -> str:
-    """The name of the last layer's bias, whose length is the number of classes."""
+    """Name of the last layer's bias, whose length is the number of classes."""
     if name.startswith("akamaster/"):
         return "linear.bias"
     return "fc.bias" if "resnet" in name else "classifier.6.bias"
@@ -173,7 +173,7 @@ def _renamed(key: str, old: str, new: str) -> str:
 
 
 def _orders(module: ResNet) -> list[np.ndarray]:
-    """For each stage, where akamaster has the channels of this package's order."""
+    """For each stage, akamaster's index of each channel in this package's order."""
     widths = module.stage_widths()
     orders = [np.arange(widths[0])]
     for width in widths[1:]:
@@ -186,7 +186,7 @@ def _orders(module: ResNet) -> list[np.ndarray]:
 def _reordered(
     module: ResNet, state: torchvision.State, back: bool = False
 ) -> dict[str, np.ndarray]:
-    """Tensors with the channels between blocks in the other order of option A."""
+    """Tensors with the channels between blocks in the other family's order."""
     state = dict(state)
     orders = _orders(module)
 

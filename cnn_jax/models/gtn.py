@@ -2,16 +2,16 @@
 
 LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning applied to
 document recognition", sections IV to VII. Both networks take lines of digits and
-put out a recognition graph (see `cnn_jax.graphs`), whose paths are the readings
-of the line and whose arcs carry the recogniser's score of a class:
+output a recognition graph (see `cnn_jax.graphs`). Its paths are the readings of the
+line; its arcs carry the recogniser's class scores:
 
     `OverSegmentation`    candidate cuts > segmentation graph > pieces of the
                           line > LeNet-5 on each > recognition graph (V)
-    `SpaceDisplacement`   LeNet-5 over the whole line in one pass > a graph of
-                          one arc a class at each position (VII)
+    `SpaceDisplacement`   LeNet-5 over the whole line in one pass > a graph with
+                          one arc per class at each position (VII)
 
-No segmentation is given: training changes the recogniser so that, of all paths,
-those that spell the right string score best (`cnn_jax.training.strings`).
+The labels contain no segmentation: training makes the paths that spell the right
+string score best of all (`cnn_jax.training.strings`).
 """
 
 from functools import partial
@@ -45,32 +45,32 @@ RECOGNIZERS = {
 class OverSegmentation(nn.Module):
     """The heuristic over-segmentation system (section V).
 
-    A line is cut in more places than it has digits: in the gaps and at the thin
-    places of its ink. A piece runs between two cuts, at most ``pieces`` apart.
+    A line has more cuts than digits: in the gaps and where its ink is thin. A piece
+    lies between two cuts that are at most ``pieces`` apart.
 
     Attributes:
       num_classes: classes of the recogniser.
       recognizer: 'lenet5', 'lenet5_modern' or ``package.module:Class``: a module
-        from (n, field, field, 1) to class scores, high is good.
-      cuts: most cuts of a line; of more, the weakest are left out.
-      pieces: stretches between neighbouring cuts that one digit may have.
-      average: pieces of a line to recognise, on average over a batch; of more,
-        those of the most stretches are left out. A batch always has room for the
+        from (n, field, field, 1) to class scores, where higher is better.
+      cuts: maximum number of cuts per line; the weakest beyond it are dropped.
+      pieces: maximum number of intervals between adjacent cuts that form one digit.
+      average: pieces per line to recognise, averaged over a batch. Beyond it, the
+        pieces of the most intervals are dropped. A batch always has room for the
         pieces of its fullest line.
       field: side of the recogniser's square image; the height of a line.
       least_width: columns of the narrowest piece.
       most_width: columns of the widest piece.
-      threshold: grey above which a pixel is ink, in the units of the input.
-      radius: a thin place is the thinnest within so many columns on each side ...
-      reach: ... and thin against the ink within so many columns on each side ...
-      depth: ... by this share of it at least.
-      background: grey of the paper around a piece.
-      normalize: the scores of a piece become log posteriors, which add up to 1
-        for any piece, also for one that is no digit. The paper warns against it
+      threshold: grey level above which a pixel is ink, in units of the input.
+      radius: a thin column has the least ink within this many columns on each side.
+      reach: columns on each side whose ink a thin column is compared with.
+      depth: minimum share by which a thin column has less ink than those.
+      background: grey level of the paper around a piece.
+      normalize: turn the scores of each piece into log posteriors, whose exponentials
+        sum to 1 even for a piece that is no digit. The paper warns against this
         (section VI-E): a graph should be normalised as a whole.
 
     Raises:
-      ConfigError: on construction, a field that makes no system.
+      ConfigError: on construction, an invalid field.
     """
 
     num_classes: int = 10
@@ -109,11 +109,11 @@ class OverSegmentation(nn.Module):
 
         Args:
           x: lines (n, field, width, 1), background -0.1 and ink 1.175.
-          train: handed on to the recogniser.
+          train: passed to the recogniser.
 
         Returns:
-          A graph of ``cuts`` nodes and ``pieces`` x ``num_classes`` arcs a node,
-          its arrays with a leading batch axis.
+          A graph of ``cuts`` nodes with ``pieces`` x ``num_classes`` arcs each; its
+          arrays have a leading batch axis.
 
         Raises:
           ConfigError: lines of another height or number of channels.
@@ -140,7 +140,7 @@ class OverSegmentation(nn.Module):
         return jax.vmap(recognition_graph)(found, scores)
 
     def _slots(self, present: Bool[Array, "n cuts pieces"]) -> tuple[Array, ...]:
-        """Line, cut and number of the pieces to recognise, narrow ones first."""
+        """Line, cut and index of each piece to recognise, fewest intervals first."""
         n, cuts, pieces = present.shape
         total = min(n * cuts * pieces, max(n * self.average, cuts * pieces))
         order = present.transpose(2, 0, 1).ravel()
@@ -163,18 +163,18 @@ class OverSegmentation(nn.Module):
 
 
 class SpaceDisplacement(nn.Module):
-    """LeNet-5 swept over the line, and the graph of what it saw (section VII).
+    """LeNet-5 swept over the line, and the graph of its scores (section VII).
 
     Attributes:
-      num_classes: classes; one more, the last label, is "none of the above".
+      num_classes: classes; the extra last label is "none of the above".
       recognizer: 'lenet5_modern' or ``package.module:Class``: a module with a
         field ``line`` from (n, field, width, 1) to scores (n, positions, labels).
       field: height of a line.
-      margin: columns of background that are put before and after the line.
-      background: grey of the paper.
+      margin: columns of background added before and after the line.
+      background: grey level of the paper.
 
     Raises:
-      ConfigError: on construction, a field that makes no system.
+      ConfigError: on construction, an invalid field.
     """
 
     num_classes: int = 10
@@ -198,11 +198,11 @@ class SpaceDisplacement(nn.Module):
 
         Args:
           x: lines (n, field, width, 1), background -0.1 and ink 1.175.
-          train: handed on to the recogniser.
+          train: passed to the recogniser.
 
         Returns:
-          A graph of positions + 1 nodes and ``num_classes`` + 1 arcs a node, its
-          arrays with a leading batch axis.
+          A graph of positions + 1 nodes with ``num_classes`` + 1 arcs each; its
+          arrays have a leading batch axis.
 
         Raises:
           ConfigError: lines of another height or number of channels.
@@ -218,7 +218,7 @@ class SpaceDisplacement(nn.Module):
 
 
 def check_line(module: nn.Module, x: Array, height: int) -> None:
-    """Refuse what is no batch of lines of this height.
+    """Reject an array that is no batch of lines of this height.
 
     Raises:
       ConfigError: another rank, height or number of channels.

@@ -1,9 +1,8 @@
 """Initial weights, drawn on the host from JAX keys.
 
-The draws are NumPy's (Philox, keyed by the bits of the JAX key), so that initial
-weights are the same on every backend, and nothing is compiled for them: XLA:CPU
-spends longer on compiling the normal draws of a deep net than on its first
-training steps.
+NumPy draws them (Philox, keyed by the bits of the JAX key), so that initial weights
+are the same on every backend and need no compilation. XLA:CPU takes longer to compile
+the normal draws of a deep net than to run its first training steps.
 """
 
 import math
@@ -18,7 +17,7 @@ Initializer = Callable[..., jax.Array]
 
 
 def fan_in(shape: Sequence[int]) -> int:
-    """Inputs of one output unit: a kernel's axes but the last."""
+    """Inputs of one output unit: the product of all kernel axes but the last."""
     return max(math.prod(shape[:-1]), 1)
 
 
@@ -41,7 +40,7 @@ def normal_fan_in(gain: float) -> Initializer:
 
 
 def normal(std: float) -> Initializer:
-    """Normal of standard deviation ``std``, whatever the layer's size.
+    """Normal of standard deviation ``std``, independent of the layer's size.
 
     Returns:
       An initialiser ``(key, shape, dtype) -> array``.
@@ -77,7 +76,7 @@ def _draw(
     shape: Sequence[int],
     dtype: Any,
 ) -> jax.Array:
-    """``draw`` from a generator that the key seeds, also while tracing."""
+    """Call ``draw`` with a generator seeded by the key, also while tracing."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
 

@@ -1,7 +1,7 @@
-"""What more than one network uses: convolution, normalisation, ReLU, checks.
+"""Layers shared by the networks: convolution, normalisation, ReLU, input checks.
 
 Images are NHWC, kernels HWIO. Parameters, batch-norm statistics and batch-norm
-arithmetic are float32; ``dtype`` is the type of the rest of the computation.
+arithmetic are float32; ``dtype`` sets the type of all other computation.
 """
 
 import dataclasses
@@ -21,18 +21,18 @@ from cnn_jax.models.normalization import Sharing, normalize
 
 ModuleDef = Callable[..., Any]
 Images = Float[Array, "batch height width channels"]
-# What a layer makes of `Images`: another size, another number of channels.
+# A layer's output: another spatial size and number of channels than `Images`.
 Maps = Float[Array, "batch rows columns maps"]
 
 
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Rectified linear unit, max(x, 0); its derivative at 0 is 0.
 
-    Written as a select. XLA's CPU backend takes a maximum for free and copies it
-    into every user, so that in a residual net each weight gradient recomputes
-    the whole chain of additions of its stage, at a cost quadratic in the depth;
-    a select is computed once. The derivative is read off the output, which the
-    next layer keeps anyway. Not-a-numbers stay.
+    Implemented as a select. XLA's CPU backend treats a maximum as free and fuses a
+    copy into every consumer. In a residual net each weight gradient would then
+    recompute the whole chain of additions of its stage, at a cost quadratic in the
+    depth; a select is computed once. The derivative uses the output, which the next
+    layer stores anyway. NaNs propagate.
     """
     return nn.relu(x) if plain.asked() else _select(x)
 
@@ -48,8 +48,8 @@ def _select_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, A
     return y, jnp.where(y == 0, jnp.zeros_like(y), tangents[0])
 
 
-# Padding is pixels a side (an int): an odd kernel k keeps the size with
-# (k - 1) / 2, also in front of a stride, where linen's 'SAME' pads unevenly.
+# Padding is an int, pixels per side: (k - 1) / 2 preserves the size for an odd kernel
+# k. With a stride it stays symmetric, whereas linen's 'SAME' pads unevenly.
 Conv: ModuleDef = partial(
     nn.Conv,
     kernel_init=he_normal,
@@ -60,20 +60,20 @@ Conv: ModuleDef = partial(
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) over groups of images.
 
-    ``y = (x - mean) / sqrt(var + epsilon) * scale + bias`` with the statistics
-    of the images that share a group: the whole batch (``groups=1``), one of
-    ``groups`` equal parts of it, or, with ``axis_name``, the batches of several
-    devices together. The running averages are means over all groups; their
-    variance is the unbiased one, as in torch.
+    ``y = (x - mean) / sqrt(var + epsilon) * scale + bias`` with the statistics of
+    one group of images: the whole batch (``groups=1``), one of ``groups`` equal
+    parts of it, or, with ``axis_name``, the batches of several devices together.
+    The running statistics average over all groups. The running variance is
+    unbiased, as in torch.
 
     Attributes:
       momentum: weight of the old running average (torch's 0.1 is 0.9 here).
       epsilon: added to the variance.
-      groups: number of parts a batch is split into, each with statistics of
-        its own; it must divide the batch.
+      groups: number of parts a batch is split into, each with separate
+        statistics; it must divide the batch.
       axis_name: mapped axis over which statistics are shared; '' for none.
       axis_index_groups: parts of that axis that share statistics; () for all.
-      scale_init: initialiser of the scale; zeros make a branch start as nothing.
+      scale_init: initialiser of the scale; with zeros a branch initially outputs 0.
       dtype: type of the output; arithmetic is float32.
     """
 
@@ -93,7 +93,8 @@ class BatchNorm(nn.Module):
 
         Args:
           x: activations, channels last.
-          train: use (and record) the batch's statistics, or the running ones.
+          train: if true, use and record the batch statistics; otherwise use the
+            running statistics.
 
         Returns:
           Array of the shape of ``x`` and type ``dtype``.
@@ -119,7 +120,7 @@ class BatchNorm(nn.Module):
                 f"batch norm: a batch of {x.shape[0]} does not divide into "
                 f"{self.groups} groups"
             )
-        # While initialising there is no mapped axis to meet other devices on.
+        # The mapped axis over devices does not exist during initialisation.
         axis_name = "" if self.is_initializing() else self.axis_name
         sharing = Sharing(self.epsilon, axis_name, self.axis_index_groups)
         grouped = x.reshape(self.groups, -1, channels)
@@ -134,16 +135,18 @@ class BatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation (Wu and He 2018): statistics of each image by itself.
+    """Group normalisation (Wu and He 2018): statistics of each image separately.
 
-    ``y = (x - mean) / sqrt(var + epsilon) * scale + bias`` over the map and the
-    ``channels / groups`` neighbouring channels of a group; training and evaluation
-    are the same. One group is layer norm, as many as channels instance norm.
+    ``y = (x - mean) / sqrt(var + epsilon) * scale + bias`` with statistics over all
+    pixels and the ``channels / groups`` adjacent channels of a group. Training and
+    evaluation behave alike. One group gives layer norm; as many groups as channels
+    gives instance norm.
 
     Attributes:
-      groups: parts of the channels (the paper's 32); it must divide every layer's.
+      groups: number of channel groups (32 in the paper); it must divide the
+        channels of every layer.
       epsilon: added to the variance.
-      scale_init: initialiser of the scale; zeros make a branch start as nothing.
+      scale_init: initialiser of the scale; with zeros a branch initially outputs 0.
       dtype: type of the output; arithmetic is float32.
     """
 
@@ -187,18 +190,19 @@ class GroupNorm(nn.Module):
 
 
 NORMS: dict[str, ModuleDef] = {"batch": BatchNorm, "group": GroupNorm}
-# Which images share statistics is the run's ``parallel.bn_group_size``.
+# Set by the run's ``parallel.bn_group_size``, which defines the groups of images.
 SHARED = ("groups", "axis_name", "axis_index_groups")
 
 
 def norm_of(
     section: str | Mapping[str, Any], batch_norm: ModuleDef = BatchNorm
 ) -> ModuleDef:
-    """The normalisation that a network's section ``norm`` describes.
+    """The normalisation module for a network's ``norm`` section.
 
     Args:
-      section: a name of `NORMS` or ``package.module:Class``, or ``name`` and fields.
-      batch_norm: what 'batch' stands for.
+      section: a name of `NORMS`, ``package.module:Class``, or a section with
+        ``name`` and fields.
+      batch_norm: the module that 'batch' selects.
 
     Returns:
       A module with the fields ``dtype``, ``name`` and ``scale_init``, called with
@@ -215,18 +219,18 @@ def norm_of(
 def global_average_pool(
     x: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch channels"]:
-    """Mean over the map, in float32 (Lin et al. 2013, section 3.2)."""
+    """Mean over all pixels, in float32 (Lin et al. 2013, section 3.2)."""
     return x.astype(jnp.float32).mean((1, 2))
 
 
 def check_fields(module: nn.Module) -> None:
-    """Refuse fields of the wrong type or outside their choices.
+    """Reject fields of the wrong type or outside their choices.
 
     Args:
-      module: a network; its annotations are the schema.
+      module: a network; its annotations define the schema.
 
     Raises:
-      ConfigError: a field is not of its type; ``num_classes`` is not positive.
+      ConfigError: a field has the wrong type, or ``num_classes`` is not positive.
     """
     kind = type(module).__name__
     fields = {
@@ -244,15 +248,15 @@ def check_fields(module: nn.Module) -> None:
 def check_images(
     module: nn.Module, x: Array, first: str, size: int = 0, least: int = 1
 ) -> None:
-    """Refuse a batch that a network cannot take, in one line.
+    """Reject a batch that a network cannot process, with a one-line message.
 
     Args:
       module: the network, bound to its variables.
-      x: what it was given.
-      first: path ('stem/conv') of its first convolution; once that has a
-        kernel, the number of channels is settled.
-      size: height and width that its dense layers ask for; 0 where any will do.
-      least: height and width below which a map would vanish.
+      x: its input.
+      first: path ('stem/conv') of its first convolution, whose kernel, once
+        initialised, fixes the number of input channels.
+      size: height and width that its dense layers require; 0 for any.
+      least: smallest height and width that leave every layer at least one pixel.
 
     Raises:
       ConfigError: not (n, height, width, channels), another size, or another
@@ -285,5 +289,5 @@ def check_images(
 
 
 def _to_rank(vector: Array, rank: int) -> Array:
-    """A vector as the last axis of an array of ``rank`` axes."""
+    """Reshape a vector to ``rank`` axes, all but the last of size 1."""
     return vector.reshape((1,) * (rank - 1) + vector.shape)

@@ -1,14 +1,14 @@
-"""Two layouts of a deep net's variables: block by block, or stages as stacks.
+"""Two layouts of a deep net's variables: one tree per block, or stacked stages.
 
     unrolled    stage1_block2/conv1/kernel   (3, 3, 16, 16)
                 stage1_block3/conv1/kernel   (3, 3, 16, 16)
                 ...
     stacked     stage1_blocks/conv1/kernel   (n - 1, 3, 3, 16, 16)
 
-The first is the one to read, to keep and to exchange; the second is what a loop
-over the blocks wants (``scan`` of `cnn_jax.models.resnet.ResNet`). Any tree that
-holds the variables, or mirrors them as an optimizer's state does, is converted,
-exactly. A module tells what it stacks by a method ``stacks``.
+Checkpoints and exchanged weights use the unrolled layout; a loop over the blocks
+needs the stacked one (``scan`` of `cnn_jax.models.resnet.ResNet`). Conversion is
+exact and works on any tree that contains the variables or mirrors them, such as an
+optimizer's state. A module declares its stacks in a method ``stacks``.
 """
 
 from collections.abc import Mapping
@@ -21,27 +21,28 @@ import numpy as np
 
 # The fields of a module that has ``stacks``.
 FIELDS = ("scan", "remat")
-# Blocks in loops from which these pay. CPU, steps of 128 images of 8x8 at half width,
-# milliseconds a layer, unrolled and looped: depth 20 0.48 and 0.57, depth 56 0.56
-# and 0.54, depth 110 (51 blocks in loops) 0.68 and 0.57; seconds of CPU to trace and
-# compile: 3.1 and 5.1, 5.2 and 5.7, 8.5 and 5.2. Other backends were not measured:
-# there a loop keeps the compiler from fusing over its ends, and compiling is slower.
+# Number of looped blocks from which loops pay. On CPU, with steps of 128 images of 8x8
+# at half width, unrolled against looped, in milliseconds per layer: depth 20 0.48 and
+# 0.57, depth 56 0.56 and 0.54, depth 110 (51 looped blocks) 0.68 and 0.57. Seconds of
+# CPU time to trace and compile: 3.1 and 5.1, 5.2 and 5.7, 8.5 and 5.2. Other backends
+# were not measured: there a loop prevents fusion across its ends, and compilation is
+# slower.
 LOOP_FROM = {"cpu": 50, "other": 100}
 
 
 def stack(tree: Any, module: nn.Module) -> Any:
-    """Variables of the unrolled net as ``module`` has them.
+    """Convert variables of the unrolled net to the layout of ``module``.
 
     Args:
-      tree: a pytree with the variables of the unrolled net somewhere in it.
-      module: the network; where it stacks nothing, the tree comes back as it is.
+      tree: a pytree that contains the variables of the unrolled net.
+      module: the network; if it stacks nothing, the tree is returned unchanged.
 
     Returns:
-      The tree with a leaf (blocks, ...) for the leaves of the blocks of a stack:
-      NumPy's where all of them are.
+      The tree with one leaf (blocks, ...) in place of the leaves of a stack's blocks:
+      a NumPy array if all of them are.
 
     Raises:
-      ValueError: some of a stack's blocks are there and others are not.
+      ValueError: only some of a stack's blocks are present.
     """
     stacks = _stacks(module)
     if not stacks:
@@ -64,17 +65,17 @@ def stack(tree: Any, module: nn.Module) -> Any:
 
 
 def unroll(tree: Any, module: nn.Module) -> Any:
-    """Variables that ``module`` has, as those of the unrolled net: `stack` undone.
+    """Convert variables of ``module`` to the unrolled layout: the inverse of `stack`.
 
     Args:
-      tree: a pytree with the variables of the module somewhere in it.
-      module: the network; where it stacks nothing, the tree comes back as it is.
+      tree: a pytree that contains the variables of the module.
+      module: the network; if it stacks nothing, the tree is returned unchanged.
 
     Returns:
-      The tree with the leaves of each block.
+      The tree with separate leaves for each block.
 
     Raises:
-      ValueError: a stack is not of this module's number of blocks.
+      ValueError: a stack does not have this module's number of blocks.
     """
     stacks = _stacks(module)
     if not stacks:
@@ -96,26 +97,26 @@ def unroll(tree: Any, module: nn.Module) -> Any:
 
 
 def unrolled(module: nn.Module) -> nn.Module:
-    """The same network, block by block and keeping what its backward pass needs."""
+    """The same network without loops or rematerialisation."""
     if hasattr(module, "stacks"):
         return module.clone(scan=False, remat=False)
     return module
 
 
 def fastest(module: nn.Module, platform: str) -> nn.Module:
-    """The same network with loops over its blocks, where so many blocks gain by it.
+    """The same network, with loops over its blocks if it is deep enough to gain.
 
-    The loop keeps the blocks' inputs alone and computes the rest again: on a CPU
-    that is faster than to write and read it. With stochastic depth the network stays
-    as it is: in a loop the blocks draw other numbers, and the backend must not
-    choose what a run computes.
+    The loop stores only the blocks' inputs and recomputes the rest, which on a CPU is
+    faster than writing and reading it. A network with stochastic depth is returned
+    unchanged: in a loop its blocks would draw other random numbers, and the results
+    of a run must not depend on the backend.
 
     Args:
       module: a network.
-      platform: of the devices ('cpu', 'gpu', ...).
+      platform: platform of the devices ('cpu', 'gpu', ...).
 
     Returns:
-      The network with ``scan`` and ``remat``, or as it is.
+      The network with ``scan`` and ``remat``, or unchanged.
     """
     if not hasattr(module, "stacks") or bool(getattr(module, "stochastic_depth", 0.0)):
         return module

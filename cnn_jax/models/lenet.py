@@ -1,4 +1,4 @@
-"""LeNet-5, as published and as it is built today.
+"""LeNet-5, as published and in its modern form.
 
 LeCun, Bottou, Bengio and Haffner (1998), "Gradient-based learning applied to
 document recognition", section II.B. For 32 x 32 images of one channel:
@@ -13,9 +13,10 @@ document recognition", section II.B. For 32 x 32 images of one channel:
     output             10               distance to a fixed code of each class
                                60,000
 
-The squashing function 1.7159 tanh(2x / 3) follows C1 to F6, the subsampling
-layers included. The modern net is the same module with ``activation='relu'``,
-``subsampling='max'``, ``c3='dense'`` and ``output='linear'``: 61,706 parameters.
+The squashing function 1.7159 tanh(2x / 3) follows every layer from C1 to F6,
+including the subsampling layers. The modern net is the same module with
+``activation='relu'``, ``subsampling='max'``, ``c3='dense'`` and ``output='linear'``:
+61,706 parameters.
 """
 
 from typing import Any, Literal
@@ -39,8 +40,8 @@ from cnn_jax.models.layers import (
 )
 from cnn_jax.models.pooling import max_pool
 
-# Table I: which of S2's 6 maps (rows) each of C3's 16 maps (columns) sees. No
-# map sees all but the last, so that maps must find different features.
+# Table I: which of S2's 6 maps (rows) each of C3's 16 maps (columns) sees. Only the
+# last map sees all six, which forces the maps to extract different features.
 C3_TABLE = """
     X . . . X X X . . X X X X . X X
     X X . . . X X X . . X X X X . X
@@ -50,8 +51,8 @@ C3_TABLE = """
     . . . X X X . . X X X X . X X X
 """
 
-# The codes that F6 is compared with: each digit in a 7 x 12 bitmap. Similar
-# digits get similar codes, unlike one-of-ten (section II.B).
+# The target codes for F6: each digit as a 7 x 12 bitmap. Unlike one-of-ten codes,
+# they are similar for similar digits (section II.B).
 GLYPHS = """
     .......  .......  .......  .......  .......
     ..###..  ...#...  .####..  .####..  ....##.
@@ -88,7 +89,7 @@ def c3_connections() -> Float[np.ndarray, "inputs=6 outputs=16"]:
 
 
 def digit_codes() -> Float[np.ndarray, "classes=10 units=84"]:
-    """`GLYPHS`, one row a digit: ink is +1, paper is -1."""
+    """`GLYPHS`, one row per digit: ink is +1, paper is -1."""
     blocks = [block.split() for block in GLYPHS.strip().split("\n\n")]
     bitmaps = [block[digit::5] for block in blocks for digit in range(5)]
     return np.array(
@@ -102,13 +103,13 @@ def squash(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def uniform_by_fan_in(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
-    """Uniform in +-2.4 / fan-in (appendix A); all axes but the last are inputs."""
+    """Uniform in +-2.4 / fan-in (appendix A); all axes but the last count as inputs."""
     bound = 2.4 / np.prod(shape[:-1])
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Subsampling(nn.Module):
-    """Sum of each 2x2 window, times a coefficient, plus a bias: one pair a map.
+    """Sum of each 2x2 window, times a coefficient, plus a bias: one pair per map.
 
     Attributes:
       dtype: type of the computation.
@@ -118,7 +119,7 @@ class Subsampling(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Maps:
-        """From (n, 2h, 2w, c), or one more, to (n, h, w, c)."""
+        """From (n, 2h, 2w, c) to (n, h, w, c); an odd last row or column is dropped."""
 
         def initial(key, shape):
             return jax.random.uniform(key, shape, jnp.float32, -2.4 / 4, 2.4 / 4)
@@ -136,11 +137,11 @@ class Subsampling(nn.Module):
 
 
 class TableConv(nn.Module):
-    """A 5x5 convolution whose maps see only the inputs that a table allows.
+    """A 5x5 convolution whose maps see only the inputs listed in a table.
 
-    The parameters are the 60 kernels that exist (``kernel``, 5 x 5 x 60) and 16
-    biases. They are laid out in a dense kernel, zero elsewhere, so the program
-    computes 6 x 16 kernels.
+    The parameters are the table's 60 kernels (``kernel``, 5 x 5 x 60) and 16 biases.
+    They are placed in a dense kernel that is zero elsewhere, so the program computes
+    all 6 x 16 kernels.
 
     Attributes:
       conv: module of the dense convolution.
@@ -170,12 +171,12 @@ class TableConv(nn.Module):
 class RadialBasis(nn.Module):
     """Negated squared distances to the fixed codes of the digits.
 
-    The paper's unit i puts out the penalty ``y_i = sum_j (x_j - w_ij)^2``; what
-    is returned is ``-y_i``, so that the largest output is the answer here as in
-    every other network, and a softmax of it is the posterior of equation 9.
+    The paper's unit i outputs the penalty ``y_i = sum_j (x_j - w_ij)^2``. This layer
+    returns ``-y_i``: the largest output is the prediction, as in every other network,
+    and its softmax is the posterior of equation 9.
 
     Attributes:
-      num_classes: the first so many digits.
+      num_classes: number of digits, starting from 0.
     """
 
     num_classes: int = 10
@@ -190,25 +191,25 @@ class RadialBasis(nn.Module):
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 of 1998; each step to the net of today is a field.
+    """LeNet-5 of 1998; each step towards the modern net is a field.
 
     Attributes:
       num_classes: size of the output; at most 10 with ``output='rbf'``, whose
-        codes are drawn for digits.
-      activation: 'tanh', the scaled one, with weights uniform in +-2.4 / fan-in,
-        or 'relu' with He initialisation and nothing after the subsampling.
+        codes exist only for digits.
+      activation: 'tanh' (scaled) with weights uniform in +-2.4 / fan-in, or 'relu'
+        with He initialisation and no activation after the subsampling.
       subsampling: 'trainable' or 'max'.
       c3: 'table' (16 maps see 3, 4 or 6 inputs) or 'dense' (all see all).
       output: 'rbf' gives negated penalties, to be trained with the loss 'map';
         'linear' gives logits.
-      line: take lines of any width and put out the scores at each position, 4
+      line: accept lines of any width and output the scores at each position, 4
         columns apart, in one pass (a space displacement network, section VII).
       conv: module of every convolution.
       dtype: type of the computation ('float32', 'bfloat16'); parameters and
         outputs are float32.
 
     Raises:
-      ConfigError: on construction, a field that makes no net.
+      ConfigError: on construction, an invalid field.
     """
 
     num_classes: int = 10
@@ -233,12 +234,12 @@ class LeNet5(nn.Module):
     def __call__(
         self, x: Images, train: bool
     ) -> Float[Array, "batch *position {self.num_classes}"]:
-        """Outputs of a batch of images; the largest is the predicted class.
+        """Outputs for a batch of images; the largest is the predicted class.
 
         Args:
           x: images (n, 32, 32, channels), background -0.1 and ink 1.175; with
             ``line``, (n, 32, width, channels).
-          train: unused; the net is the same in training.
+          train: unused; training and evaluation behave alike.
 
         Returns:
           Negated penalties ('rbf') or logits (n, num_classes), float32; with
@@ -275,7 +276,7 @@ class LeNet5(nn.Module):
         return x.reshape(n, positions, self.num_classes) if self.line else x
 
     def subsample(self, x: Images, name: str) -> Maps:
-        """Halve a map; the trainable layer is followed by the non-linearity."""
+        """Halve each side; the trainable layer also applies the non-linearity."""
         if self.subsampling == "max":
             return max_pool(x, 2, 2)
         x = Subsampling(dtype=self.dtype, name=name)(x)

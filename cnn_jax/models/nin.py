@@ -1,9 +1,9 @@
 """Network in Network: small perceptrons slide over the image, then an average.
 
 Lin, Chen and Yan (2013), "Network in network". An mlpconv layer is a convolution
-and two 1x1 convolutions, each with ReLU; the last layer has one map a class, and
-its global average is the class score: no dense layer. The paper gives no widths;
-these are those of the authors' published CIFAR-10 and ImageNet nets.
+and two 1x1 convolutions, each with ReLU. The last layer has one feature map per
+class, whose global average is the class score; there is no dense layer. The paper
+gives no widths; these come from the authors' published CIFAR-10 and ImageNet nets.
 
     mlpconv   CIFAR                  ImageNet
     1         5x5 192, 160, 96       11x11/4 96, 96, 96
@@ -13,8 +13,8 @@ these are those of the authors' published CIFAR-10 and ImageNet nets.
     input     32 x 32 x 3            224 x 224 x 3
     params    966,986 (10 classes)   7,595,176 (1000 classes)
 
-A 3x3/2 max-pool follows each mlpconv layer but the last; dropout follows it on
-CIFAR each time, on ImageNet before the last mlpconv layer only.
+A 3x3/2 max-pool follows each mlpconv layer but the last. Dropout follows every
+max-pool on CIFAR, and only the last max-pool on ImageNet.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ from cnn_jax.models.layers import (
 )
 from cnn_jax.models.pooling import max_pool
 
-# Each mlpconv layer: (kernel, stride, padding) and the widths of its three
-# layers; the last layer's last width is the number of classes.
+# Per mlpconv layer: (kernel, stride, padding), then the widths of its three
+# convolutions. The last width of the last layer is the number of classes.
 LAYOUTS = {
     "cifar": (
         ((5, 1, 2), (192, 160, 96)),
@@ -55,9 +55,9 @@ LAYOUTS = {
 
 
 def max_pool_covering(x: Images) -> Maps:
-    """3x3/2 max-pooling whose last window may hang over the right and lower edge.
+    """3x3/2 max-pooling whose last window may extend past the right and lower edge.
 
-    A map of n becomes ceil((n - 3) / 2) + 1, as in cuda-convnet and Caffe.
+    A side of n becomes ceil((n - 3) / 2) + 1, as in cuda-convnet and Caffe.
     """
     rows, columns = (
         (0, (size - 3) % 2 if size > 2 else 3 - size) for size in x.shape[1:3]
@@ -69,10 +69,10 @@ class MLPConv(nn.Module):
     """A convolution and the 1x1 convolutions of its perceptron, each with ReLU.
 
     Attributes:
-      widths: maps of each layer.
-      kernel: size of the first convolution.
-      stride: of the first convolution.
-      padding: of the first convolution.
+      widths: feature maps of each layer.
+      kernel: kernel size of the first convolution.
+      stride: stride of the first convolution.
+      padding: padding of the first convolution.
       batch_norm: batch norm before each ReLU, in place of the bias.
       conv: module of every convolution.
       norm: module of every normalisation.
@@ -116,9 +116,9 @@ class NIN(nn.Module):
     Attributes:
       num_classes: size of the output.
       layout: 'cifar' or 'imagenet'.
-      width: all hidden widths are multiplied by this.
+      width: factor on all hidden widths.
       batch_norm: batch norm before each ReLU, in place of the bias (not in the
-        paper, which appeared before it).
+        paper, which predates it).
       dropout: probability of dropping a unit.
       conv: module of every convolution.
       norm: module of every normalisation.
@@ -126,7 +126,7 @@ class NIN(nn.Module):
         logits are float32.
 
     Raises:
-      ConfigError: on construction, a field that makes no net.
+      ConfigError: on construction, an invalid field.
     """
 
     num_classes: int
@@ -156,15 +156,15 @@ class NIN(nn.Module):
 
         Args:
           x: normalised images (n, height, width, channels).
-          train: drop units (needs the random stream 'dropout'); batch
-            statistics, if any, or running ones.
+          train: apply dropout (needs the random stream 'dropout') and use batch
+            statistics, if any, instead of running ones.
 
         Returns:
-          Logits (n, num_classes), float32, none of them negative (the last
-          layer has a ReLU, as every layer of equation 2).
+          Logits (n, num_classes), float32, never negative (the last layer has a
+          ReLU, like every layer of equation 2).
 
         Raises:
-          ConfigError: images too small, or of another number of channels.
+          ConfigError: images too small, or with another number of channels.
         """
         layout = LAYOUTS[self.layout]
         (kernel, _, padding), _ = layout[0]

@@ -1,4 +1,4 @@
-"""The arithmetic of batch normalisation, with a derivative of its own.
+"""The arithmetic of batch normalisation, with a custom derivative.
 
 Forward, over the values of a channel that share a group (m of them):
 
@@ -6,21 +6,21 @@ Forward, over the values of a channel that share a group (m of them):
     y = (x - mean) / sqrt(var + epsilon) * scale + bias
 
 Backward (Ioffe and Szegedy 2015, section 3), with xhat = (x - mean) / sqrt(...)
-and g the derivative by y:
+and g the gradient of y:
 
     d bias = sum(g),  d scale = sum(g xhat)
     d x = scale / sqrt(var + epsilon) * (g - sum(g) / m - xhat sum(g xhat) / m)
 
-What autodiff makes of the forward lines keeps more arrays of the size of the
-input and reads them more often; here only ``x`` is kept. Sums run over one axis:
-XLA's CPU backend takes up to 15 times as long for the same sum over three.
+Autodiff of the forward pass would store more arrays of the input's size and read them
+more often; here only ``x`` is stored. Sums run over one axis, because XLA's CPU
+backend takes up to 15 times as long for the same sum over three.
 
-The variance is taken about the mean, in a second pass: a large mean costs it no
-digits. y and d x lose what the rounding of float32 takes from the mean: their errors,
-in units of scale and of scale / deviation, are some 1e-7 |mean| / deviation.
+A second pass computes the variance about the mean, so that a large mean costs no
+precision. y and d x inherit the float32 rounding of the mean: their errors, in units
+of scale and of scale / deviation, are about 1e-7 |mean| / deviation.
 
-Derivatives are taken in reverse mode, any number of times, and forward mode over
-reverse mode; forward mode alone takes the plain definition (see `plain`).
+Reverse mode of any order and forward-over-reverse mode are supported; forward mode
+alone uses the plain definition (see `plain`).
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ Grouped = Float[Array, "groups values channels"]
 
 
 class Sharing(NamedTuple):
-    """Which devices share statistics, and how small a variance may be.
+    """Which devices share statistics, and the variance offset.
 
     Attributes:
       epsilon: added to the variance.
@@ -52,14 +52,14 @@ class Sharing(NamedTuple):
     axis_index_groups: Sequence[Sequence[int]] = ()
 
     def mean(self, table: Table, values: int) -> Table:
-        """Sums over ``values`` on each device to means over all that share."""
+        """Sums over ``values`` on each device to means over all sharing devices."""
         table = table / values
         if not self.axis_name:
             return table
         return jax.lax.pmean(table, self.axis_name, axis_index_groups=self._parts())
 
     def devices(self) -> int:
-        """How many devices share statistics."""
+        """Number of devices that share statistics."""
         if not self.axis_name:
             return 1
         return jax.lax.psum(1, self.axis_name, axis_index_groups=self._parts())
@@ -75,12 +75,12 @@ def normalize(
 
     Args:
       x: values of each channel, by group; arithmetic is float32.
-      scale: of each channel.
-      bias: of each channel.
-      sharing: across devices, and epsilon.
+      scale: scale of each channel.
+      bias: bias of each channel.
+      sharing: statistics sharing across devices, and epsilon.
 
     Returns:
-      The normalised values, and mean and (biased) variance of each group, which
+      The normalised values, and the mean and (biased) variance of each group, which
       are not differentiated.
     """
     if plain.asked(x, scale, bias):
@@ -117,7 +117,7 @@ def _backward(
     projected = (gradient * (x - mean[:, None])).sum(1) * inverse
     values = x.shape[1]
     slope = scale[None] * inverse
-    # d x = slope * (gradient - a - xhat b), as one line of x
+    # d x = slope * (gradient - a - xhat b), written as an affine function of x
     along = -slope * inverse * sharing.mean(projected, values)
     offset = -slope * sharing.mean(total, values) - mean * along
     by_x = gradient * slope[:, None] + x * along[:, None] + offset[:, None]
@@ -128,7 +128,7 @@ _differentiable.defvjp(_forward, _backward)
 
 
 def _statistics(x: Grouped, sharing: Sharing) -> tuple[Table, Table]:
-    """Mean and variance of each group, in two passes: no cancellation."""
+    """Mean and variance of each group, in two passes to avoid cancellation."""
     x = x.astype(jnp.float32)
     mean = sharing.mean(x.sum(1), x.shape[1])
     var = sharing.mean(jnp.square(x - mean[:, None]).sum(1), x.shape[1])

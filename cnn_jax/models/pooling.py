@@ -1,13 +1,13 @@
-"""Max-pooling, with a derivative that compiles and runs well everywhere.
+"""Max-pooling with a custom derivative that compiles and is fast on every backend.
 
-Autodiff differentiates a windowed maximum by `select_and_scatter`, which XLA's
-CPU backend expands into a scatter over every pixel, and which does not compile on
-GPUs under their flags for determinism. Here the forward pass also records *which*
-pixel of a window is the largest, and the backward pass hands it the gradient.
-Of equal pixels the first takes it, as in torch and in lax.
+Autodiff differentiates a windowed maximum by `select_and_scatter`. XLA's CPU backend
+expands that into a scatter over every pixel, and on GPUs it does not compile under
+the determinism flags. Here the forward pass also records the *index* of each window's
+largest pixel, and the backward pass routes the gradient there. The first of equal
+pixels receives the gradient, as in torch and in lax.
 
-Derivatives are taken in reverse mode, any number of times, and forward mode over
-reverse mode; forward mode alone takes the plain definition (see `plain`).
+Reverse mode of any order and forward-over-reverse mode are supported; forward mode
+alone uses the plain definition (see `plain`).
 """
 
 import operator
@@ -23,11 +23,11 @@ from cnn_jax.kernels import plain
 
 Images = Float[Array, "batch height width channels"]
 Maps = Float[Array, "batch rows columns channels"]
-# No image at all, of the size and type of the images.
+# An empty batch that carries the shape and type of the images.
 Like = Float[Array, "none height width channels"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 Places = UInt8[Array, "batch rows columns channels"]
-LARGEST = 16  # window, whose places are numbered 0 ... 255
+LARGEST = 16  # window size: indices 0 ... 255 fit one byte
 
 
 def max_pool(
@@ -36,11 +36,11 @@ def max_pool(
     """The largest pixel of each window.
 
     Args:
-      x: images or maps, channels last.
-      window: height and width, at most 16: a place in it is kept as one byte.
-      stride: pixels from window to window.
-      padding: pixels (before, after) the rows and the columns, smaller than any
-        other; windows that would leave the padded map are dropped.
+      x: images or activations, channels last.
+      window: height and width, at most 16, so that an index in it fits one byte.
+      stride: distance between windows in pixels.
+      padding: pixels of -inf (before, after) the rows and the columns; windows that
+        would extend past the padded image are dropped.
 
     Returns:
       (n, (height + padding - window) // stride + 1, ..., channels).
@@ -64,7 +64,7 @@ def _forward(
     x: Images, window: int, stride: int, padding: Padding
 ) -> tuple[Maps, tuple[Places, Like]]:
     maps, places = _largest(x, window, stride, padding)
-    # of the images only the shape is needed, and costs nothing to keep
+    # only the shape of the images is needed: an empty array carries it for free
     return maps, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))
 
 
@@ -101,7 +101,7 @@ _differentiable.defvjp(_forward, _backward)
 def _largest(
     x: Images, window: int, stride: int, padding: Padding
 ) -> tuple[Maps, Places]:
-    """The largest pixel of each window and its place there, row by row."""
+    """The largest pixel of each window and its index in it, row by row."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     rows, columns = (
         (length - window) // stride * stride + 1 for length in x.shape[1:3]
@@ -113,7 +113,7 @@ def _largest(
     ]
     best, places = taps[0], jnp.zeros(taps[0].shape, jnp.uint8)
     for place, tap in enumerate(taps[1:], start=1):
-        # not-a-number wins, and stays
+        # NaN wins and stays
         wins = ~(tap <= best) & ~jnp.isnan(best)
         best = jnp.where(wins, tap, best)
         places = jnp.where(wins, jnp.uint8(place), places)
@@ -121,9 +121,9 @@ def _largest(
 
 
 def _spread(places: Places, gradient: Maps, window: int, size: Sequence[int]) -> Images:
-    """The derivative by the images where windows neither overlap nor leave gaps."""
-    # One line of a window at a time: with a single use of the places, XLA's CPU
-    # backend would compute them anew for every pixel.
+    """Gradient of the images for windows that neither overlap nor leave gaps."""
+    # One row of a window at a time: if the indices had a single use, XLA's CPU
+    # backend would recompute them for every pixel.
     across = jnp.arange(window, dtype=jnp.uint8).reshape(1, 1, 1, window, 1)
     lines = [
         jnp.where(

@@ -1,23 +1,24 @@
-"""Residual networks and their plain twins.
+"""Residual networks and their plain counterparts.
 
 He, Zhang, Ren and Sun (2015), "Deep residual learning for image recognition",
 table 1 (ImageNet) and section 4.2 (CIFAR-10), and (2016), "Identity mappings in
 deep residual networks" (pre-activation). A plain net is the same module with
-``shortcut='none'``: it has exactly the parameters of option A, and only the
-addition differs.
+``shortcut='none'``. It has exactly the parameters of option A and lacks only the
+addition.
 
-CIFAR layout, n blocks a stage (depth 6n+2, bottlenecks 9n+2):
+CIFAR layout, n blocks per stage (depth 6n+2, bottlenecks 9n+2):
 
-    stage      map       width    layers
+    stage      size      width    layers
     stem       32 x 32   16       3x3
     stage 1    32 x 32   16       n blocks
     stage 2    16 x 16   32       n blocks, the first of stride 2
     stage 3     8 x  8   64       n blocks, the first of stride 2
     head        1 x  1            global average pool, dense, softmax
 
-ImageNet layout (widths 64, 128, 256, 512; bottlenecks put out four times that):
+ImageNet layout (widths 64, 128, 256, 512; bottlenecks output four times as many
+channels):
 
-    depth   block        blocks a stage     stem
+    depth   block        blocks per stage   stem
     18      basic        2,  2,  2,  2      7x7 stride 2, 3x3 max-pool stride 2
     34      basic        3,  4,  6,  3
     50      bottleneck   3,  4,  6,  3
@@ -61,41 +62,41 @@ IMAGENET_STAGES = {
 
 
 class ResNet(nn.Module):
-    """A residual net, or its plain twin with ``shortcut='none'``.
+    """A residual net, or its plain counterpart with ``shortcut='none'``.
 
     Attributes:
       num_classes: size of the output.
       depth: weight layers, projections not counted: 6n+2 in the CIFAR layout
         (basic blocks), 9n+2 (bottlenecks), or a row of the ImageNet table.
-      layout: 'cifar' or 'imagenet': stem, widths and blocks a stage.
-      block: 'basic', 'bottleneck' or ``package.module:Class`` (see `Block`), or that
-        as ``name`` beside fields of the block's own.
+      layout: 'cifar' or 'imagenet': stem, widths and blocks per stage.
+      block: 'basic', 'bottleneck' or ``package.module:Class`` (see `Block`), or a
+        section with that as ``name`` and the block's additional fields.
       shortcut: 'none', 'A', 'B' or 'C' (see `Block`).
-      widths: channels of each stage's 3x3 layers; () for the layout's own.
+      widths: channels of each stage's 3x3 layers; () for the layout's default.
       stage_sizes: blocks of each stage; () to derive them from the depth.
       layers_per_block: weight layers that a shortcut skips; 0 for the block's
-        own number (2 basic, 3 bottleneck).
-      preactivation: v2.
+        default (2 basic, 3 bottleneck).
+      preactivation: pre-activation blocks (v2).
       bottleneck_stride: '1x1' (v1) or '3x3' (v1.5).
-      zero_scale: zero-initialised last BN scale of each branch.
-      stochastic_depth: probability that a training step leaves out the last
-        block's branch; of block l of L, l/L times that (Huang et al. 2016,
-        equation 4, with 1 - p_L; the paper's nets have 0.5). Each device draws
-        for its own part of the batch.
+      zero_scale: initialise the last BN scale of each branch to 0.
+      stochastic_depth: probability that a training step drops the last block's
+        branch. Block l of L is dropped with l/L times this probability (Huang et al.
+        2016, equation 4, with 1 - p_L; the paper's nets use 0.5). Each device draws
+        separately for its part of the batch.
       conv: module of every convolution.
       norm: module of every normalisation.
       dtype: type of the computation ('float32', 'bfloat16'); parameters, BN and
         logits are float32.
-      scan: run the blocks of a stage after its first as one loop (`nn.scan`), so
-        that compiling takes no longer for a deeper net. Their variables are
-        stacked (see `stacks` and `cnn_jax.models.layout`), their initial values
-        those of the unrolled net; so are the results, to rounding, but for draws
-        of the stream 'dropout'.
-      remat: keep a block's input alone for the backward pass, which computes the
-        rest again (`nn.remat`); on CPU only with ``scan`` does that save memory.
+      scan: run all blocks of a stage but the first as one loop (`nn.scan`), so that
+        compile time does not grow with depth. Their variables are stacked (see
+        `stacks` and `cnn_jax.models.layout`). Initial values equal those of the
+        unrolled net, and so do results up to rounding, except for draws of the
+        stream 'dropout'.
+      remat: store only each block's input for the backward pass and recompute the
+        rest (`nn.remat`). On CPU this saves memory only with ``scan``.
 
     Raises:
-      ConfigError: on construction, a depth or field that makes no net.
+      ConfigError: on construction, an invalid depth or field.
     """
 
     num_classes: int
@@ -116,8 +117,9 @@ class ResNet(nn.Module):
     scan: bool = False
     remat: bool = False
 
-    # `nn.tabulate` takes any method for a part of the forward pass, unless it is
-    # marked: those that only read fields are, and so is `init_with_output`.
+    # `nn.tabulate` treats every method as part of the forward pass unless it is marked
+    # `nn.nowrap`. Methods that only read fields are marked, and so is
+    # `init_with_output`.
     def __post_init__(self):
         if isinstance(self.block, Mapping):  # a dict would make the module unhashable
             object.__setattr__(self, "block", FrozenDict(self.block))
@@ -129,7 +131,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def block_class(self) -> Any:
-        """The class that ``block`` names."""
+        """The class named by ``block``."""
         name = self.block_name()
         block = names.resolve("block", name, BLOCKS)
         if not (isinstance(block, type) and issubclass(block, nn.Module)):
@@ -149,7 +151,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def block_fields(self) -> dict[str, Any]:
-        """The fields in ``block`` that are the block's own."""
+        """The additional block fields given in ``block``."""
         if isinstance(self.block, str):
             return {}
         fields = {key: value for key, value in self.block.items() if key != "name"}
@@ -160,7 +162,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def skipped_layers(self) -> int:
-        """Weight layers of a block."""
+        """Number of weight layers in a block."""
         block = self.block_class()
         least = getattr(block, "default_layers", 2)
         if self.layers_per_block and self.layers_per_block < least:
@@ -186,7 +188,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def blocks_per_stage(self) -> tuple[int, ...]:
-        """Blocks of each stage, by ``stage_sizes`` or by the depth."""
+        """Blocks of each stage, from ``stage_sizes`` or the depth."""
         if self.layout not in ("cifar", "imagenet"):
             raise names.choices("layout", self.layout, ("cifar", "imagenet"))
         if self.shortcut not in ("none", "A", "B", "C"):
@@ -224,7 +226,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def death_rates(self) -> tuple[float, ...]:
-        """Probability that each block's branch is left out, first block first."""
+        """Probability of dropping each block's branch, in block order."""
         last = self.stochastic_depth
         if not 0 <= last < 1:
             raise names.ConfigError(f"stochastic_depth must be in [0, 1), got {last}")
@@ -238,12 +240,12 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def stacks(self) -> dict[str, tuple[str, ...]]:
-        """Names of the stacked blocks' variables, and of the blocks in each.
+        """Names of the stacks of variables, and of the blocks in each.
 
         Returns:
-          ``{'stage1_blocks': ('stage1_block2', 'stage1_block3', ...), ...}``; the
-          first block of a stage, which may differ from the others, is in none.
-          Nothing where the net is unrolled.
+          ``{'stage1_blocks': ('stage1_block2', 'stage1_block3', ...), ...}``. The
+          first block of a stage, which may differ from the others, is in no stack.
+          Empty if the net is unrolled.
         """
         return {
             f"stage{stage}_blocks": tuple(
@@ -255,7 +257,7 @@ class ResNet(nn.Module):
 
     @nn.nowrap
     def init_with_output(self, *arguments: Any, **keywords: Any) -> Any:
-        """As of any module (and so is ``init``); initial values do not see ``scan``."""
+        """As in `nn.Module`, with initial values that do not depend on ``scan``."""
         if not self.scan:
             return super().init_with_output(*arguments, **keywords)
         unrolled = self.clone(scan=False)
@@ -270,8 +272,8 @@ class ResNet(nn.Module):
 
         Args:
           x: normalised images (n, height, width, channels).
-          train: batch statistics (and their update) or running ones; blocks
-            are left out (needs the random stream 'dropout').
+          train: use and record batch statistics instead of running ones, and drop
+            blocks with stochastic depth (needs the random stream 'dropout').
 
         Returns:
           Logits (n, num_classes), float32.
@@ -302,9 +304,9 @@ class ResNet(nn.Module):
     def make_block(
         self, name: str, width: int, stride: int, death_rate: float
     ) -> nn.Module:
-        """A block of this net's fields."""
+        """A block with this net's fields."""
         block = self.block_class()
-        # A transformed module draws other initial values.
+        # A transformed module would draw other initial values.
         if self.remat and not self.is_initializing():
             block = nn.remat(block, static_argnums=(2,), prevent_cse=not self.scan)
         return block(
@@ -326,11 +328,11 @@ class ResNet(nn.Module):
     def loop(
         self, block: nn.Module, x: Maps, train: bool, death_rates: Sequence[float]
     ) -> Maps:
-        """A block applied as often as there are rates, each time with its own."""
+        """Apply a block once per death rate, in a loop with stacked variables."""
 
         def body(block: nn.Module, x: Maps, rate: Any) -> tuple[Maps, None]:
             if self.stochastic_depth:
-                # What is a literal of each unrolled block is data of the loop.
+                # The rate is a literal in an unrolled block, but data in the loop.
                 block = block.clone(parent=block.scope, death_rate=rate)
             return block(x, train), None
 

@@ -1,7 +1,7 @@
 """Candidate cuts of a line, and the pieces between them, in arrays of fixed size.
 
-The heuristic segmenter of LeCun et al. (1998), section V-A: a line is cut in
-more places than it has digits, and the recogniser decides which cuts are right.
+The heuristic segmenter of LeCun et al. (1998), section V-A: a line has more cuts than
+digits, and the recogniser decides which cuts are right.
 """
 
 from typing import Any
@@ -15,17 +15,17 @@ Line = Float[Array, "height width"]
 
 
 class Segmentation(struct.PyTreeNode):
-    """The segmentation graph of a line, its arcs without scores.
+    """The segmentation graph of a line, with arcs but no scores.
 
     Node j is the j-th cut from the left; its arc k is the piece between cut
     j - 1 - k and cut j.
 
     Attributes:
-      cut: column in front of which each cut is, (cuts,).
-      count: cuts that there are; a line without ink has one.
-      span: first ink column of each piece and the first one after it,
+      cut: the column that each cut precedes, (cuts,).
+      count: number of cuts found; 1 for a line without ink.
+      span: first ink column of each piece and the first column after its last,
         (cuts, pieces, 2).
-      present: pieces that there are, (cuts, pieces).
+      present: mask of the pieces that exist, (cuts, pieces).
     """
 
     cut: Any
@@ -37,16 +37,16 @@ class Segmentation(struct.PyTreeNode):
 def cut_strength(
     profile: Float[Array, " width"], radius: int, reach: int, depth: float
 ) -> Float[Array, " width"]:
-    """How good a place each column is for a cut; 0 for no place at all.
+    """Score each column as a position for a cut; 0 for none.
 
     Args:
-      profile: ink of each column; 0 for none.
-      radius: a thin place has the least ink within this distance.
-      reach: distance within which the ink on both sides is compared with it.
-      depth: ink that must be missing, as a share of the lower of those two.
+      profile: amount of ink in each column.
+      radius: a thin column has the least ink within this distance.
+      reach: distance within which the maximum ink on each side is compared with it.
+      depth: minimum missing ink, as a share of the smaller of the two maxima.
 
     Returns:
-      2 in the middle of a gap; at a thin place the share of ink that is missing.
+      2 in the middle of a gap; the share of missing ink at a thin column.
     """
     width = profile.shape[0]
     inked = profile > 0
@@ -55,7 +55,7 @@ def cut_strength(
     gap &= jnp.arange(width) == (before + after + 1) // 2
 
     def extreme(function, fill, first, last):
-        """Over the columns at distances first to last (negative: to the left)."""
+        """Reduce over columns at distances first to last (negative: to the left)."""
         padded = jnp.pad(profile, max(reach, radius), constant_values=fill)
         start = max(reach, radius) + first
         windows = [
@@ -77,7 +77,7 @@ def cut_strength(
 def select_cuts(
     inked: Bool[Array, " width"], strength: Float[Array, " width"], cuts: int
 ) -> tuple[Int[Array, "{cuts}"], Int[Array, ""]]:
-    """The ends of the ink and the strongest places between, from left to right.
+    """Select both ends of the ink and the strongest cuts between, left to right.
 
     Args:
       inked: columns with ink.
@@ -85,8 +85,8 @@ def select_cuts(
       cuts: size of the result.
 
     Returns:
-      Columns in front of which the cuts are (0 past the count), and their
-      count; 1 where there is no ink.
+      The columns that the cuts precede (0 past the count), and the number of cuts;
+      1 for a line without ink.
     """
     width = inked.shape[0]
     index = jnp.arange(width)
@@ -109,11 +109,11 @@ def spans(
     count: Int[Array, ""],
     pieces: int,
 ) -> tuple[Int[Array, "cuts {pieces} 2"], Bool[Array, "cuts {pieces}"]]:
-    """The ink between every two cuts that are at most ``pieces`` apart.
+    """The ink between all pairs of cuts that are at most ``pieces`` apart.
 
     Returns:
-      First ink column and the first after the last of each piece (see
-      `Segmentation`), and whether both cuts exist and there is ink between.
+      The ink columns of each piece, from the first to one past the last (see
+      `Segmentation`), and whether both cuts exist with ink between them.
     """
     width = inked.shape[0]
     node = jnp.arange(cut.shape[0])[:, None]
@@ -134,14 +134,14 @@ def cut_out(
     field: int,
     paper: float,
 ) -> Float[Array, "pieces height {field}"]:
-    """Pieces of lines, each in the middle of a field of its own, nothing else in it.
+    """Copy each piece of a line to the centre of an otherwise empty field.
 
     Args:
       lines: grey levels.
-      line: which line each piece is of.
-      span: first column of each piece and the first one after it.
-      field: columns of a field; the middle of the piece is at half of it.
-      paper: grey of the rest of the field.
+      line: index of each piece's line.
+      span: first column of each piece and the first column after it.
+      field: columns of a field, which the piece is centred in.
+      paper: grey level of the rest of the field.
     """
     left, right = span[:, :1], span[:, 1:]
     column = (left + right) // 2 - field // 2 + jnp.arange(field)[None, :]
@@ -154,7 +154,7 @@ def cut_out(
 def _neighbours(
     inked: Bool[Array, " width"],
 ) -> tuple[Int[Array, " width"], Int[Array, " width"]]:
-    """The last ink column up to each one (-1: none), and the next from it on."""
+    """Nearest ink columns at or before each column (-1: none) and at or after it."""
     width = inked.shape[0]
     index = jnp.arange(width)
     before = jax.lax.cummax(jnp.where(inked, index, -1))

@@ -1,7 +1,7 @@
-"""What a network consists of: its layers, parameters and multiply-accumulates.
+"""A network's layers, parameters and multiply-accumulates.
 
-The multiply-accumulates (MACs) are counted in the traced program, convolutions
-and dense products, whatever the code that put them there.
+Multiply-accumulates (MACs) are counted in the traced program, over all its
+convolutions and dense products, and so include those of user-defined modules.
 """
 
 import math
@@ -16,12 +16,12 @@ from jax.extend import core
 from cnn_jax.kernels import plain
 from cnn_jax.models import layout
 
-# Scopes of this prefix mark, in the trace, which layer an operation belongs to.
+# Scope names with this prefix record in the trace which layer an operation belongs to.
 _MARK = "layer:"
 
 
 class Layer(NamedTuple):
-    """A module without modules of its own, that has parameters or computes."""
+    """A module without submodules that has parameters or computes products."""
 
     name: str
     kind: str
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """A network's layers in the order of computation, and totals for one image."""
+    """A network's layers in order of computation, and totals for one image."""
 
     layers: tuple[Layer, ...]
     input: tuple[int, ...]
@@ -41,10 +41,10 @@ class Summary(NamedTuple):
 
 
 def summarize(module: nn.Module, image: tuple[int, int, int]) -> Summary:
-    """Trace a network on one image, in evaluation mode; nothing is computed.
+    """Trace a network on one image in evaluation mode, without computing anything.
 
-    Weight layers are the layers that papers count: those with trainable weights,
-    but neither normalisation nor the projections of shortcuts.
+    Weight layers are counted as in the papers: layers with trainable weights, except
+    normalisation and shortcut projections.
 
     Args:
       module: a network, called with (images, train).
@@ -54,7 +54,7 @@ def summarize(module: nn.Module, image: tuple[int, int, int]) -> Summary:
       Its `Summary`; parameters are trainable scalars, MACs are for one image.
 
     Raises:
-      ValueError: the network refuses such an image.
+      ValueError: the network rejects the image.
     """
     module = layout.unrolled(module)
     x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
@@ -65,7 +65,7 @@ def summarize(module: nn.Module, image: tuple[int, int, int]) -> Summary:
 
     def mark(next_method, args, kwargs, context):
         path = context.module.path
-        # A module applied on its own inside another one belongs to that one.
+        # A module applied unbound inside another counts as part of the other.
         if context.method_name != "__call__" or (not path and seen):
             return next_method(*args, **kwargs)
         name = "/".join(path)
@@ -78,7 +78,7 @@ def summarize(module: nn.Module, image: tuple[int, int, int]) -> Summary:
         return output
 
     def forward(variables, x):
-        # On a CPU some convolutions are computed as larger products with zeros.
+        # The fast CPU forms compute some convolutions as larger, zero-padded products.
         with nn.intercept_methods(mark), plain.definitions():
             return module.apply(variables, x, train=False)
 
@@ -114,22 +114,21 @@ def multiply_accumulates(
 ) -> Iterator[tuple[str, int]]:
     """MACs of each convolution and dense product of a program.
 
-    Programs inside (jit, custom derivatives, ...) count as their place does; the
-    body of a scan counts as often as it runs; of a conditional's branches the
-    dearest counts.
+    Nested programs (jit, custom derivatives, ...) count once per call, the body of a
+    scan once per iteration. Of a conditional, only the most expensive branch counts.
 
     Args:
-      program: a jaxpr, as of `jax.make_jaxpr`.
-      scope: names of the scopes around it.
-      times: how often it runs.
+      program: a jaxpr, as returned by `jax.make_jaxpr`.
+      scope: names of the enclosing scopes.
+      times: how often the program runs.
 
     Yields:
-      Pairs: the scopes of an operation, joined by '|', and its MACs.
+      Pairs of an operation's scopes, joined by '|', and its MACs.
 
     Raises:
-      NotImplementedError: a while loop computes products; nobody knows how many.
+      NotImplementedError: a while loop computes products, an unknown number of times.
     """
-    equation: Any  # jax does not annotate what these consist of
+    equation: Any  # jax does not annotate its fields
     for equation in program.eqns:
         stack = "|".join(
             entry.name
@@ -166,7 +165,7 @@ def multiply_accumulates(
 
 
 def _programs(parameters: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    """The jaxprs among an operation's parameters (not its derivatives)."""
+    """The jaxprs among an operation's parameters, without its derivatives."""
     for value in parameters.values():
         if isinstance(value, core.ClosedJaxpr):
             yield value.jaxpr
@@ -182,5 +181,5 @@ def _at(tree: Any, name: str) -> Any:
 
 
 def _size(tree: Any) -> int:
-    """Scalars in a tree of arrays."""
+    """Number of scalars in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -1,10 +1,10 @@
-"""torchvision's weights as variables of these networks, and back.
+"""Conversion between torchvision's weights and the variables of these networks.
 
-A ``state_dict`` is here a dict of NumPy arrays under torchvision's names; torch
-itself is not needed. Its convolutions are OIHW and its dense kernels (out, in),
-and it flattens maps channels first. Its VGG nets with batch norm keep the bias
-of their convolutions, which batch norm subtracts again: it is folded into the
-running mean on the way in, and is zero on the way out.
+Here a ``state_dict`` is a dict of NumPy arrays under torchvision's names; torch
+itself is not needed. torchvision stores convolutions as OIHW and dense kernels as
+(out, in), and flattens activations channels first. Its VGG nets with batch norm keep
+the convolution biases, which batch norm subtracts again. They are folded into the
+running mean on import and are zero on export.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from cnn_jax.models.vgg import STAGES, VGG
 
 State = Mapping[str, np.ndarray]
 
-# torchvision's name of a net: the name and the fields that make it here.
+# torchvision's name of a net, and the name and fields of the same net here.
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "alexnet": ("alexnet_torchvision", {}),
     **{f"vgg{depth}": (f"vgg{depth}", {}) for depth in (11, 13, 16, 19)},
@@ -39,14 +39,14 @@ NETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Link(NamedTuple):
-    """One layer under both names."""
+    """A layer's names in this package and in torchvision."""
 
     ours: tuple[str, ...]
     theirs: str
     kind: Literal["conv", "dense", "norm"]
-    # The dense layer that reads a flattened map: the map's side, else 1.
+    # For a dense layer that reads flattened activations, their side; otherwise 1.
     side: int = 1
-    # A convolution's batch norm, where theirs has a bias and ours has not.
+    # The batch norm that absorbs torchvision's convolution bias.
     folded_into: str = ""
 
 
@@ -74,9 +74,9 @@ def from_state_dict(
     """torchvision's tensors as the variables of a network.
 
     Args:
-      module: an AlexNet, VGG or ResNet that torchvision has too.
+      module: an AlexNet, VGG or ResNet that torchvision also has.
       state: its state_dict as arrays.
-      plan: layers under both names; those of `links` unless given.
+      plan: layers under both names; defaults to `links`.
 
     Returns:
       ``{'params': ..., 'batch_stats': ...}`` (the latter if it has batch norm),
@@ -124,12 +124,12 @@ def to_state_dict(
     """A network's variables as torchvision's tensors.
 
     Args:
-      module: an AlexNet, VGG or ResNet that torchvision has too.
+      module: an AlexNet, VGG or ResNet that torchvision also has.
       variables: its 'params' and, with batch norm, 'batch_stats'.
-      plan: layers under both names; those of `links` unless given.
+      plan: layers under both names; defaults to `links`.
 
     Returns:
-      Arrays under torchvision's names, as its ``load_state_dict`` takes them.
+      Arrays under torchvision's names, as its ``load_state_dict`` expects them.
 
     Raises:
       ConfigError: torchvision has no such network.
@@ -236,11 +236,11 @@ def _resnet(module: ResNet) -> list[Link]:
 
 
 def residual_links(module: ResNet) -> list[Link]:
-    """The layers of a ResNet as torchvision would name them, also of CIFAR's layout.
+    """The layers of a ResNet, CIFAR's layout included, under torchvision's names.
 
     Args:
-      module: without pre-activation, of basic or bottleneck blocks; shortcuts B have
-        layers, A and none have not.
+      module: a ResNet of basic or bottleneck blocks without pre-activation. Only
+        shortcut B has layers.
     """
     plan = [Link(("stem_conv",), "conv1", "conv"), Link(("stem_bn",), "bn1", "norm")]
     block, channels = module.block_class(), module.stage_widths()[0]
@@ -267,7 +267,7 @@ def residual_links(module: ResNet) -> list[Link]:
 
 
 def _require(kind: str, module: nn.Module, **fields: Any) -> None:
-    """Refuse a module whose field differs from torchvision's only one."""
+    """Reject a module with a field other than torchvision's fixed value."""
     for name, expected in fields.items():
         found = getattr(module, name)
         if (tuple(found) if isinstance(expected, tuple) else found) != expected:
@@ -277,7 +277,7 @@ def _require(kind: str, module: nn.Module, **fields: Any) -> None:
 
 
 def _require_two_hidden(module: AlexNet | VGG) -> None:
-    """Refuse a module with another number of dense layers than torchvision."""
+    """Reject a module whose number of dense layers differs from torchvision's."""
     if len(module.hidden) != 2:
         raise names.ConfigError(
             f"torchvision's {type(module).__name__} has 2 hidden dense layers, "
@@ -286,14 +286,14 @@ def _require_two_hidden(module: AlexNet | VGG) -> None:
 
 
 def _shapes_of(link: Link) -> tuple[str, ...]:
-    """The tensors that torch keeps for a layer."""
+    """Names of the tensors that torch stores for a layer."""
     if link.kind == "norm":
         return ("weight", "bias", "running_mean", "running_var")
     return ("weight", "bias")
 
 
 def check_tensors(module: nn.Module, plan: Sequence[Link], state: State) -> None:
-    """Refuse a state_dict whose names or shapes are not those of the network.
+    """Reject a state_dict whose names or shapes do not match the network.
 
     Args:
       module: the network.

@@ -1,19 +1,20 @@
 """VGG nets A to E: 3x3 convolutions only, 11 to 19 weight layers.
 
 Simonyan and Zisserman (2014), "Very deep convolutional networks for large-scale
-image recognition", table 1. Convolutions of each stage, all 3x3 but C's 1x1:
+image recognition", table 1. Convolutions per stage, all 3x3 except C's 1x1:
 
-    stage   maps   A    B    C           D    E
-    1         64   1    2    2           2    2
-    2        128   1    2    2           2    2
-    3        256   2    2    2 + 1x1     3    4
-    4        512   2    2    2 + 1x1     3    4
-    5        512   2    2    2 + 1x1     3    4
+    stage   channels   A    B    C           D    E
+    1             64   1    2    2           2    2
+    2            128   1    2    2           2    2
+    3            256   2    2    2 + 1x1     3    4
+    4            512   2    2    2 + 1x1     3    4
+    5            512   2    2    2 + 1x1     3    4
     dense layers of 4096, 4096 and 1000 units follow each
     weight layers  11   13   16          16   19
     parameters     132,863,336  133,047,848  133,638,952  138,357,544  143,667,240
 
-A 2x2 max-pool ends each stage. 138 million parameters are those of D, VGG-16.
+A 2x2 max-pool ends each stage. The often-cited 138 million parameters are those of
+D, VGG-16.
 """
 
 from collections.abc import Sequence
@@ -55,21 +56,21 @@ class VGG(nn.Module):
     Attributes:
       num_classes: size of the output.
       configuration: a column of the paper's table, 'A' to 'E'.
-      batch_norm: batch norm before each convolution's ReLU; it takes the place
-        of the convolution's bias.
-      widths: maps of the five stages.
+      batch_norm: batch norm before each convolution's ReLU, in place of the
+        convolution's bias.
+      widths: channels of the five stages.
       hidden: units of the dense layers before the output.
       image_size: height and width of the images, at least 32.
       dropout: probability of dropping a unit of a hidden dense layer.
-      initializer: 'glorot', by which the paper's section 3.1 trains without
-        pre-training, or 'he', twice to four times its variance.
+      initializer: 'glorot', with which the paper trains without pre-training
+        (section 3.1), or 'he', whose variance is two to four times as large.
       conv: module of every convolution.
       norm: module of every normalisation.
       dtype: type of the computation ('float32', 'bfloat16'); parameters, BN and
         logits are float32.
 
     Raises:
-      ConfigError: on construction, a field that makes no net.
+      ConfigError: on construction, an invalid field.
     """
 
     num_classes: int
@@ -113,8 +114,8 @@ class VGG(nn.Module):
 
         Args:
           x: normalised images (n, image_size, image_size, channels).
-          train: drop units (needs the random stream 'dropout'); batch
-            statistics, if any, or running ones.
+          train: apply dropout (needs the random stream 'dropout') and use batch
+            statistics, if any, instead of running ones.
 
         Returns:
           Logits (n, num_classes), float32.

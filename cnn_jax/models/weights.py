@@ -1,4 +1,4 @@
-"""Weights in files: safetensors, read and written without torch; torch's own, read."""
+"""Weight files: safetensors, read and written without torch; torch's, read only."""
 
 import argparse
 import re
@@ -14,28 +14,29 @@ from safetensors.numpy import load_file, save_file
 
 from cnn_jax import names
 
-# Suffixes that training scripts give to what `torch.save` wrote.
+# Suffixes that training scripts give to files of `torch.save`.
 TORCH = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt")
-# What DataParallel, `torch.compile` and Lightning modules put before every name.
+# Prefixes that DataParallel, `torch.compile` and Lightning modules add to every name.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
-    """The named arrays of a file.
+    """Read the named arrays of a file.
 
-    A training script's checkpoint is read too: a state_dict beside an epoch or an
-    optimizer's state, under names with the prefixes that wrappers add.
+    Checkpoints of training scripts are supported: the state_dict may lie beside an
+    epoch number or an optimizer's state, and wrappers' prefixes are stripped from
+    its names.
 
     Args:
-      path: a ``.safetensors`` file; or one of torch (`TORCH`), which torch reads (its
-        tensors only, no code).
+      path: a ``.safetensors`` file, or a torch file (`TORCH`), which torch reads
+        (tensors only, no code).
 
     Returns:
       Arrays by name.
 
     Raises:
-      ConfigError: no such file, another suffix, not such a file, what cannot be read
-        without running code of it, or torch is needed and not installed.
+      ConfigError: no such file, unknown suffix, wrong or damaged content, content
+        that requires running code, or torch is needed and not installed.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", *TORCH):
@@ -65,13 +66,13 @@ def _refuse(path: Path, reason: str) -> names.ConfigError:
 
 
 def _common_prefix(tensors: Mapping[str, Any]) -> str:
-    """One of `PREFIXES` that all names have; '' if there is none."""
+    """The first of `PREFIXES` that all names share; '' if none."""
     common = (p for p in PREFIXES if all(name.startswith(p) for name in tensors))
     return next(common, "") if tensors else ""
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    """The state_dict in a file of torch, by itself or in a checkpoint."""
+    """The state_dict in a torch file, bare or inside a checkpoint."""
     try:
         import torch
     except ImportError as error:
@@ -81,10 +82,10 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
             "project's folder, or save the weights as safetensors",
         ) from error
     try:
-        # Many scripts save their flags too; a Namespace runs no code.
+        # Many scripts also save their flags; a Namespace runs no code.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zip and pickle have many of their own
+    except Exception as error:  # torch, zip and pickle raise many types
         other = re.search(r"GLOBAL (\S+)", str(error))
         if other:
             raise _refuse(
@@ -114,7 +115,7 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The words that a ``.safetensors`` file holds beside its arrays.
+    """The metadata strings of a ``.safetensors`` file.
 
     Raises:
       ConfigError: no such file, or not a safetensors file.
@@ -131,15 +132,15 @@ def write_tensors(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write named arrays to a ``.safetensors`` file, whole or not at all.
+    """Write named arrays to a ``.safetensors`` file atomically.
 
     Args:
       path: the file.
       tensors: arrays by name.
-      metadata: words to keep with them.
+      metadata: strings to store with them.
 
     Raises:
-      ConfigError: another suffix, or a place that cannot be written.
+      ConfigError: another suffix, or a path that cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -166,5 +167,5 @@ def flatten(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def unflatten(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The variables that `flatten` named."""
+    """Nested variables from flat names: the inverse of `flatten`."""
     return traverse_util.unflatten_dict(dict(tensors), sep="/")
