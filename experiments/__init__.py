@@ -1,7 +1,7 @@
 """Commands: train, degradation and their companions.
 
-Memory that a step frees is kept for the next one (see `cnn_jax.runtime.heap`); this
-must be said before any thread starts, so it is said here, before a command imports jax.
+The process keeps freed memory for the next step (see `cnn_jax.runtime.heap`). The
+setting must precede the first thread, so it is made here, before a command imports jax.
 """
 
 from cnn_jax.runtime import heap

@@ -1,4 +1,4 @@
-"""Config files of the commands: found, run, and changed by the command line."""
+"""Config files of the commands: find them, run them and apply command-line changes."""
 
 import ast
 import pathlib
@@ -19,18 +19,18 @@ PREFIX = "--config."
 
 
 def load(name: str) -> ConfigDict:
-    """The config that a file's ``get_config`` makes.
+    """Load the config that a file's ``get_config`` returns.
 
     Args:
-      name: a path, or the name of a file in ``configs/``, with or without '.py';
-        after a colon, an argument of ``get_config``.
+      name: a path, or the name of a file in ``configs/``, with or without '.py'; an
+        argument of ``get_config`` may follow after a colon.
 
     Returns:
-      The config, unlocked: a schema knows more keys than the file has (every field
-      of a network, of a plugin), and refuses what it does not know.
+      The config, unlocked. The schema accepts keys that the file omits (every field
+      of a network or plugin) and rejects unknown keys.
 
     Raises:
-      ConfigError: no such file, whatever it raises, or another result.
+      ConfigError: the file does not exist, raises an error or returns no config.
     """
     file, _, argument = name.partition(":")
     places = (pathlib.Path(file).expanduser(), CONFIGS / file, CONFIGS / f"{file}.py")
@@ -41,15 +41,18 @@ def load(name: str) -> ConfigDict:
 
 
 def known_configs() -> str:
-    """The files of ``configs/``, for messages."""
+    """The files in ``configs/``, for error messages."""
     found = sorted(path.name for path in CONFIGS.glob("*.py"))
     return f"in {CONFIGS}: {', '.join(found)}"
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Arguments other than ``--config.KEY=VALUE``, and the values by key.
+    """Separate ``--config.KEY=VALUE`` from the other arguments.
 
-    Of a key that is given twice, the last value counts, as for any flag.
+    If a key is repeated, its last value counts, as for any flag.
+
+    Returns:
+      The other arguments, and the values by key.
 
     Raises:
       ConfigError: a key without a value.
@@ -69,20 +72,20 @@ def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def override(config: ConfigDict, overrides: Mapping[str, str]) -> None:
-    """Change values of a config, in place.
+    """Change values of a config in place.
 
-    Where a section's ``name`` changes, fields that the file gives it and the new
-    component does not take are left out, which a line on stderr says.
+    Where a section's ``name`` changes, the fields that the new component does not
+    take are dropped, with a line on stderr.
 
     Args:
-      config: what a file made.
-      overrides: texts by key ('model.depth'), read as literals where the old value
-        is not a string.
+      config: the config from a file.
+      overrides: strings by key ('model.depth'), parsed as literals unless the old
+        value is a string.
 
     Raises:
-      ConfigError: no such section, or a value of another type than the file's.
+      ConfigError: no such section, or a value whose type differs from the file's.
     """
-    # Names first: fields that are given beside a new name are meant for it.
+    # Names come first: fields given with a new name belong to the new component.
     for key in sorted(overrides, key=lambda key: not key.endswith(".name")):
         text, section = overrides[key], config
         *sections, last = key.split(".")
@@ -122,14 +125,14 @@ def _value(text: str, old: Any) -> Any:
 
 
 def _leave_out(section: ConfigDict, place: Sequence[str], name: str) -> None:
-    """Delete the fields of a section that a component of another name lacks."""
+    """Delete the fields of a section that the newly named component does not take."""
     datasets = {name: prepared.open_set, **data.TABLE}
     table = {**run_config.TABLES, "dataset": datasets}.get(place[-1])
     if table is None or section.get("name") == name:
         return
     try:
         accepted = names.parameters(names.resolve(place[-1], name, table))
-    except (TypeError, ValueError):  # the config's check says what is wrong
+    except (TypeError, ValueError):  # the config's check reports the error
         return
     kept = {"name", "stream", *accepted}
     extra = [key for key in section if key not in kept]
@@ -144,7 +147,7 @@ def _leave_out(section: ConfigDict, place: Sequence[str], name: str) -> None:
 
 
 def place_of(flag: str, section: Any, where: str = "config") -> str:
-    """The shallowest place of a flag's name in a config: 'config.run.steps'; or ''."""
+    """The shallowest config key with a flag's name ('config.run.steps'), or ''."""
     if not isinstance(section, ConfigDict):
         return ""
     key = flag.lstrip("-").partition("=")[0]

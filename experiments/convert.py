@@ -5,13 +5,13 @@
     python -m experiments.convert akamaster/resnet20 resnet20.th r20.safetensors
     python -m experiments.evaluate r20.safetensors --data_dir=DATA
 
-The network goes by its family's name: torchvision's as they are, `timm/resnet50`,
-`chenyaofo/cifar10_resnet20`, `akamaster/resnet20`. The source is a state_dict, as
-safetensors or (where torch is installed) a file of torch's; or a file that this
-command wrote, which it turns back. The target is safetensors; with the weights it
-holds the config and the preprocessing that they need, so that
-`experiments.evaluate` and ``cnn_jax.load_run`` take it. ``--evaluate`` measures the
-weights on the test set of a config, preprocessed as that says.
+The network is named as its publisher names it: torchvision's names without a prefix,
+others as `timm/resnet50`, `chenyaofo/cifar10_resnet20`, `akamaster/resnet20`. The
+source is a state_dict, in safetensors or (with torch installed) torch's own format, or
+a file that this command wrote, which it converts back. The target is a safetensors
+file; it also holds the config and the preprocessing of the weights, so that
+`experiments.evaluate` and ``cnn_jax.load_run`` can read it. ``--evaluate`` measures
+the weights on the test set of a config, with that config's preprocessing.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from cnn_jax.models import families, weights
 from cnn_jax.training.program import Program
 from experiments import config_file, launch, train
 
-# Side, training examples and test examples of what the weights were trained on.
+# Image side, training examples and test examples of the weights' training set.
 SETS = {
     "cifar10": (32, 50_000, 10_000),
     "cifar100": (32, 50_000, 10_000),
@@ -41,7 +41,7 @@ CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-# What an evaluation does not look at; the weights were trained elsewhere.
+# Keys that an evaluation ignores; the weights were trained elsewhere.
 TRAINING: dict[str, Any] = {
     "seed": 0,
     "loss": {"name": "softmax_cross_entropy"},
@@ -64,7 +64,7 @@ TRAINING: dict[str, Any] = {
         "bn_group_size": 0,
     },
 }
-# Of ImageNet's pictures, as torchvision evaluates them.
+# Preprocessing of ImageNet's images in torchvision's evaluation.
 PICTURES: dict[str, Any] = {
     "train_split": "train",
     "test_split": "validation",
@@ -76,17 +76,18 @@ PICTURES: dict[str, Any] = {
 
 
 def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
-    """The weights of a file, in whichever of the two forms it holds them.
+    """Read a file of weights in either form.
 
     Args:
-      name: the family's name of the network.
+      name: the network's name, as its publisher gives it.
       source: file of a state_dict, or of variables (see `weights.flatten`).
 
     Returns:
-      The network, its variables, and whether the file holds variables.
+      The network, its variables, and whether the file holds variables rather than a
+      state_dict.
 
     Raises:
-      ConfigError: unknown network, or a file that cannot be read.
+      ConfigError: unknown network or unreadable file.
       ValueError: the tensors are not those of the network.
     """
     families.resolve(name)
@@ -105,7 +106,7 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """The config of a run that would have trained a published network."""
+    """The config of a run that would train a published network."""
     found = families.resolve(name)
     dataset = {"name": found.dataset, "data_dir": ""}
     if found.dataset == "imagenet2012":
@@ -120,7 +121,7 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def facts_of(name: str, num_classes: int) -> Facts:
-    """What a published network must know of the data it was trained on."""
+    """The facts of the data set that a published network was trained on."""
     found = families.resolve(name)
     side, num_train, num_test = SETS[found.dataset]
     shape = (side, side, 3)
@@ -146,13 +147,13 @@ def facts_of(name: str, num_classes: int) -> Facts:
 
 
 def convert(name: str, source: str, target: str) -> dict[str, Any]:
-    """Convert a file (see `read`) to ``target``, .safetensors, in the other form.
+    """Convert a file (see `read`) to the other form and write it to ``target``.
 
     Returns:
-      What was done, for people: 'wrote', 'classes', 'tensors', 'parameters'.
+      A printable summary: 'wrote', 'classes', 'tensors', 'parameters'.
 
     Raises:
-      ConfigError: as `read`, or a file that cannot be written.
+      ConfigError: as `read`, or ``target`` cannot be written.
       ValueError: the tensors are not those of the network.
     """
     module, variables, ours = read(name, source)
@@ -176,20 +177,20 @@ def convert(name: str, source: str, target: str) -> dict[str, Any]:
 
 
 def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, float]:
-    """Test loss and error of weights.
+    """Measure the test loss and error of weights.
 
     Args:
-      name: the family's name of the network.
+      name: the network's name, as its publisher gives it.
       source: as in `read`.
-      file: a run's config; its network is replaced by ``name``.
-      data_dir: where the config's data set is; '' for what the config says.
+      file: a run's config; ``name`` replaces its network.
+      data_dir: directory of the config's data set; '' for the config's own value.
 
     Returns:
       'test_loss' (nats) and 'test_error' (a fraction).
 
     Raises:
-      ConfigError: the config cannot be run, or is for images or classes of another
-        number.
+      ConfigError: the config cannot be run, or its image shape or number of classes
+        differs from the network's.
       ValueError: the tensors are not those of the network.
     """
     config = config_file.load(file).to_dict()
@@ -215,7 +216,7 @@ def evaluate(name: str, source: str, file: str, data_dir: str) -> dict[str, floa
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("network", help=", ".join(families.NETS))
     parser.add_argument("source", help="file of weights")
     parser.add_argument("target", help="file to write, .safetensors")
@@ -226,21 +227,21 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Convert, evaluate if asked, and print what was done."""
+    """Convert the file, evaluate it on request and print a summary."""
     try:
         done = convert(values.network, values.source, values.target)
         if values.evaluate:
             done |= evaluate(
                 values.network, values.source, values.evaluate, values.data_dir
             )
-    except ValueError as error:  # the tensors are of another network
+    except ValueError as error:  # the tensors belong to another network
         raise names.ConfigError(str(error)) from error
     launch.show(done)
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv)
 
 

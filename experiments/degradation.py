@@ -1,14 +1,14 @@
-"""The degradation study: plain and residual nets over depth and seeds.
+"""Run the degradation study: plain and residual nets over depths and seeds.
 
     python -m experiments.degradation [--config=configs/degradation_digits.py] \\
         [--workdir=DIR] [--config.depths='(8,20)'] [--workers=N] [--plot_only] \\
         [--launcher=slurm --workers=N --job=slurm_partition=gpu,gpus_per_node=1]
 
 Writes ``results.csv``, ``depth_vs_error`` and ``training_curves`` (PNG, SVG, PDF)
-into the study's directory, ``runs/NAME`` by default. The same command goes on
-with a study that was stopped, and can add families, depths and seeds to one that is
-there. Exit status 1 when a run is not finished: it failed, diverged, or another
-process has it.
+to the study's directory, ``runs/NAME`` by default. The same command resumes a
+stopped study and can add families, depths and seeds to an existing one. The exit
+status is 1 if a run is not finished: it failed, it diverged, or another process is
+training it.
 """
 
 import argparse
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Add the command's flags."""
     parser.add_argument(
         "--workdir", default="", help="directory of the study; by default runs/NAME"
     )
@@ -67,7 +67,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Train what is not finished, then write the table and the figures."""
+    """Train the unfinished runs, then write the table and the figures."""
     config = values.config
     directory = files.local(values.workdir or f"runs/{config.name}")
     if values.plot_only:
@@ -81,10 +81,10 @@ def body(values: argparse.Namespace) -> int:
         with StudyProgress(runs) as progress:
             unfinished = train(values, runs, directory, progress)
     except (Interrupted, KeyboardInterrupt):
-        if directory.is_dir():  # a study that is stopped shows what it has
+        if directory.is_dir():  # a stopped study shows its results so far
             try:
                 write(directory, config.name)
-            except Exception as error:  # that it was stopped matters more
+            except Exception as error:  # the interruption matters more
                 kind = type(error).__name__
                 print(f"warning: nothing was drawn: {kind}: {error}", file=sys.stderr)
         raise
@@ -102,7 +102,7 @@ def train(
     directory: pathlib.Path,
     report: execution.Report,
 ) -> list[execution.Event]:
-    """Train what is not finished; the last event of every run that did not finish."""
+    """Train the unfinished runs; return the last event of each that did not finish."""
     if values.launcher == "none":
         launch.check_machine()
         workers = values.workers or execution.default_workers(runs)
@@ -117,14 +117,14 @@ def train(
 
 
 def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
-    """Results and figures of a study, from its run directories alone.
+    """Write the results and figures of a study, from its run directories alone.
 
     Args:
-      directory: of the study.
-      title: its name.
+      directory: the study's directory.
+      title: the study's name.
 
     Returns:
-      Its runs, from `cnn_jax.study.load`.
+      The study's runs, from `cnn_jax.study.load`.
     """
     table = study.load(directory)
     if not table.empty:
@@ -145,11 +145,11 @@ def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
 
 
 def summary(table: "pandas.DataFrame", held_out: str) -> str:
-    """Errors by family and depth, as lines of text.
+    """Format errors by family and depth as lines of text.
 
     Args:
       table: from `cnn_jax.study.load`.
-      held_out: what the test error is of.
+      held_out: name of the set that the test error is measured on.
     """
     train = study.over_seeds(table, "clean_train_error")
     test = study.over_seeds(table, "test_error")
@@ -157,7 +157,7 @@ def summary(table: "pandas.DataFrame", held_out: str) -> str:
         seeds=train["count"],
         **{"training, clean": _spread(train), held_out: _spread(test)},
     )
-    # as long as it takes, names to the left
+    # names are left-aligned in a column as wide as the longest
     width = max(map(len, ["family", *shown["family"]]))
     return shown.to_string(
         index=False,
@@ -167,7 +167,7 @@ def summary(table: "pandas.DataFrame", held_out: str) -> str:
 
 
 def _spread(cells: "pandas.DataFrame") -> "pandas.Series":
-    """Mean and sample standard deviation in percent; one seed has no deviation."""
+    """Mean and sample standard deviation in percent; the mean alone for one seed."""
     return cells.apply(
         lambda cell: (
             f"{100 * cell['mean']:6.2f}"
@@ -178,7 +178,7 @@ def _spread(cells: "pandas.DataFrame") -> "pandas.Series":
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv, config="degradation_digits.py")
 
 

@@ -1,14 +1,15 @@
-"""Error, loss and confusion matrix of a trained network, or what it sees in pictures.
+"""Evaluate a trained network: error, loss and confusion matrix, or class predictions.
 
     python -m experiments.evaluate runs/first
     python -m experiments.evaluate runs/first --split=train --data_dir=DATA
     python -m experiments.evaluate runs/first --folder=DIR
     python -m experiments.evaluate runs/first --images cat.jpg dog.png
 
-The network is that of a run, finished or still training, or of a .safetensors file
-that `experiments.convert` or `experiments.export` wrote. ``--folder`` holds a folder
-of pictures for each class, named after it. ``--images`` shows the five likeliest
-classes of each picture. The data set is needed for ``--split`` alone.
+The network comes from a run, finished or still training, or from a .safetensors file
+written by `experiments.convert` or `experiments.export`. ``--folder`` takes a
+directory with one subdirectory of images per class, named after the class.
+``--images`` prints the five most likely classes of each image. Only ``--split`` needs
+the data set.
 """
 
 import argparse
@@ -25,13 +26,13 @@ from cnn_jax.data import given_pictures
 from experiments import launch, tables
 
 TOP = 5
-# Of more classes the matrix does not fit on a screen, and its largest entries do.
+# With more classes the matrix does not fit on a screen; its largest entries are shown.
 MATRIX = 20
 LARGEST = 20
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("run", help="directory of a run, or file of weights")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -43,7 +44,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Measure, and print."""
+    """Evaluate the network and print the results."""
     net = cnn_jax.load_run(values.run, values.data_dir)
     print(f"{values.run}: {net.family}-{net.depth}, seed {net.seed}, step {net.step:,}")
     if values.images:
@@ -67,7 +68,7 @@ def _read(net: Net, files: Sequence[str]) -> np.ndarray:
 
 
 def show(net: Net, what: str, found: Confusion) -> None:
-    """Print error and loss, the classes, and the confusion matrix."""
+    """Print the error and loss, the error of each class and the confusion matrix."""
     count = int(found.matrix.sum())
     launch.show(
         {
@@ -112,7 +113,7 @@ def show(net: Net, what: str, found: Confusion) -> None:
 
 
 def show_pictures(net: Net, files: Sequence[str]) -> None:
-    """Print the likeliest classes of each picture, with their probabilities."""
+    """Print the most likely classes of each image, with their probabilities."""
     logits = net.predict(_read(net, files)).astype(np.float64)
     likely = np.exp(logits - logits.max(1, keepdims=True))
     likely /= likely.sum(1, keepdims=True)
@@ -123,7 +124,7 @@ def show_pictures(net: Net, files: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv)
 
 

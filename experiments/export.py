@@ -1,11 +1,11 @@
-"""Write a run's network to one file, for others.
+"""Export a run's network to a single file.
 
     python -m experiments.export runs/first first.safetensors
     python -m experiments.export runs/first first.stablehlo
 
-A .safetensors file holds the weights, and beside them the config and preprocessing;
-`experiments.evaluate` and ``cnn_jax.load_run`` take it. A .stablehlo file is a program
-from raw uint8 images to logits, which ``jax.export.deserialize`` reads without this
+A .safetensors file holds the weights, the config and the preprocessing;
+`experiments.evaluate` and ``cnn_jax.load_run`` read it. A .stablehlo file is a program
+from raw uint8 images to logits; ``jax.export.deserialize`` reads it without this
 package.
 """
 
@@ -22,7 +22,7 @@ from experiments import launch
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("run", help="directory of a run, or file of weights")
     parser.add_argument("target", help="file to write: .safetensors or .stablehlo")
 
@@ -45,7 +45,7 @@ def body(values: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv)
 
 

@@ -1,11 +1,11 @@
-"""How a command starts: its command line, its config, and errors as one line.
+"""Start-up shared by the commands: command line, config and one-line errors.
 
-A user's mistake or a disk that fails ends with one line on stderr and status 2, a
-run that diverged or has no usable checkpoint, or a backend that computes wrongly,
-with status 1, a signal with 128 + its number.
-Programs that a command compiles are kept for the next one, in ~/.cache/cnn_jax/xla
-(see `cnn_jax.runtime.compilation_cache`); memory that a step frees, for the next step
-(see `cnn_jax.runtime.heap`).
+Every error ends with one line on stderr. The exit status is 2 for a user's mistake or
+a failing disk; 1 for a run that diverged or has no usable checkpoint, and for a
+backend that computes wrongly; 128 + the signal's number for a signal.
+Compiled programs are cached for the next command in ~/.cache/cnn_jax/xla (see
+`cnn_jax.runtime.compilation_cache`). Memory that a step frees is kept for the next
+step (see `cnn_jax.runtime.heap`).
 """
 
 import argparse
@@ -30,7 +30,7 @@ from experiments import config_file
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line: mistakes are a `ConfigError`, ``--help`` is the docstring."""
+    """A parser that raises `ConfigError` and whose ``--help`` prints the docstring."""
 
     def __init__(self, usage: str):
         super().__init__(
@@ -62,15 +62,15 @@ def run(
     argv: Sequence[str] | None = None,
     config: str | None = None,
 ) -> int:
-    """Parse the command line, run the body, and turn errors into a line.
+    """Parse the command line, run the body and report errors in one line.
 
     Args:
-      body: the command; gets the parsed arguments, returns an exit status.
-      define: declares them.
+      body: the command; takes the parsed arguments and returns an exit status.
+      define: adds the arguments to the parser.
       usage: the command's docstring, printed by ``--help``.
-      argv: arguments without the program's name; the process's own by default.
-      config: the command takes ``--config=FILE`` and ``--config.key=value``; this
-        file of ``configs/`` if none is given, '' if one must be.
+      argv: arguments without the program's name; by default those of the process.
+      config: the default config, a file in ``configs/``, for a command that takes
+        ``--config=FILE`` and ``--config.key=value``; '' if the user must give one.
 
     Returns:
       The exit status.
@@ -85,7 +85,7 @@ def run(
 
 
 def _in_words(error: UnicodeError) -> tuple[str, int]:
-    """What a terminal cannot show (codecs calls this): '+-' for '±', else '?'."""
+    """A codecs error handler: replaces '±' by '+-' and other characters by '?'."""
     assert isinstance(error, UnicodeEncodeError)
     missing = error.object[error.start : error.end]
     return "".join("+-" if sign == "±" else "?" for sign in missing), error.end
@@ -140,7 +140,7 @@ def _run(
             if isinstance(error, AssertionError | RuntimeError) and _no_backend():
                 return _fail(_backend_error(), 2)
             raise
-        traceback.print_exc()  # and `hosts.leave` ends the others
+        traceback.print_exc()  # `hosts.leave` then ends the other processes
         return 1
 
 
@@ -168,28 +168,28 @@ def _parse(
 
 
 def check_machine() -> None:
-    """Before anything trains: whether the machine computes rightly, and advice.
+    """Before training, check that the machine computes correctly, and print advice.
 
     Raises:
-      WrongBackend: it computes wrongly.
+      WrongBackend: the machine computes wrongly.
     """
     selfcheck.check_backend()
     advise()
 
 
 def advise() -> None:
-    """Say what would make this machine faster, if anything would."""
+    """Print what would make this machine faster, if anything would."""
     if hosts.is_first() and kernels.advice():
         print(kernels.advice(), file=sys.stderr)
 
 
 def listed(read: Callable[[str], Any] = str) -> Callable[[str], list[Any]]:
-    """The type of an argument with commas: ``128,1``."""
+    """The type of a comma-separated argument: ``128,1``."""
     return lambda text: [read(word) for word in text.split(",") if word]
 
 
 def at_least(least: float, read: Callable[[str], Any] = int) -> Callable[[str], Any]:
-    """The type of an argument that is a number, not below ``least``."""
+    """The type of a numeric argument of at least ``least``."""
 
     def number(text: str) -> Any:
         try:
@@ -205,7 +205,7 @@ def at_least(least: float, read: Callable[[str], Any] = int) -> Callable[[str], 
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Print what a command found, a line each; errors, which are fractions, in %."""
+    """Print a command's results, one a line; errors, which are fractions, in %."""
     for key, value in found.items():
         if isinstance(value, float) and key.endswith("error"):
             text = f"{100 * value:.2f} %"
@@ -215,7 +215,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def _no_backend() -> bool:
-    """Whether JAX finds no device of the kind that it was told to take."""
+    """Whether JAX finds no device of the requested platform."""
     try:
         jax.devices()
     except (AssertionError, RuntimeError):  # AssertionError: the plugin is missing

@@ -1,13 +1,13 @@
-"""Download a data set of tensorflow-datasets and write it as array_record.
+"""Download a data set with tensorflow-datasets (TFDS) and write it as array_record.
 
     python -m experiments.prepare cifar10
     python -m experiments.prepare imagenet2012 --data_dir=/data --manual_dir=/ilsvrc
     python -m experiments.prepare my_package.my_set:Builder
 
-The name is TFDS's own (``set`` or ``set/config``), or a builder class of yours.
-Building the sets of TFDS needs TensorFlow (``pip install -e '.[prepare]'``);
-reading them afterwards does not. A set that is there as tfrecord files is not built
-again: its records are written as array_record beside them, without TensorFlow.
+The name is a TFDS name (``set`` or ``set/config``) or a user-defined builder class.
+Building a TFDS set needs TensorFlow (``pip install -e '.[prepare]'``); reading it
+afterwards does not. A set that already exists as tfrecord files is not rebuilt: the
+command writes its records as array_record next to them, without TensorFlow.
 """
 
 import argparse
@@ -31,25 +31,25 @@ from cnn_jax.data import digits, prepared
 from cnn_jax.training.checkpoint import write_atomically
 from experiments import launch
 
-# What the builders that come with TFDS import, beyond what this project needs.
+# Packages that TFDS's own builders import and this project does not need.
 NEEDED = ("tensorflow", "importlib_resources")
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, Any]:
-    """Download and write a data set, unless it is there; then check it.
+    """Download and write a data set unless it exists; then check it.
 
     Args:
       name: ``set`` or ``set/config`` of TFDS, or ``package.module:Builder``.
       data_dir: as in `prepared.directory`.
-      manual_dir: where files are that must be fetched by hand; '' for
+      manual_dir: directory of the files that must be downloaded manually; '' for
         ``data_dir/downloads/manual``.
 
     Returns:
-      What there is now, for people: 'path', 'classes', 'channels', splits.
+      A printable description of the set: 'path', 'classes', 'channels', splits.
 
     Raises:
-      ConfigError: unknown name, a package or a file that is missing, a failed
-        download, a read-only directory, or what is not image classification.
+      ConfigError: unknown name, missing package or file, failed download, read-only
+        directory, or a set that is not for image classification.
     """
     if name == "digits":
         return _describe(name, digits.prepare(data_dir))
@@ -65,7 +65,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, An
 
 
 def _there(name: str, data_dir: str) -> str:
-    """The directory of a set that is there, in whatever format; '' if none is."""
+    """The directory of an existing set, in any format; '' if there is none."""
     try:
         return prepared.find(name, data_dir)
     except names.ConfigError:
@@ -74,7 +74,7 @@ def _there(name: str, data_dir: str) -> str:
 
 @contextlib.contextmanager
 def _alone(root: str) -> Iterator[None]:
-    """One process at a time prepares under a root: others wait, and find its work."""
+    """Lock a root: one process prepares at a time, and the others wait for it."""
     os.makedirs(root, exist_ok=True)
     with open(os.path.join(root, ".preparing"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -82,7 +82,7 @@ def _alone(root: str) -> Iterator[None]:
 
 
 def _build(name: str, root: str, manual_dir: str) -> str:
-    """Download and write a set of TFDS, unless it is there; its directory."""
+    """Download and write a TFDS set unless it exists; return its directory."""
     builder = _builder(name, root)
     path = str(builder.data_dir)
     if not os.path.exists(os.path.join(path, "dataset_info.json")):
@@ -127,7 +127,7 @@ def _builder(name: str, root: str) -> tfds.core.DatasetBuilder:
 def _check_manual_files(
     name: str, builder: tfds.core.DatasetBuilder, root: str, manual_dir: str
 ) -> None:
-    """Say which files go where, if there are none yet."""
+    """Raise an error that names the missing manual files and their directory."""
     instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     place = manual_dir or os.path.join(root, "downloads", "manual")
     if instructions and not (os.path.isdir(place) and os.listdir(place)):
@@ -139,18 +139,18 @@ def _check_manual_files(
 
 
 def _tfrecords(path: str) -> dict[str, Any]:
-    """The description of a set that has tfrecord files alone; else nothing."""
+    """The description of a set that has only tfrecord files, else an empty dict."""
     try:
         about = json.loads(pathlib.Path(path, "dataset_info.json").read_text())
         others = about.get("alternativeFileFormats", [])
         only = about["fileFormat"] == "tfrecord" and "array_record" not in others
         return about if only else {}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # a damaged file, which opening the set will name
+        return {}  # a damaged file; opening the set reports it
 
 
 def convert(path: str) -> None:
-    """Write a set's tfrecord files as array_record beside them, for both to be read.
+    """Copy a set's tfrecord files to array_record files in the same directory.
 
     Records are the same in both formats. TFDS calls the second one an "alternative
     file format" of the set; its own ``convert_format`` needs Beam and TensorFlow.
@@ -159,7 +159,7 @@ def convert(path: str) -> None:
       path: directory of the set.
 
     Raises:
-      ConfigError: a file lacks records, or is no tfrecord file.
+      ConfigError: a file lacks records or is not a tfrecord file.
     """
     about = _tfrecords(path)
     for split in tfds.builder_from_directory(path).info.splits.values():
@@ -187,7 +187,7 @@ def convert(path: str) -> None:
 
 
 def _copy(source: str, target: str) -> int:
-    """Write the records of a tfrecord file as array_record; how many there are."""
+    """Write the records of a tfrecord file as array_record; return their number."""
     writer, count = ArrayRecordWriter(target, "group_size:1"), 0
     for record in records(source):
         writer.write(record)
@@ -197,10 +197,10 @@ def _copy(source: str, target: str) -> int:
 
 
 def records(path: str) -> Iterator[bytes]:
-    """The records of a tfrecord file, up to the first that is cut off.
+    """The records of a tfrecord file, up to the first truncated one.
 
-    Each is its length (8 bytes), the length's checksum (4), the content and the
-    content's checksum (4); checksums are not compared.
+    A record consists of its length (8 bytes), the length's checksum (4), the content
+    and the content's checksum (4). Checksums are not verified.
     """
     with open(path, "rb") as file:
         while len(head := file.read(12)) == 12:
@@ -213,7 +213,7 @@ def records(path: str) -> Iterator[bytes]:
 
 
 def _describe(name: str, path: str) -> dict[str, Any]:
-    """Open the set as a run would, which checks its form."""
+    """Open the set as a run does, which validates it, and describe it."""
     reader = prepared.Prepared(name, path)
     splits = {split: reader.count(split) for split in reader.builder.info.splits}
     return {
@@ -225,7 +225,7 @@ def _describe(name: str, path: str) -> dict[str, Any]:
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("name", help="a data set of TFDS, or package.module:Builder")
     parser.add_argument(
         "--data_dir",
@@ -239,13 +239,13 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Prepare the set, and print what there is now."""
+    """Prepare the set and print its description."""
     launch.show(prepare(values.name, values.data_dir, values.manual_dir))
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv)
 
 

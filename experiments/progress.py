@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar and a live table; plain lines elsewhere."""
+"""Progress reports: a bar and a live table on a terminal, plain lines elsewhere."""
 
 import contextlib
 import itertools
@@ -42,7 +42,7 @@ def _bar(console: Console) -> Progress:
 
 
 def describe(row: dict[str, Any], config: Mapping[str, Any]) -> str:
-    """A log row of a config's run in words: errors in percent."""
+    """Format a log row of a run of the config, with errors in percent."""
     names = {**dict(COLUMNS), "test_error": held_out(config)}
     parts = [f"{n} {100 * row[key]:.2f} %" for key, n in names.items() if key in row]
     return "error: " + ", ".join(parts)
@@ -67,11 +67,11 @@ def single_run(config: Mapping[str, Any]) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def counted(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A reporter for ``total`` pieces of work, called with the name of each done.
+    """A reporter for ``total`` tasks, called with the name of each finished task.
 
     Args:
-      what: the pieces, in a word.
-      total: how many there are.
+      what: one word for the tasks.
+      total: number of tasks.
     """
     started, done = time.monotonic(), itertools.count(1)
     with _bar(Console()) as bar:
@@ -118,7 +118,7 @@ class StudyProgress:
             self._live.__exit__(*error)
 
     def __call__(self, event: Event) -> None:
-        """Take in an event of the study."""
+        """Record and show an event of the study."""
         known = self.events.get(event.run)
         if event.row is None and known is not None and event.status == "running":
             event = Event(event.run, event.step, known.row, event.status)

@@ -1,4 +1,4 @@
-"""Tables on a terminal."""
+"""Tables printed to a terminal."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +11,9 @@ def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Print a table.
 
     Args:
-      title: above it; '' for none.
-      rows: its lines, all of the same keys, which are the header. What looks like a
-        number stands to the right.
+      title: heading above the table; '' for none.
+      rows: rows with the same keys, which form the header. Columns of numbers are
+        right-aligned.
     """
     table = Table(title=title or None, box=box.SIMPLE_HEAD)
     for key in rows[0]:
@@ -22,6 +22,6 @@ def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     for row in rows:
         table.add_row(*row.values())
     console = Console()
-    if not console.is_terminal:  # in a file or a pipe, lines are never wrapped
+    if not console.is_terminal:  # lines in a file or a pipe are not wrapped
         console = Console(width=200)
     console.print(table)

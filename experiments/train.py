@@ -3,8 +3,8 @@
     python -m experiments.train --config=configs/resnet_digits.py \\
         --workdir=runs/mine --config.model.depth=32
 
-The same command resumes a run that was stopped, and prints the result of one that is
-finished. Errors are in percent here, and fractions in files.
+The same command resumes a stopped run and prints the result of a finished one. Errors
+are printed in percent and written to files as fractions.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from experiments.progress import single_run
 
-# Commands of configs that are not of one run, by a key of those.
+# The command for a study's config, by a key that only such configs have.
 STUDIES = {
     "families": "degradation",
     "isolated": "gtn",
@@ -29,10 +29,10 @@ STUDIES = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse a config that is not of one run.
+    """Refuse a config that does not describe a single run.
 
     Raises:
-      ConfigError: it is of a study, or cannot be run.
+      ConfigError: the config describes a study or cannot be run.
     """
     for key, command in STUDIES.items():
         if key in config:
@@ -44,12 +44,12 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Add the command's flags."""
     parser.add_argument("--workdir", default="", help="directory of the run")
 
 
 def body(values: argparse.Namespace) -> int:
-    """Train, and print the result."""
+    """Train and print the result."""
     if not values.workdir:
         raise ConfigError("--workdir=DIR is needed")
     check(values.config)
@@ -75,7 +75,7 @@ def body(values: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv, config="")
 
 

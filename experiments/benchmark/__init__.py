@@ -1,1 +1,1 @@
-"""How fast a train step is: ours, and the same nets in other frameworks."""
+"""Benchmarks of this package, and of the same networks in other frameworks."""

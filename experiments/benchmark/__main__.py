@@ -1,14 +1,14 @@
-"""How fast things are, a subject at a time.
+"""Run a benchmark, one subject at a time.
 
   python -m experiments.benchmark [SUBJECT] [--help] [--flags of the subject]
 
-steps      train steps of networks, ours and other frameworks' (the default)
-compile    compiling a train step, by depth
-profile    where the time of a train step goes, by kind of operation
-data       a prepared set into memory, the first time and from the cache
-decode     picture files to training images, ours and other libraries'
+steps      train steps of networks, in this package and other frameworks (default)
+compile    compile time of a train step, by depth
+profile    time of a train step, by kind of operation
+data       reading a prepared set into memory, uncached and cached
+decode     decoding and augmenting image files, in this package and other libraries
 landscape  a loss landscape as one program, or in a loop over points
-reading    training on strings of digits, over their length
+reading    training on strings of digits, by string length
 """
 
 import argparse
@@ -26,12 +26,12 @@ SUBJECTS = {
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's argument: those of a subject are its own."""
+    """Add the command's argument; each subject defines its own flags."""
     parser.add_argument("subject", choices=list(SUBJECTS), help="what is timed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or (words[0][0] == "-" and words[0] not in ("-h", "--help")):
         words = ["steps", *words]

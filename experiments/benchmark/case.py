@@ -1,4 +1,4 @@
-"""One case of the benchmark: a network, its images, batch, number type, devices."""
+"""One case of the benchmark: network, image size, batch size, dtype and devices."""
 
 import dataclasses
 import re
@@ -12,28 +12,28 @@ from cnn_jax import models, names
 from cnn_jax.data import Arrays, Dataset
 
 DTYPES = ("float32", "bfloat16")
-# What every contender trains with. The rate is low: the images are noise.
+# Optimizer settings of every contender. The rate is low because the images are noise.
 RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 # The "rubbish" constant of LeNet-5's loss, as in configs/lenet5_mnist.py.
 MAP_J = 3.0
-# Range of the pixels that networks see.
+# Range of the networks' input pixels.
 LOW, HIGH = -1.0, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What is timed.
+    """A network and the conditions under which its train step is timed.
 
     Attributes:
-      net: as on the command line, 'resnet20@32x32x3'.
+      net: name as on the command line, 'resnet20@32x32x3'.
       model: the config section of the network, without 'dtype'.
       image: height, width, channels.
       classes: size of the output.
-      batch: images of a step, over all devices.
-      dtype: of the computation, 'float32' or 'bfloat16'.
+      batch: images per step, over all devices.
+      dtype: dtype of the computation, 'float32' or 'bfloat16'.
       devices: number of devices.
-      dispatch: steps that the devices take in one call; ours only.
-      platform: of the devices, as jax names it ('cpu', 'gpu').
+      dispatch: steps per call to the devices; only this package uses it.
+      platform: jax's name for the platform ('cpu', 'gpu').
     """
 
     net: str
@@ -84,7 +84,7 @@ class Case:
             "warmup": {"rate": 0.0, "until_train_error": 0.0},
             "batch_size": self.batch,
             "eval_batch_size": self.devices,
-            # longer than anybody waits
+            # more steps than any benchmark takes
             "steps": 10**9,
             "log_every": 10**9,
             "steps_per_execution": self.dispatch,
@@ -102,21 +102,21 @@ class Case:
     def arrays(
         self,
     ) -> tuple[Float[np.ndarray, "batch h w c"], Int[np.ndarray, " batch"]]:
-        """The images as networks see them, and their labels: one batch, NHWC."""
+        """One batch of preprocessed images (NHWC) and their labels."""
         train = noise(self.image, self.classes, self.batch).train
         scale = np.float32((HIGH - LOW) / 255)
         return np.float32(LOW) + scale * train.images, train.labels
 
 
 def noise(image: tuple[int, int, int], classes: int, size: int) -> Dataset:
-    """Random images with random labels, as many as a batch has.
+    """Random images with random labels, as many as in a batch.
 
-    So every batch of an epoch is the whole set, in another order.
+    Each batch is therefore the whole set in another order.
 
     Args:
       image: height, width, channels.
       classes: labels are drawn from 0 ... classes - 1.
-      size: training images; there is one test image.
+      size: number of training images; there is one test image.
 
     Returns:
       The data set, the same for the same arguments.
@@ -140,23 +140,23 @@ def parse(
     dispatch: int,
     fields: dict[str, Any],
 ) -> Case:
-    """The case that words of the command line describe.
+    """Parse the command line's description of a case.
 
     Args:
-      net: ``NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH]``: a network of the table of
-        `cnn_jax.models`, or 'resnet' or 'plain' and a depth that is not in it,
-        for the CIFAR layout. Without a size, that of the paper.
-      batch: images of a step, over all devices, where ``net`` does not say.
+      net: ``NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH]``. NAME is a network in the table of
+        `cnn_jax.models`, or 'resnet' or 'plain' with any other depth, for the CIFAR
+        layout. The default image size is the paper's.
+      batch: images per step, over all devices, unless ``net`` gives a number.
       dtype: 'float32' or 'bfloat16'.
       devices: number of devices.
-      dispatch: steps that the devices take in one call.
-      fields: of the network's module; those it does not have are left out.
+      dispatch: steps per call to the devices.
+      fields: fields of the network's module; those it lacks are ignored.
 
     Returns:
       The case.
 
     Raises:
-      ConfigError: unknown name, or what makes no net, in one line.
+      ConfigError: unknown name, or a description of no valid network; one line.
     """
     net, _, own_batch = net.partition(":")
     batch = int(own_batch) if own_batch.isdecimal() else batch

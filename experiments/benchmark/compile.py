@@ -1,11 +1,11 @@
-"""How long a train step of a deep net takes to compile, stage by stage.
+"""Measure the compile time of a deep net's train step, stage by stage.
 
     python -m experiments.benchmark compile --depths=110,1202 \\
         [--field=scan=True --field=remat=True]
 
-CIFAR ResNets' steps are compiled, not run, in a process of its own each, the
-compilation cache off. The bytes of a compiled step are those that XLA plans for its
-arguments and buffers.
+Compiles the steps of CIFAR ResNets without running them, each in a separate process
+with the compilation cache off. The bytes of a compiled step are those that XLA plans
+for its arguments and buffers.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STAGES = ("trace", "lower", "compile")
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags."""
     parser.add_argument(
         "--depths",
         type=launch.listed(launch.at_least(1)),
@@ -34,7 +34,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Compile one after another, then print."""
+    """Compile the cases one after another, then print the results."""
     nets = [f"resnet{depth}@32x32x3" for depth in values.depths]
     cases = report.cases(values, nets)
     figures = report.Report(values)
@@ -56,7 +56,7 @@ def rows_of(one: Case) -> list[Row]:
 
 
 def line(row: Row) -> dict[str, str]:
-    """A row as it is printed."""
+    """Format a row for printing."""
     given = {k: v for k, v in row["model"].items() if k not in ("name", "depth")}
     which = {
         "net": row["net"],
@@ -74,14 +74,14 @@ def line(row: Row) -> dict[str, str]:
 
 
 def compilation(case: Case) -> dict[str, Any]:
-    """Time the stages of compiling a case's train step; nothing is run.
+    """Time the stages of compiling a case's train step, without running it.
 
     Args:
-      case: what is trained.
+      case: the case to compile.
 
     Returns:
-      Seconds: 'trace' (Python to jaxpr), 'lower' (to StableHLO), 'compile' (to the
-      machine's code); and the 'bytes' of arguments and buffers, by XLA's own plan.
+      Seconds: 'trace' (Python to jaxpr), 'lower' (to StableHLO), 'compile' (to machine
+      code); and the 'bytes' that XLA plans for arguments and buffers.
     """
     step, arguments = contender.readable_step(case)
     times = [time.perf_counter()]
@@ -103,5 +103,5 @@ def compilation(case: Case) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return report.run(body, define, __doc__, argv)

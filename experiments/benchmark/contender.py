@@ -1,4 +1,4 @@
-"""What is timed: train steps of this package, and the machine's largest product."""
+"""This package as a contender, and the machine's peak matrix-product rate."""
 
 import collections
 import math
@@ -16,35 +16,35 @@ from experiments.benchmark.case import Case
 
 
 class Contender(Protocol):
-    """One framework, ready to train one case on images that are on the device.
+    """One framework, ready to train one case on images already on the device.
 
-    Built from a `Case`, in a process of its own.
+    It is built from a `Case`, in a separate process.
 
     Attributes:
-      parameters: trainable ones.
+      parameters: number of trainable parameters.
     """
 
     parameters: int
 
     def run(self, steps: int) -> float:
-        """Take train steps, to their end; the loss of the last one.
+        """Take train steps, wait for them and return the last loss.
 
         Args:
-          steps: how many, a multiple of the case's ``dispatch``.
+          steps: number of steps, a multiple of the case's ``dispatch``.
         """
 
     def device_memory(self) -> int | None:
-        """Peak bytes on the accelerator; None where it is the host's memory."""
+        """Peak bytes on the accelerator; None for a device that uses host memory."""
 
 
 class CnnJax:
     """This package: the step of `cnn_jax.training.program`, as `fit` calls it.
 
-    Beside what the peers do, it gathers the batch out of the resident images and
-    normalises their uint8 pixels.
+    Unlike the peers' steps, its step also gathers the batch from the resident images
+    and normalises their uint8 pixels.
 
     Args:
-      case: what is trained.
+      case: the case to train.
     """
 
     def __init__(self, case: Case):
@@ -72,23 +72,23 @@ class CnnJax:
 
 
 def jax_memory(device: jax.Device) -> int | None:
-    """Peak bytes in use on a device that has memory of its own, else None."""
+    """Peak bytes in use on a device with its own memory, else None."""
     if device.platform == "cpu":
         return None
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
-    """Floating-point operations a second of a large square matrix product.
+    """Floating-point operations per second of a large square matrix product.
 
     Args:
-      dtype: of the matrices.
-      devices: how many the case uses; on CPU they share the cores, so that one
-        product has them all.
-      side: of the matrices; 0 for 2048 on CPU and 8192 on accelerators.
+      dtype: dtype of the matrices.
+      devices: number of devices that the case uses. On CPU the devices share the
+        cores, so one product uses all of them.
+      side: side of the matrices; 0 for 2048 on CPU and 8192 on accelerators.
 
     Returns:
-      2 side^3 over the shortest of three times, times the devices.
+      2 side^3 over the shortest of three times, multiplied by the number of devices.
     """
     on_cpu = jax.default_backend() == "cpu"
     side = side or (2048 if on_cpu else 8192)
@@ -104,13 +104,13 @@ def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
 
 
 def readable_step(case: Case) -> tuple[Any, tuple[Any, ...]]:
-    """A case's train step, not compiled yet, and what it is called with.
+    """A case's train step, not yet compiled, and its arguments.
 
-    It is mapped by shard_map, whose program can be read and whose stages can be told
-    apart; pmap's program is the same.
+    The step uses shard_map, whose program is readable and whose stages are distinct;
+    pmap's program is the same.
 
     Args:
-      case: what is trained.
+      case: the case to train.
 
     Returns:
       The jitted step; its arguments, the state first.

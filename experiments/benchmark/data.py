@@ -1,10 +1,10 @@
-"""How long a prepared set takes to be in memory, the first time and from the cache.
+"""Measure how long a prepared set takes to read, uncached and from the cache.
 
     python -m experiments.benchmark data cifar10 [--data_dir=DATA]
 
-The set's files are linked into a temporary directory, so that no cache is there
-at first and none is left. The second reading takes the arrays from the cache,
-after the checksums of its files have been compared.
+Links the set's files into a temporary directory, so that the first reading finds no
+cache and none is left behind. The second reading verifies the checksums of the
+cache's files, then takes the arrays from the cache.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from experiments import launch
 
 
 def measure(name: str, path: str) -> dict[str, float]:
-    """Seconds of the first and the second reading of a set's 'train' and 'test'.
+    """Time the first and the second reading of a set's 'train' and 'test' splits.
 
     Args:
-      name: of the set, for messages.
-      path: its directory.
+      name: name of the set, for messages.
+      path: directory of the set.
 
     Returns:
       'images', 'first' and 'cached' (seconds), and 'megabytes' of pixels.
 
     Raises:
       ConfigError: the set cannot be read.
-      RuntimeError: the cache gave other arrays.
+      RuntimeError: the cached arrays differ from those of the first reading.
     """
     with tempfile.TemporaryDirectory() as place:
         for file in os.scandir(path):
@@ -54,13 +54,13 @@ def measure(name: str, path: str) -> dict[str, float]:
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The arguments."""
+    """Add the arguments."""
     parser.add_argument("name", help="a prepared data set")
     parser.add_argument("--data_dir", default="", help="where data sets are kept")
 
 
 def body(values: argparse.Namespace) -> int:
-    """Measure, and print."""
+    """Measure and print the results."""
     found = measure(values.name, prepared.find(values.name, values.data_dir))
     print(
         f"{values.name}: {found['images']:,} images, {found['megabytes']:.0f} MB: "
@@ -70,5 +70,5 @@ def body(values: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return launch.run(body, define, __doc__, argv)

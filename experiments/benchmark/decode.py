@@ -1,14 +1,14 @@
-"""How fast pictures become training images: images a second on one core.
+"""Measure image decoding and augmentation: images per second on one core.
 
     python -m experiments.benchmark decode
 
-JPEG files of ImageNet's usual size (500x375, cut from the two photographs that
-scikit-learn ships, or those of ``--folder``) are decoded and augmented as He et
-al. (2015) do at 224: shorter side in [256, 480], random crop, flip. This
-package's stream is compared with Pillow alone, with torchvision (its transforms
-on Pillow pictures; its own decoder and tensor transforms) and with tf.data,
-where those are installed. All run in turns in one thread, and rates are per
-second of processor time, so that other work on the machine disturbs little.
+Decodes JPEG files of ImageNet's usual size (500x375, cut from the two photographs
+that scikit-learn ships, or those of ``--folder``) and augments them as He et al.
+(2015) do at 224: shorter side in [256, 480], random crop, flip. Compares this
+package's stream with Pillow alone, with torchvision (its transforms on Pillow
+images; its own decoder and tensor transforms) and with tf.data, where those are
+installed. The pipelines alternate in one thread. Rates are per second of processor
+time, so that other work on the machine has little effect.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def photographs(count: int) -> list[bytes]:
 
 
 def of_this_package() -> Augment:
-    """What a worker of `cnn_jax.data.streams` does to a picture."""
+    """The augmentation of an image by a worker of `cnn_jax.data.streams`."""
     from cnn_jax.data import regions, transforms
 
     crop = transforms.ScaleCrop(SIZE, SHORTER)
@@ -54,7 +54,7 @@ def of_this_package() -> Augment:
 
 
 def by_pillow(encoded: bytes, random: np.random.Generator) -> np.ndarray:
-    """Decode, resize and crop as one would write it down with Pillow."""
+    """Decode, resize and crop with Pillow, written in the obvious way."""
     picture = Image.open(io.BytesIO(encoded)).convert("RGB")
     shorter = int(random.integers(SHORTER[0], SHORTER[1] + 1))
     scale = shorter / min(picture.size)
@@ -69,7 +69,7 @@ def by_pillow(encoded: bytes, random: np.random.Generator) -> np.ndarray:
 
 
 def of_torchvision(own_decoder: bool) -> Augment:
-    """torchvision's transforms, on pictures of Pillow or on tensors."""
+    """torchvision's transforms, on Pillow images or on tensors."""
     import torch
     from torchvision import io as torch_io
     from torchvision.transforms import v2
@@ -117,7 +117,7 @@ def of_tf_data() -> Callable[[Sequence[bytes]], None]:
 
 
 def one_by_one(augment: Augment) -> Callable[[Sequence[bytes]], None]:
-    """A pipeline that augments a file after another."""
+    """A pipeline that augments one file after another."""
 
     def run(files: Sequence[bytes]) -> None:
         random = np.random.default_rng(0)
@@ -137,7 +137,7 @@ PIPELINES: dict[str, Callable[[], Callable[[Sequence[bytes]], None]]] = {
 
 
 def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
-    """Images per second of processor time of every pipeline, round by round."""
+    """Images per second of processor time, by pipeline and round."""
     runs = {}
     for name, make in PIPELINES.items():
         try:
@@ -157,7 +157,7 @@ def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags."""
     positive = launch.at_least(1)
     parser.add_argument("--images", type=positive, default=120, help="of a round")
     parser.add_argument("--rounds", type=positive, default=7, help="turns of each")
@@ -165,7 +165,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Measure, and print."""
+    """Measure and print the results."""
     try:
         of_this_package()
     except ImportError as error:
@@ -198,5 +198,5 @@ def body(values: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return launch.run(body, define, __doc__, argv)

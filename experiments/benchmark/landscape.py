@@ -1,10 +1,10 @@
-"""Time and memory of a loss landscape: one program against loops over points.
+"""Measure time and memory of a loss landscape: one program against loops over points.
 
     python -m experiments.benchmark landscape
 
-The net is the study's on digits at ``--depth`` layers, untrained (its weights do not
-change the cost), the loss a mean over the first ``--images`` training images. Three
-ways to look up the same points:
+The net is that of the study on digits, with ``--depth`` layers; it is untrained, as its
+weights do not change the cost. The loss is a mean over the first ``--images`` training
+images. Three methods evaluate the same points:
 
     one program       a compiled loop over a row of points (`analysis.landscape`)
     a call a point    a compiled evaluation that moves the weights itself; its loss
@@ -12,10 +12,10 @@ ways to look up the same points:
     moved on the host NumPy moves the weights, which are sent to the device for a
                       compiled evaluation, as the loop of Li et al. (2018) does
 
-They take turns, row by row, and each ratio is a median over rows; seconds are of
-processor time on a CPU. ``--whole`` times the whole grid of one program as well.
-Memory is the peak of a fresh process that does a row, data set, compiler and
-libraries included.
+The methods alternate, row by row, and each ratio is a median over rows. Seconds are
+processor time on a CPU. ``--whole`` also times the whole grid with one program.
+Memory is the peak of a fresh process that evaluates one row, including data set,
+compiler and libraries.
 """
 
 import argparse
@@ -34,9 +34,9 @@ from configs import degradation_digits
 from experiments import launch, tables
 from experiments.benchmark import rounds
 
-# Objective, parameters, directions, and what else the objective is given.
+# Objective, parameters, directions and the objective's remaining arguments.
 Problem = tuple[landscape.EvaluationLoss, Any, tuple[Any, ...], tuple[Any, ...]]
-# From a row of points to the loss at each.
+# A function from a row of points to the loss at each.
 Method = Callable[[np.ndarray], np.ndarray]
 
 
@@ -64,7 +64,7 @@ def moved(params: Any, directions: Any, point: Any) -> Any:
 
 
 def one_program(given: Problem) -> Method:
-    """What `landscape.evaluate` does with a row of the grid."""
+    """The computation of `landscape.evaluate` for a row of the grid."""
     *where, fixed = given
 
     def row(points: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def one_program(given: Problem) -> Method:
 
 
 def a_call_a_point(given: Problem) -> Method:
-    """A compiled evaluation for each point, the loss read after each."""
+    """A compiled evaluation of each point, whose loss is read before the next."""
     objective, params, directions, fixed = given
 
     @jax.jit
@@ -113,7 +113,7 @@ METHODS: dict[str, Callable[[Problem], Method]] = {
 
 
 def clock() -> float:
-    """Seconds: of processor time on a CPU, which other work disturbs little."""
+    """Seconds; on a CPU, of processor time, which other work hardly affects."""
     on_cpu = jax.default_backend() == "cpu"
     return time.process_time() if on_cpu else time.perf_counter()
 
@@ -125,10 +125,10 @@ def grid(points: int) -> np.ndarray:
 
 
 def times(given: Problem, points: int, rows: int) -> dict[str, list[float]]:
-    """Seconds of each row by each way, which take turns; all must agree.
+    """Seconds of each row with each method; the methods alternate and must agree.
 
     Raises:
-      ArithmeticError: two ways disagree on a loss by more than rounding.
+      ArithmeticError: the losses of two methods differ by more than rounding.
     """
     ways = {name: make(given) for name, make in METHODS.items()}
     found: dict[str, list[float]] = {name: [] for name in ways}
@@ -147,13 +147,13 @@ def times(given: Problem, points: int, rows: int) -> dict[str, list[float]]:
 
 
 def peak_memory(name: str, net: Sequence[Any], points: int) -> float:
-    """Megabytes of this process at its peak, once it has done a row."""
+    """Peak memory of this process after one row, in megabytes."""
     METHODS[name](problem(*net))(grid(points)[0])
     return rounds.resident("VmHWM") / 2**20
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags."""
     positive = launch.at_least(1)
     parser.add_argument("--family", default="residual", choices=("plain", "residual"))
     parser.add_argument("--depth", type=positive, default=56, help="weight layers")
@@ -164,7 +164,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Measure, and print."""
+    """Measure and print the results."""
     net = (values.family, values.depth, values.images)
     given, points = problem(*net), values.points
     seconds = times(given, points, values.rows)
@@ -193,5 +193,5 @@ def body(values: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return launch.run(body, define, __doc__, argv)

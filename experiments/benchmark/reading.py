@@ -1,14 +1,14 @@
-"""How fast the over-segmentation system trains, over the length of its lines.
+"""Measure the training speed of the over-segmentation system by length of line.
 
     python -m experiments.benchmark reading [--config=configs/gtn_digits.py] \\
         [--workdir=DIR]
 
-Times training steps of the config's ``system`` on lines of 5 to 40 digits, each
-step with the same number of digits, so that time a digit is constant where time a
-string is linear in its length. Beside it: the loss of an alignment graph (with
-its gradient) and `optax.ctc_loss`, the same function, on as many positions as a
-space displacement network has on such lines. All run in turns, round by round;
-medians are printed, and written with a figure as ``speed`` into the directory,
+Times training steps of the config's ``system`` on lines of 5 to 40 digits. Each step
+has the same number of digits, so the time per digit is constant if the time per
+string is linear in its length. Also times the loss of an alignment graph (with its
+gradient) and `optax.ctc_loss`, which is the same function, on as many positions as a
+space displacement network has on such lines. The measurements alternate, round by
+round. Prints medians, and writes them with a figure as ``speed`` to the directory,
 ``runs/NAME`` by default.
 """
 
@@ -31,22 +31,22 @@ from experiments import launch
 from experiments.gtn import experiment, figures
 
 LENGTHS = (5, 10, 20, 40)
-DIGITS = 160  # of a step, on each device
-STRIDE = 4  # columns between the positions of LeNet-5
+DIGITS = 160  # per step and device
+STRIDE = 4  # columns between neighbouring positions of LeNet-5
 ROUNDS = 15
 
 Run = Callable[[], Any]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags."""
     parser.add_argument(
         "--workdir", default="", help="where to write; by default runs/NAME"
     )
 
 
 def body(values: argparse.Namespace) -> int:
-    """Measure, print, write the table and the figure."""
+    """Measure, print, and write the table and the figure."""
     config = experiment.check(values.config)
     directory = files.local(values.workdir or f"runs/{config['name']}")
     directory.mkdir(parents=True, exist_ok=True)
@@ -63,15 +63,15 @@ def body(values: argparse.Namespace) -> int:
 
 
 def measure(config: dict[str, Any], rounds: int) -> list[dict[str, float]]:
-    """Median times at each length.
+    """Measure median times at each length.
 
     Args:
-      config: of a run of the over-segmentation system.
-      rounds: how often each is timed.
+      config: config of a run of the over-segmentation system.
+      rounds: number of timings of each.
 
     Returns:
-      Rows with 'length', 'strings_per_second', 'ms_per_string' (a training
-      step), 'alignment_ms' and 'ctc_ms' (loss and gradient, a string).
+      Rows with 'length', 'strings_per_second', 'ms_per_string' (of a training step),
+      'alignment_ms' and 'ctc_ms' (loss and gradient, per string).
     """
     runs: dict[tuple[int, str], tuple[int, Run]] = {}
     for length in LENGTHS:
@@ -106,7 +106,7 @@ def measure(config: dict[str, Any], rounds: int) -> list[dict[str, float]]:
 
 
 def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
-    """Strings of a batch, columns of a line, and a training step of such lines."""
+    """Strings per batch, columns per line, and a training step on such lines."""
     lines = {"min_length": length, "max_length": length, "num_lines": 1}
     batch_size = DIGITS // length * jax.local_device_count()
     room = {"cuts": 3 * length + 1, "average": 4 * length}
@@ -150,5 +150,5 @@ def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return launch.run(body, define, __doc__, argv, config="gtn_digits.py")

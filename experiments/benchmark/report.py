@@ -1,4 +1,4 @@
-"""Cases of a command line, and figures of the benchmark: in a file and printed."""
+"""Cases from the command line, and results of the benchmark, printed and in a file."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ from experiments import launch
 from experiments.benchmark import case, rounds
 from experiments.benchmark.case import Case
 
-# A step is a forward pass and a backward pass of twice its work; a
+# A step is a forward pass and a backward pass that costs twice as much; a
 # multiply-accumulate is two operations.
 OPERATIONS_PER_MAC = 2 * 3
 PACKAGES = ("jax", "jaxlib", "flax", "torch")
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags that say which cases there are, beside their networks."""
+    """Add the flags that select the cases, other than their networks."""
     numbers = launch.listed(launch.at_least(1))
     parser.add_argument(
         "--batches",
@@ -61,10 +61,10 @@ def define(parser: argparse.ArgumentParser) -> None:
 def cases(
     values: argparse.Namespace, nets: Sequence[str], dispatches: Sequence[int] = (1,)
 ) -> list[Case]:
-    """All combinations that a command line asks for.
+    """All combinations that the command line requests.
 
     Raises:
-      ConfigError: one of them makes no net, or a field that none has.
+      ConfigError: a combination gives no valid network, or no network has a field.
     """
     try:
         fields = names.parse_fields(values.field)
@@ -81,10 +81,10 @@ def cases(
 
 
 def summary(one: Case) -> Summary:
-    """Of a case's network.
+    """The summary of a case's network.
 
     Raises:
-      ConfigError: it refuses such images.
+      ConfigError: the network does not accept such images.
     """
     try:
         return summarize(one.module(), one.image)
@@ -93,15 +93,15 @@ def summary(one: Case) -> Summary:
 
 
 class Report:
-    """The figures so far, written to a file after each case.
+    """The results so far, written to a file after each case.
 
     Args:
-      values: of the command line.
-      **content: what the file says beside the machine and the rows.
+      values: the parsed command line.
+      **content: further content of the file, beside the machine and the rows.
     """
 
     def __init__(self, values: argparse.Namespace, **content: Any):
-        # This process only counts: devices belong to its children.
+        # This process uses no accelerator: devices belong to its children.
         jax.config.update("jax_platforms", "cpu")
         self.path = pathlib.Path(values.json) if values.json else None
         if self.path is not None:
@@ -115,15 +115,15 @@ class Report:
     def measure(
         self, kind: str, wanted: Sequence[Case], rows_of: Callable[[Case], list[Row]]
     ) -> Iterator[Row]:
-        """Rows of the cases, one after another; all are in the file by then.
+        """Measure the cases, write all rows to the file, then yield them.
 
         Args:
-          kind: their key in the file.
+          kind: key of the rows in the file.
           wanted: the cases.
-          rows_of: measures one.
+          rows_of: measures one case.
 
         Raises:
-          ConfigError: a case has more devices than there are.
+          ConfigError: a case needs more devices than the machine has.
         """
         machine = self.machine
         for one in wanted:
@@ -163,7 +163,7 @@ class Report:
 
 
 def _version(package: str) -> str:
-    """Of an installed package, without importing it; '' where there is none."""
+    """Version of an installed package, without importing it; '' if not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -171,7 +171,7 @@ def _version(package: str) -> str:
 
 
 def run(body: Any, define: Any, usage: str, argv: Sequence[str] | None) -> int:
-    """As `launch.run`; SIGTERM ends children too."""
+    """Like `launch.run`, but SIGTERM also ends the children."""
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         return launch.run(body, define, usage, argv)
@@ -180,6 +180,6 @@ def run(body: Any, define: Any, usage: str, argv: Sequence[str] | None) -> int:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End on a signal as on an error: by way of those who end the children."""
+    """Raise on a signal, so that the context managers end the children."""
     os.write(sys.__stderr__.fileno(), b"stopped by SIGTERM\n")  # print may be busy
     sys.exit(128 + number)

@@ -1,9 +1,8 @@
-"""Contenders in turns, each in a process of its own.
+"""Time contenders alternately, each in a separate process.
 
-Processes keep memory figures apart, and one framework's threads and allocator
-away from another's. They work in turns, a block of steps each, round after
-round: what else the machine does meets all of them, and a ratio compares blocks
-that lie next to each other.
+Separate processes keep the memory figures, threads and allocators of the frameworks
+apart. The contenders alternate, one block of steps each, round after round. Other
+load on the machine thus affects all of them, and a ratio compares adjacent blocks.
 """
 
 import contextlib
@@ -28,25 +27,25 @@ from experiments.benchmark.peers import PEERS, NoPeer
 
 OURS = "cnn_jax"
 CONTENDERS = {OURS: "experiments.benchmark.contender:CnnJax", **PEERS}
-MOST_STEPS = 2000  # of a block
+MOST_STEPS = 2000  # per block
 
 
 class ChildError(RuntimeError):
-    """What went wrong in a child process, in one line."""
+    """An error in a child process, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where the numbers come from.
+    """The machine that the numbers come from.
 
     Attributes:
-      platform: jax's name: 'cpu', 'gpu', 'tpu'.
-      kind: of a device.
-      devices: how many there are.
-      cores: that processes may use.
-      convolutions: what computes them here, 'onednn' or 'xla'.
-      load: how many processes wanted a core over the last minute; 0 where the
-        system does not say.
+      platform: jax's name of the platform: 'cpu', 'gpu', 'tpu'.
+      kind: jax's name of the device type.
+      devices: number of devices.
+      cores: number of cores that processes may use.
+      convolutions: the library that computes convolutions, 'onednn' or 'xla'.
+      load: average number of processes that wanted a core over the last minute; 0 if
+        the system does not report it.
     """
 
     platform: str
@@ -59,18 +58,18 @@ class Machine:
 
 @dataclasses.dataclass
 class Measurement:
-    """A contender's figures; `reason` says why they are missing, if they are.
+    """The results of a contender, or the `reason` why they are missing.
 
     Attributes:
-      contender: its name.
-      seconds: of a step, the mean of each block.
-      compile_seconds: first step less a later one.
-      parameters: trainable ones.
-      memory: peak bytes: on the device, or what the process grew by after its
+      contender: name of the contender.
+      seconds: mean time of a step in each block.
+      compile_seconds: time of the first step minus that of a later one.
+      parameters: number of trainable parameters.
+      memory: peak bytes on the device, or the growth of the process after its
         imports.
-      peak_rates: floating-point operations a second of the matrix product that
-        was timed in the same rounds; ours only.
-      loss: of the last step.
+      peak_rates: floating-point operations per second of the matrix product timed in
+        the same rounds; only for this package.
+      loss: loss of the last step.
     """
 
     contender: str
@@ -84,12 +83,12 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Seconds of a step."""
+        """Median seconds of a step."""
         return statistics.median(self.seconds)
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
-        """What fails in here becomes the reason."""
+        """Record an error in the block as the reason."""
         try:
             yield
         except (NoPeer, ChildError) as error:
@@ -97,16 +96,16 @@ class Measurement:
 
 
 class Child:
-    """A process that calls functions, one after another."""
+    """A child process that calls functions, one after another."""
 
     def __init__(self):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        # Ctrl-C is the parent's business, also while the child still imports.
+        # Only the parent handles Ctrl-C, even while the child is still importing.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            self._process.start()  # which inherits that
+            self._process.start()  # the child inherits the handler
         finally:
             signal.signal(signal.SIGINT, before)
         theirs.close()
@@ -115,20 +114,20 @@ class Child:
         return self
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        self._connection.close()  # a child that waits for a request ends
-        # After an error or a signal it may be at work, for minutes.
+        self._connection.close()  # ends a child that waits for a request
+        # After an error or a signal the child may stay busy for minutes.
         self._process.join(0 if kind else 5)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a function of a module, called in the child.
+        """Call a module-level function in the child and return its result.
 
         Raises:
-          ConfigError: the function says that it cannot be done.
-          NoPeer: likewise, of a peer.
-          ChildError: it failed, or the child is gone.
+          ConfigError: raised by the function.
+          NoPeer: raised by the function.
+          ChildError: the function failed in another way, or the child has died.
         """
         try:
             self._connection.send((function, arguments))
@@ -145,13 +144,13 @@ class Child:
 
 
 def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of a function called in a fresh process (see `Child.ask`)."""
+    """Call a function in a fresh process and return its result (see `Child.ask`)."""
     with Child() as child:
         return child.ask(function, *arguments)
 
 
 def machine() -> Machine:
-    """The machine, as a fresh process sees it (devices stay free for others)."""
+    """Describe the machine, in a fresh process so that its devices stay free."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return Machine(**in_child(_machine), load=load)
 
@@ -162,14 +161,14 @@ def measure(
     """Time a case: this package first, then the peers.
 
     Args:
-      case: what is trained.
+      case: the case to train.
       peers: keys of `PEERS`.
-      rounds: blocks of each contender.
-      seconds: length of a block, about.
+      rounds: number of blocks of each contender.
+      seconds: approximate length of a block.
 
     Returns:
-      A `Measurement` for each contender. Once this package fails, the peers stop
-      too: there is nothing left to compare them with.
+      A `Measurement` for each contender. If this package fails, the peers stop too,
+      as there is nothing to compare them with.
 
     Raises:
       ConfigError: the case cannot be run here.
@@ -215,25 +214,25 @@ def measure(
     return found
 
 
-# What follows is called in children.
+# The functions below run in child processes.
 _contender: Any = None
-_dispatch = 1  # steps that it takes in one call
+_dispatch = 1  # the contender's steps per call
 _memory_before = 0
 
 
 def start(name: str, case: Case, shared: bool) -> tuple[int, float, float]:
-    """Make this process a contender's.
+    """Build a contender in this process.
 
     Args:
-      name: of `CONTENDERS`.
-      case: what it trains.
-      shared: others are there beside it.
+      name: a key of `CONTENDERS`.
+      case: the case to train.
+      shared: whether other contenders use the same device.
 
     Returns:
-      Its parameters, the seconds of compiling, the seconds of a step, about.
+      Number of parameters, seconds of compiling, approximate seconds of a step.
     """
     global _contender, _dispatch, _memory_before
-    if shared:  # several processes on one GPU: none may take it all
+    if shared:  # several processes on one GPU: none may take all of its memory
         os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     build = names.resolve("contender", CONTENDERS[name], {})
     _memory_before, _dispatch = resident("VmRSS"), case.dispatch
@@ -247,8 +246,8 @@ def start(name: str, case: Case, shared: bool) -> tuple[int, float, float]:
 
 
 def run(steps: int) -> tuple[float, float]:
-    """Take a block of steps; the seconds of each, and the loss of the last."""
-    _contender.run(_dispatch)  # another process had the caches
+    """Take a block of steps; return the mean seconds of a step and the last loss."""
+    _contender.run(_dispatch)  # refills the caches after another process
     begin = time.perf_counter()
     loss = _contender.run(steps)
     return (time.perf_counter() - begin) / steps, loss
@@ -281,7 +280,7 @@ def _machine() -> dict[str, Any]:
 
 
 def resident(key: str) -> int:
-    """Resident bytes of this process: now ('VmRSS') or at most ('VmHWM')."""
+    """Resident bytes of this process: current ('VmRSS') or peak ('VmHWM')."""
     status = pathlib.Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -292,15 +291,15 @@ def resident(key: str) -> int:
 
 
 def _serve(connection: Any) -> None:
-    """The body of a child: what is compiled is compiled here, not read from disk."""
+    """The main loop of a child, which compiles everything without a cache on disk."""
     threading.Thread(target=_follow_parent, daemon=True).start()
 
     import jax
 
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
-    os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # or it complains
+    os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # avoids a warning
     jax.config.update("jax_enable_compilation_cache", False)
-    # When nobody waits for an answer any more, or asks, the child ends.
+    # The child ends when the parent closes the connection.
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments = connection.recv()
@@ -308,18 +307,18 @@ def _serve(connection: Any) -> None:
 
 
 def _answer(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Any]:
-    """What a function returns, or how it failed."""
+    """The result of a function, or its error."""
     try:
         return function(*arguments), None
     except (names.ConfigError, NoPeer) as error:
         return None, type(error)(str(error))
-    except Exception as error:  # of any framework: it becomes a line of the table
+    except Exception as error:  # from any framework; becomes a line of the table
         first_line, *_ = str(error).split("\n")
         return None, ChildError(f"{type(error).__name__}: {first_line}")
 
 
 def _follow_parent() -> None:
-    """End with the parent, also if that is killed while this process compiles."""
+    """Exit with the parent, even if it is killed while this process compiles."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,15 +1,14 @@
-"""Where the time of a train step goes, by kind of operation.
+"""Profile a train step by kind of operation.
 
     taskset -c 0 python -m experiments.benchmark profile \\
         [--net=resnet20@32x32x3] [--batch=128]
 
-Runs a few steps under jax's profiler and adds up what each operation of the
-compiled program took: the convolutions of the forward pass and of both
-derivatives, the copies that lay arrays out for them, normalisation, the rest.
-On one core (`taskset -c 0`) the parts add up to the step; on several, operations
-that run side by side count with the time of each, and what XLA hands to threads of
-its own is not seen.
-For CPU: other backends name what they run in other ways.
+Runs a few steps under jax's profiler and sums the time of the compiled program's
+operations: the convolutions of the forward pass and of both gradients, the copies
+that change array layouts for them, normalisation, and the rest. On one core
+(`taskset -c 0`) the parts add up to the step. On several cores, the times of
+concurrent operations are all counted, and work on XLA's own threads is not seen.
+For CPU only: other backends name their operations differently.
 """
 
 import argparse
@@ -30,16 +29,16 @@ STEPS = 5
 
 
 def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
-    """What an operation of a compiled train step belongs to.
+    """Classify an operation of a compiled train step.
 
     Args:
       operation: its name in the program ('ynn_fusion.3', 'transpose_copy_fusion').
-      shape: of its result.
-      source: the path of functions that it comes from.
-      batch: images of a step.
+      shape: shape of its result.
+      source: path of the functions that it comes from.
+      batch: images per step.
 
     Returns:
-      One of a few words.
+      The name of its kind.
     """
     copies = operation.startswith(("transpose", "copy", "concatenate"))
     if "conv_general_dilated" in source or ("/conv" in source.lower() and copies):
@@ -57,13 +56,13 @@ def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
 
 
 def profile(case: Case) -> tuple[float, Mapping[str, float]]:
-    """Milliseconds of a step, in all and by kind.
+    """Milliseconds of a step, in total and by kind.
 
     Args:
-      case: what is trained, on one device.
+      case: the case to train, on one device.
 
     Returns:
-      Their sum, and each kind's part of it.
+      The total, and the milliseconds of each kind.
     """
     step, (state, *data) = readable_step(case)
     step = step.lower(state, *data).compile()
@@ -102,7 +101,7 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags."""
     parser.add_argument("--net", default="resnet20@32x32x3", help="as of `steps`")
     parser.add_argument(
         "--batch", type=launch.at_least(1), default=128, help="images of a step"
@@ -110,7 +109,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Profile, and print."""
+    """Profile and print the results."""
     if jax.default_backend() != "cpu":
         raise ConfigError("this profile reads programs for CPU")
     case = parse(values.net, values.batch, "float32", 1, 1, {})
@@ -122,5 +121,5 @@ def body(values: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return launch.run(body, define, __doc__, argv)

@@ -1,26 +1,27 @@
-"""How fast a train step is, for a list of networks.
+"""Time a train step of each of a list of networks.
 
     python -m experiments.benchmark [--peer=torch,flax] [--json=speed.json] \\
         [--nets=resnet20@32x32x3,lenet5] [--batches=128,1] [--field=KEY=VALUE]
 
-A step is forward pass, loss, backward pass and the update of SGD (momentum,
-coupled weight decay), on a batch that is on the device already; ours also gathers
-the batch out of a resident set and normalises its uint8 pixels. `--peer` runs the
-same networks in other frameworks, in turns with ours: ratios are the peer's time
-over ours, medians over all rounds and, in brackets, the least and the largest of
-a single round.
+A step is a forward pass, loss, backward pass and SGD update (momentum, coupled weight
+decay), on a batch that is already on the device. This package's step also gathers the
+batch from a resident set and normalises its uint8 pixels. `--peer` runs the same
+networks in other frameworks, alternating with this package. Ratios are the peer's time
+over this package's: the median over all rounds and, in brackets, the smallest and the
+largest of a single round.
 
-  torch           channels_last; on a GPU with cuDNN's search; bfloat16 is autocast;
-                  as many threads as we have cores. On a GPU 'torch.compile' joins it
+  torch           channels_last; cuDNN's search on a GPU; bfloat16 is autocast; as many
+                  threads as there are cores. On a GPU it also adds 'torch.compile'
   torch.compile   the same, compiled
-  flax            our modules with lax's own operations and autodiff's derivatives,
-                  in a step as flax's examples write it
+  flax            this package's modules with lax's own operations and autodiff's
+                  gradients, in a step as flax's examples write it
 
-FLOP/s are those of the model: 2 for each multiply-accumulate of a forward pass,
-times 3 for forward and backward, whatever is really computed. Their share is of
-the fastest large matrix product of that type, jax's, in the same rounds. Peak memory is
-what the process grew by after its imports, compiling included, or the device's
-own count. Blocks of steps are timed, not steps: median and range are over blocks.
+FLOP/s count the model's work: 2 for each multiply-accumulate of a forward pass, times
+3 for forward and backward, whatever the program really computes. Their share is
+relative to jax's fastest large matrix product of that dtype in the same rounds. Peak
+memory is the growth of the process after its imports, compilation included, or the
+device's own count. The command times blocks of steps: median and range are over
+blocks.
 """
 
 import argparse
@@ -47,7 +48,7 @@ FIGURES = (
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add the flags."""
     parser.add_argument(
         "--nets",
         type=launch.listed(),
@@ -84,7 +85,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Check everything, then measure case by case, then print."""
+    """Check all cases, measure them one by one, then print the results."""
     cases = report.cases(values, values.nets, values.steps_per_execution)
     for word in values.peer:
         if word not in PEERS:
@@ -113,17 +114,17 @@ def body(values: argparse.Namespace) -> int:
 def step_rows(
     one: Case, summary: Summary, found: Sequence[rounds.Measurement]
 ) -> list[Row]:
-    """Rows of a case, one a contender; None stands for what was not measured.
+    """Rows of a case, one per contender, with None for missing values.
 
-    Ratios and shares are None too where this package failed half-way.
+    Ratios and shares are also None if this package failed during the rounds.
 
     Args:
       one: the case.
-      summary: of its network.
-      found: what was measured, this package first.
+      summary: summary of its network.
+      found: the measurements, this package's first.
 
     Returns:
-      Times in seconds, memory in bytes, rates a second.
+      Rows with times in seconds, memory in bytes and rates per second.
     """
     rows = []
     ours = found[0]
@@ -154,7 +155,7 @@ def step_rows(
             if not ours.reason:
                 peak = max(ours.peak_rates)
                 row |= {"peak_flops": peak, "share_of_peak": row["flops"] / peak}
-            if measured.contender != "torch":  # which compiles nothing
+            if measured.contender != "torch":  # eager torch compiles nothing
                 row["compile"] = measured.compile_seconds
             if measured is not ours and not ours.reason:
                 single = [
@@ -168,7 +169,7 @@ def step_rows(
 
 
 def line(row: Row) -> dict[str, str]:
-    """A row as it is printed."""
+    """Format a row for printing."""
     which = {
         "net": row["net"],
         "batch": str(row["batch"]),
@@ -197,5 +198,5 @@ def line(row: Row) -> dict[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject; returns its exit status."""
+    """Run the subject and return its exit status."""
     return report.run(body, define, __doc__, argv)

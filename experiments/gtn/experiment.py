@@ -1,12 +1,12 @@
-"""Graph transformer networks read lines of digits.
+"""Train graph transformer networks to read lines of digits.
 
     python -m experiments.gtn [--config=configs/gtn_digits.py] [--workdir=DIR] \\
         [--config.seeds='(0,)'] [--plot_only]
 
-Trains, for every seed, a recogniser of isolated digits, the over-segmentation
-system that starts from it, and a space displacement network. Writes
-``results.csv``, ``reading_errors`` and ``segmentation`` (PNG, SVG and PDF) into the
-study's directory, ``runs/NAME`` by default, and resumes where it was stopped.
+For every seed, trains a recogniser of isolated digits, the over-segmentation system
+that starts from that recogniser, and a space displacement network. Writes
+``results.csv``, ``reading_errors`` and ``segmentation`` (PNG, SVG and PDF) to the
+study's directory, ``runs/NAME`` by default. The same command resumes a stopped study.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from experiments.progress import single_run
 
 STAGES = ("isolated", "system", "displacement")
 KEYS = ("name", "seeds", *STAGES)
-# What is compared: the stage that a row's weights are from, and its name.
+# The systems compared: the stage whose weights a row uses, and the row's name.
 SYSTEMS = {
     "isolated": "isolated digits, then Viterbi",
     "isolated_normalized": "the same, each piece normalised",
@@ -44,16 +44,16 @@ COLUMNS = ("system", "seed", *ERRORS, "unspellable", "loss")
 
 
 class Tuned(Program):
-    """A program whose recogniser starts from trained weights, not from chance.
+    """A program whose recogniser starts from trained weights, not random ones.
 
     Attributes:
-      start: parameters of the recogniser.
+      start: trained parameters of the recogniser.
     """
 
     start: Any = None
 
     def initial_state(self, seed: int) -> Any:
-        """A fresh state of the seed, around the recogniser that is there."""
+        """The seed's initial state, with the trained recogniser in it."""
         state = super().initial_state(seed)
         params = {**state.params, "recognizer": self.start}
         if self.ema_decay:
@@ -63,7 +63,7 @@ class Tuned(Program):
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Add the command's flags."""
     parser.add_argument(
         "--workdir", default="", help="directory of the study; by default runs/NAME"
     )
@@ -73,7 +73,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Train what is not finished, then write the table and the figures."""
+    """Train the unfinished runs, then write the table and the figures."""
     config = check(values.config)
     study = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
     if not values.plot_only:
@@ -84,10 +84,10 @@ def body(values: argparse.Namespace) -> int:
 
 
 def check(config: Any) -> dict[str, Any]:
-    """The config as plain dicts, if it can be run.
+    """Check the config and return it as plain dicts.
 
     Raises:
-      ConfigError: a missing or unknown key, no seed, or a run that cannot be.
+      ConfigError: a missing or unknown key, no seed, or a config of an invalid run.
     """
     config = run_config.as_dict(config)
     for key in config:
@@ -109,11 +109,11 @@ def check(config: Any) -> dict[str, Any]:
 
 
 class Study:
-    """The runs of an experiment, and what is made of them.
+    """The runs of an experiment and their results.
 
     Args:
       config: see `check`.
-      directory: of the experiment; the runs are in ``runs/STAGE-seedN``.
+      directory: the experiment's directory; the runs are in ``runs/STAGE-seedN``.
     """
 
     def __init__(self, config: dict[str, Any], directory: pathlib.Path):
@@ -121,24 +121,24 @@ class Study:
         self.seeds = tuple(config["seeds"])
 
     def place(self, stage: str, seed: int) -> RunDirectory:
-        """Where a run is."""
+        """The directory of a run."""
         return RunDirectory(self.directory / "runs" / f"{stage}-seed{seed}")
 
     @functools.cache  # noqa: B019 - a study lives as long as the command
     def program(self, stage: str) -> Program:
-        """The program of a stage, for all seeds."""
+        """The program of a stage, shared by all seeds."""
         return (Tuned if stage == "system" else Program)(self.config[stage])
 
     @functools.cache  # noqa: B019
     def reader(self, stage: str, normalize: bool = False) -> Reader:
-        """The reader of a stage's lines."""
+        """The reader for a stage's lines."""
         config = self.config[stage]
         if normalize:
             config = {**config, "model": {**config["model"], "normalize": True}}
         return Reader(config)
 
     def train(self) -> None:
-        """Train every run that is not finished; one compiled program a stage."""
+        """Train every unfinished run, with one compiled program per stage."""
         for stage in STAGES:
             for seed in self.seeds:
                 if self.place(stage, seed).result() is not None:
@@ -166,7 +166,7 @@ class Study:
         return found[0].params
 
     def write(self) -> None:
-        """Results and figures, from the run directories alone."""
+        """Write the results and figures, from the run directories alone."""
         rows = [self.row(system, seed) for system in SYSTEMS for seed in self.seeds]
         table = pandas.DataFrame(rows, columns=list(COLUMNS))
         results = self.directory / "results.csv"
@@ -187,7 +187,7 @@ class Study:
         print(f"\n{title}, error in percent\n{summary(table)}\n\n{results}")
 
     def row(self, system: str, seed: int) -> dict[str, Any]:
-        """How well a system reads the test lines; measured once a run."""
+        """A system's errors on the test lines; measured once per run."""
         stage = system.partition("_")[0]
         stored = self.place(stage, seed).path / f"reading_{system}.json"
         if not stored.exists():
@@ -201,7 +201,7 @@ class Study:
 
 
 def summary(table: pandas.DataFrame) -> str:
-    """Mean and sample standard deviation in percent; one seed has no deviation."""
+    """Mean and sample standard deviation in percent; the mean alone for one seed."""
 
     def spread(errors: pandas.Series) -> str:
         mean = f"{100 * errors.mean():5.2f}"
@@ -212,5 +212,5 @@ def summary(table: pandas.DataFrame) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv, config="gtn_digits.py")

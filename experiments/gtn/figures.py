@@ -16,17 +16,17 @@ STRING, DIGIT = "#0072B2", "#D55E00"
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """What a system sees in a line.
+    """A system's segmentation and reading of a line.
 
     Attributes:
       image: the line, (height, width).
-      label: its digits.
-      cut: column in front of which each cut is.
-      present: pieces that there are, (cuts, pieces).
+      label: the digits of the line.
+      cut: for each cut, the first column to its right.
+      present: mask of the pieces in the graph, (cuts, pieces).
       posterior: posterior probability of each arc, (cuts, pieces, classes).
       source: cuts where the arcs of the best path begin.
-      target: cuts where they end.
-      read: their labels.
+      target: cuts where the arcs of the best path end.
+      read: labels of the arcs of the best path.
     """
 
     image: np.ndarray
@@ -45,13 +45,13 @@ def reading_errors(
     directory: pathlib.Path,
     title: str,
 ) -> None:
-    """String and digit error of each system: mean, sample std, every seed.
+    """Plot the string and digit error of each system: mean, sample std, every seed.
 
     Args:
       table: 'system', 'seed', 'string_error' and 'digit_error' (fractions).
-      names: what each system is called, in the order of the figure.
+      names: display name of each system, in the order of the figure.
       directory: receives ``reading_errors.png``, ``.svg`` and ``.pdf``.
-      title: above the figure.
+      title: title above the figure.
     """
     with plt.rc_context(FIGURE_STYLE):
         figure, panel = plt.subplots(figsize=(7.2, 0.7 * len(names) + 1.7))
@@ -84,15 +84,15 @@ def reading_errors(
 def segmentation(
     seen: Sequence[Explanation], titles: Sequence[str], directory: pathlib.Path
 ) -> None:
-    """The segmentation graph of a line under the line, its best path in colour.
+    """Plot the segmentation graph of a line below the line, its best path in colour.
 
-    An arc under the image is a piece between two cuts, as wide as the posterior
-    probability that it is a digit of the string (the gradient of the forward
-    score); those of the best path carry what is read.
+    Each arc below the image is a piece between two cuts. Its line width is the
+    posterior probability that the piece is a digit of the string (the gradient of the
+    forward score). Arcs of the best path are labelled with the digits read.
 
     Args:
-      seen: what each system sees in the line.
-      titles: what each system is called.
+      seen: each system's segmentation of the line.
+      titles: display name of each system.
       directory: receives ``segmentation.png``, ``.svg`` and ``.pdf``.
     """
     with plt.rc_context({**FIGURE_STYLE, "axes.grid": False}):
@@ -139,7 +139,7 @@ def segmentation(
 
 
 def speed(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
-    """Time to train on a string over its length.
+    """Plot the training time per string against its length.
 
     Args:
       rows: 'length' and 'ms_per_string'.

@@ -1,4 +1,4 @@
-"""How well a trained system reads test lines, and what it sees in one of them."""
+"""A trained system's errors on the test lines, and its segmentation of one line."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ class Reader:
     """A system that reads the test lines of its config.
 
     Args:
-      config: of the run that the system is from.
+      config: config of the run that trained the system.
     """
 
     def __init__(self, config: dict[str, Any]):
@@ -31,7 +31,7 @@ class Reader:
 
     @functools.cached_property
     def sums(self) -> Callable[[Any, Any], dict[str, Any]]:
-        """Compiled sums over a batch, by (params, batch)."""
+        """A compiled function from (params, batch) to sums over the batch."""
 
         def sums(params: Any, batch: Any) -> dict[str, Any]:
             outputs = self.model.apply(
@@ -50,10 +50,10 @@ class Reader:
         return jax.jit(sums)
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """String and digit error rates (fractions), lines that no path spells.
+        """String and digit error (fractions), and lines whose label no path spells.
 
         Args:
-          params: of the system.
+          params: parameters of the system.
         """
         totals: dict[str, float] = {}
         for batch in self.source.eval_batches("test", self.batch_size):
@@ -65,16 +65,16 @@ class Reader:
 
 
 def explain(reader: Reader, weights: Sequence[Any]) -> list[Explanation]:
-    """What systems of different weights see in a line that they read apart.
+    """Explain how systems with different weights read the same line.
 
     Args:
-      reader: of the over-segmentation system.
+      reader: reader for the over-segmentation system.
       weights: parameters of each system.
 
     Returns:
-      For each: the line, its cuts, its pieces and the best path through them.
-      The line is the first test line that the first system misreads and the
-      last reads right (the first of all, where there is none).
+      For each system: the line, its cuts, its pieces and the best path through them.
+      The line is the first test line that the first system misreads and the last
+      system reads correctly, or the first test line if there is none.
     """
     model = reader.model
     assert isinstance(model, OverSegmentation)

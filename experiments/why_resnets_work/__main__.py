@@ -54,7 +54,7 @@ COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Add the command's flags."""
     for name, what in (
         (
             "--workdir",
@@ -334,7 +334,7 @@ def write_csv(table: pd.DataFrame, path: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv, config="why_resnets_work_digits.py")
 
 

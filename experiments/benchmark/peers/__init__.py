@@ -1,8 +1,8 @@
-"""The networks in other people's frameworks, for the benchmark to run beside ours."""
+"""The same networks in other frameworks, for the benchmark to compare with."""
 
 
 class NoPeer(ValueError):
-    """A peer cannot be run; the message says why, in one line."""
+    """A peer cannot run; the message gives the reason in one line."""
 
 
 # Contenders of the benchmark by name (see `experiments.benchmark.contender`).

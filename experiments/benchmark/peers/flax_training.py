@@ -1,7 +1,7 @@
 """A train step as flax's examples write it: jit, optax, lax's own operations.
 
-The networks are this package's modules, traced with plain definitions: convolutions,
-poolings, batch norms, ReLUs and their derivatives are those of lax and autodiff.
+The networks are this package's modules, traced with plain definitions: convolution,
+pooling, batch norm and ReLU are lax's, and autodiff derives their gradients.
 """
 
 import functools
@@ -23,10 +23,10 @@ class Flax:
     """Plain flax on one device.
 
     Args:
-      case: what is trained.
+      case: the case to train.
 
     Raises:
-      NoPeer: several devices.
+      NoPeer: the case has several devices.
     """
 
     def __init__(self, case: Case):
@@ -64,7 +64,7 @@ class Flax:
 
 
 def initial_variables(net: Any, image: tuple[int, int, int]) -> Any:
-    """Kernels by fan-in, the rest zeros and ones; compiling linen's draws is slow."""
+    """Fan-in kernels, other leaves zeros or ones; linen's draws are slow to compile."""
     random = np.random.default_rng(0)
     shapes = jax.eval_shape(
         lambda: net.init(jax.random.key(0), jnp.zeros((1, *image)), train=False)
@@ -84,7 +84,7 @@ def initial_variables(net: Any, image: tuple[int, int, int]) -> Any:
 def train_step(
     net: Any, optimizer: Any, loss_name: str, state: Any, images: Any, labels: Any
 ) -> Any:
-    """One step; the new state, and the mean loss of the batch."""
+    """Take one step; return the new state and the mean loss of the batch."""
     key, dropout = jax.random.split(state["key"])
 
     def objective(params: Any) -> Any:

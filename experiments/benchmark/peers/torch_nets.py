@@ -1,7 +1,7 @@
-"""The networks once more, in torch: what tests and the benchmark compare with.
+"""The networks in torch, for tests and the benchmark to compare with.
 
-AlexNet (one tower, no LRN), VGG and ResNet (v1.5, shortcut B) carry the names of
-torchvision's state_dict; the arguments make the papers' other nets.
+AlexNet (one tower, no LRN), VGG and ResNet (v1.5, shortcut B) use the names of
+torchvision's state_dict. Other arguments build the papers' other nets.
 """
 
 import collections
@@ -23,7 +23,7 @@ from experiments.benchmark.peers import NoPeer
 
 
 def named(**layers):
-    """Layers one after another, under their names."""
+    """A sequence of named layers."""
     return nn.Sequential(collections.OrderedDict(layers))
 
 
@@ -36,7 +36,7 @@ class Squash(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """Sum of each 2x2 window times a coefficient, plus a bias, and what comes after."""
+    """Sum of each 2x2 window times a coefficient, plus a bias; then an activation."""
 
     def __init__(self, channels, last):
         super().__init__()
@@ -52,7 +52,7 @@ class Subsampling(nn.Module):
 
 
 class TableConv(nn.Module):
-    """C3: the 5x5 kernels that the paper's table I has, laid out in a dense one."""
+    """C3: the 5x5 kernels of the paper's table I, stored in a dense kernel."""
 
     def __init__(self):
         super().__init__()
@@ -86,7 +86,7 @@ class Penalties(nn.Module):
 
 
 def lenet5(classes, activation, subsampling, c3, output, channels=1):
-    """LeNet-5 of 1998 or of today; the arguments are those of this package's."""
+    """LeNet-5, of 1998 or modern; the arguments are those of this package's module."""
     paper = activation == "tanh"
     activate = Squash if paper else nn.ReLU
 
@@ -116,7 +116,7 @@ def alexnet(
     dropout=0.5,
     dropout_at="input",
 ):
-    """One tower, or two as groups; dropout before the dense layers or after."""
+    """One tower, or two as groups; dropout before or after the dense layers."""
     a, b, c, d, e = widths
 
     # torch divides alpha by the size, the paper does not
@@ -135,7 +135,7 @@ def alexnet(
 
 
 def with_head(features, channels, side, hidden, classes, dropout, dropout_at="output"):
-    """Convolutions, maps brought to a side, dense layers: torchvision's names."""
+    """Convolutions, pooling to a fixed side, dense layers, with torchvision's names."""
     dense, units = [], side * side * channels
     for width in hidden:
         layer, drop = [nn.Linear(units, width), nn.ReLU()], nn.Dropout(dropout)
@@ -152,7 +152,7 @@ def with_head(features, channels, side, hidden, classes, dropout, dropout_at="ou
 def vgg(classes, plan, hidden, batch_norm=False, channels=3, dropout=0.5, side=7):
     """`plan` lists widths, 'M' for a max-pool and ('1x1', width) for C's.
 
-    ``side`` is that of the last map: a 32nd of the image's.
+    ``side`` is that of the last feature map: 1/32 of the image's.
     """
     features = []
     for item in plan:
@@ -168,7 +168,7 @@ def vgg(classes, plan, hidden, batch_norm=False, channels=3, dropout=0.5, side=7
 
 
 def vgg_plan(letter, w):
-    """The columns of the paper's table 1, at widths ``w``."""
+    """A column of the paper's table 1, at widths ``w``."""
     third = {"D": [3], "E": [3, 3], "C": [1]}.get(letter, [])
     plan = []
     for stage, width in enumerate(w):
@@ -181,7 +181,7 @@ def vgg_plan(letter, w):
 
 
 def nin(layers, channels=3, dropout=0.5):
-    """``layers`` has convolutions (k, s, p, width), widths of 1x1, 'M' and 'D'.
+    """``layers`` lists convolutions (k, s, p, width), widths of 1x1 ones, 'M' and 'D'.
 
     'M' is a max-pool, 'D' dropout.
     """
@@ -199,7 +199,7 @@ def nin(layers, channels=3, dropout=0.5):
 
 
 class PadShortcut(nn.Module):
-    """Option A: every second pixel, zero channels after."""
+    """Option A: every second pixel, padded with zero channels."""
 
     def __init__(self, stride, more):
         super().__init__()
@@ -267,7 +267,7 @@ def resnet(
     cifar=False,
     channels=3,
 ):
-    """Plain and residual nets; ``sizes`` are blocks of each stage."""
+    """Plain and residual nets; ``sizes`` are the numbers of blocks per stage."""
     stem = (3, 1, 1) if cifar else (7, 2, 3)
     layers = {"conv1": nn.Conv2d(channels, widths[0], *stem, bias=False)}
     channels = widths[0]
@@ -294,13 +294,13 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
 
     Args:
       module: a network of this package.
-      channels: of its images.
+      channels: channels of its images.
 
     Returns:
-      A torch module for images (n, channels, h, w); weights are torch's own draws.
+      A torch module for images (n, channels, h, w), with torch's own initial weights.
 
     Raises:
-      NoPeer: nobody wrote that network in torch here.
+      NoPeer: this file has no torch version of the network.
     """
     classes = module.num_classes
     kind = type(module)
@@ -311,7 +311,7 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
         plan = vgg_plan(module.configuration, module.widths)
         fields = (module.batch_norm, channels, module.dropout, module.image_size // 32)
         return vgg(classes, plan, module.hidden, *fields)
-    # Its average pool would change other maps than these.
+    # torch's average pool would change feature maps of other image sizes.
     own_size = {0: 227, 2: 224}
     if kind is AlexNet and own_size.get(module.stem[2]) == module.image_size:
         fields = (module.towers, module.stem[2], module.lrn, channels)
@@ -337,7 +337,7 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
 
 
 def nin_layers(layout: str, classes: int) -> list:
-    """The layers of the 'cifar' or 'imagenet' net, as `NIN` takes them."""
+    """The layers of the 'cifar' or 'imagenet' net, in the form that `nin` takes."""
     table = LAYOUTS[layout]
     layers = []
     for index, ((kernel, stride, padding), widths) in enumerate(table, start=1):

@@ -1,7 +1,7 @@
-"""A train step as one writes it for speed in torch.
+"""A train step in torch, written for speed.
 
-Images and convolutions lie channels_last; bfloat16 is autocast; on a GPU cuDNN
-looks for its fastest kernels and float32 products may use TF32, as jax's do.
+Images and convolutions are channels_last, and bfloat16 is autocast. On a GPU cuDNN
+searches for its fastest kernels, and float32 products may use TF32, as jax's do.
 """
 
 import os
@@ -15,14 +15,14 @@ from experiments.benchmark.peers.torch_nets import twin_of
 
 
 class Torch:
-    """torch, operation by operation, on one device: CUDA's if the case is a GPU's.
+    """torch in eager mode, on one device: CUDA's if the case is for a GPU.
 
     Args:
-      case: what is trained.
+      case: the case to train.
 
     Raises:
       NoPeer: several devices, a network that is not in `torch_nets`, or a torch
-        that does not see the GPU.
+        that does not find the GPU.
     """
 
     def __init__(self, case: Case):
@@ -38,7 +38,7 @@ class Torch:
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
         elif hasattr(os, "sched_getaffinity"):
-            torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA
+            torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA uses
         torch.manual_seed(0)
         net = twin_of(case.module(), case.image[2])
         self.parameters = sum(p.numel() for p in net.parameters())
@@ -50,7 +50,7 @@ class Torch:
             weight_decay=WEIGHT_DECAY,
         )
         images, labels = case.arrays()
-        # NHWC memory under NCHW indices is what torch calls channels_last.
+        # torch's channels_last format is NHWC memory with NCHW indices.
         self.images = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         self.labels = torch.from_numpy(labels).long().to(self.device)
 
@@ -84,10 +84,10 @@ class Torch:
 
 
 class CompiledTorch(Torch):
-    """The same, with network, loss and backward pass compiled by `torch.compile`.
+    """torch with network, loss and backward pass compiled by `torch.compile`.
 
     Args:
-      case: what is trained.
+      case: the case to train.
     """
 
     def __init__(self, case: Case):
