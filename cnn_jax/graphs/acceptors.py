@@ -1,7 +1,7 @@
-"""Graphs that say what may be read: one string, a stretched one, a grammar.
+"""Constraint graphs that accept one string, its alignments, or a fixed length.
 
-The constraint graphs that `cnn_jax.graphs.compose` intersects with the graph of
-what a recogniser saw (LeCun et al. 1998, sections VI to VIII).
+`cnn_jax.graphs.compose` intersects them with a recognition graph (LeCun et al. 1998,
+sections VI to VIII).
 """
 
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ from cnn_jax.graphs.graph import Graph
 
 
 def string_acceptor(labels: Int[Array, " most"], length: Int[Array, ""]) -> Graph:
-    """Accepts one string, the first ``length`` of ``labels``, each label once.
+    """Accepts one string: the first ``length`` of ``labels``, each read once.
 
-    The constraint graph of section VI-A. State s has read s labels.
+    The constraint graph of section VI-A. State s follows s labels.
     """
     most = labels.shape[0]
     states = jnp.arange(most + 1)
@@ -29,12 +29,12 @@ def string_acceptor(labels: Int[Array, " most"], length: Int[Array, ""]) -> Grap
 def alignment_acceptor(
     labels: Int[Array, " most"], length: Int[Array, ""], blank: int
 ) -> Graph:
-    """Accepts the string stretched: labels repeat, blanks stand between them.
+    """Accepts all alignments of a string, with repeated labels and blanks.
 
-    The alignment of a space displacement network (section VII-A): a
-    label may last several positions, ``blank`` ("none of the above") any number,
-    and equal neighbours must have a blank between them. This is the topology
-    of connectionist temporal classification (Graves et al. 2006).
+    The alignment of a space displacement network (section VII-A). A label may last
+    several positions and ``blank`` ("none of the above") any number of them. Equal
+    adjacent labels require a blank between them. This is the topology of
+    connectionist temporal classification (Graves et al. 2006).
     """
     most = labels.shape[0]
     states = jnp.arange(2 * most + 1)
@@ -47,8 +47,8 @@ def alignment_acceptor(
         source=jnp.maximum(source, 0),
         label=jnp.broadcast_to(spelled[:, None], source.shape),
         score=jnp.where(allowed, 0.0, -jnp.inf),
-        # Before the first position nothing is read; the string is read with or
-        # without a blank after it.
+        # A path starts before the first position and may end with or without a
+        # trailing blank.
         initial=jnp.where(states == 0, 0.0, -jnp.inf),
         final=jnp.where(
             (states == 2 * length) | (states == 2 * length - 1), 0.0, -jnp.inf
@@ -57,7 +57,7 @@ def alignment_acceptor(
 
 
 def length_acceptor(length: int, labels: int) -> Graph:
-    """Accepts every string of ``length`` labels: a field whose size is known."""
+    """Accepts every string of ``length`` labels, for a field of known size."""
     states = jnp.arange(length + 1)
     shape = (length + 1, labels)
     return Graph(

@@ -1,12 +1,12 @@
 """Weighted acyclic graphs as padded arrays, and their composition.
 
 The graphs of a graph transformer network (LeCun, Bottou, Bengio and Haffner
-1998, sections IV to VI) as padded arrays of static shape, for one graph; `jax.vmap`
-makes batches. A node lists the arcs that *enter* it, so that a pass over the
-nodes in their order touches each arc once, and the cost is linear in arcs.
+1998, sections IV to VI). The arrays have static shape and hold one graph; `jax.vmap`
+makes batches. A node lists the arcs that *enter* it, so that one pass over the nodes
+in order visits each arc once, at a cost linear in the number of arcs.
 
-Scores add along a path and high is good: a score is the negative of the paper's
-penalty, and -inf means that there is no such arc. All arithmetic is float32.
+Scores add along a path, and higher is better: a score is the negative of the paper's
+penalty. A score of -inf marks an absent arc. All arithmetic is float32.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-# An array; in trees of JAX's own making (axes, gradients of integers) other things.
+# An array, or what JAX stores in its place (axes, gradients of integers).
 Leaf = Any
 
 
@@ -24,19 +24,19 @@ class Graph(struct.PyTreeNode):
     """Nodes in topological order, each with the arcs that enter it.
 
     Attributes:
-      source: node where an arc begins, (nodes, arcs) integers; anything in range
-        where there is no arc.
-      label: what an arc reads, (nodes, arcs) integers.
-      score: score of an arc, (nodes, arcs); -inf where there is no arc.
+      source: node where an arc begins, (nodes, arcs) integers; any valid node for
+        an absent arc.
+      label: label of an arc, (nodes, arcs) integers.
+      score: score of an arc, (nodes, arcs); -inf for an absent arc.
       initial: score of beginning a path at a node, (nodes,); -inf for never.
       final: score of ending a path at a node, (nodes,); -inf for never.
-      width: nodes come in runs of this many which no arc joins; a run is
-        computed at once.
-      labels: the arcs of a node come in runs with the labels 0, 1, ...,
-        ``labels`` - 1 in this order (0: in any order). `compose` then picks the
-        arcs of a label without a search.
-      blank: label that stands between the symbols of what is read, when symbols
-        may also be repeated; -1 where each arc reads one symbol.
+      width: size of consecutive groups of nodes without arcs among them; a group
+        is computed at once.
+      labels: if positive, the arcs of a node come in groups with the labels 0, 1,
+        ..., ``labels`` - 1 in this order, so that `compose` finds the arcs of a label
+        by index; 0 for any order.
+      blank: label that separates symbols, where a symbol may span several arcs; -1
+        where each arc reads one symbol.
     """
 
     source: Leaf
@@ -74,21 +74,21 @@ def from_arcs(
     final: Sequence[int] = (-1,),
     cyclic: bool = False,
 ) -> Graph:
-    """A graph from a list of arcs, built on the host.
+    """Build a graph from a list of arcs, on the host.
 
     Args:
-      arcs: (source, target, label, score) of each arc; parallel arcs may be.
+      arcs: (source, target, label, score) of each arc; parallel arcs are allowed.
       nodes: number of nodes, in topological order.
       initial: nodes where a path may begin.
       final: nodes where a path may end; -1 is the last one.
-      cyclic: allow arcs backwards and loops, for a graph which only `compose`
-        sees, as its second argument.
+      cyclic: allow backward arcs and loops, for a graph used only as the second
+        argument of `compose`.
 
     Returns:
-      The graph, with as many arcs a node as its busiest node has.
+      The graph, padded to the largest number of arcs that enter a node.
 
     Raises:
-      ValueError: no nodes, a node out of range, or an arc that does not go up.
+      ValueError: no nodes, a node out of range, or an arc to a lower or equal node.
     """
     if nodes < 1:
         raise ValueError(f"a graph needs at least 1 node, got {nodes}")
@@ -126,8 +126,8 @@ def from_arcs(
 def compose(graph: Graph, acceptor: Graph) -> Graph:
     """The paths of ``graph`` whose labels ``acceptor`` accepts.
 
-    A node of the result is a pair (node, state), and an arc is a pair of arcs of
-    equal label, with the sum of their scores (section VIII-B).
+    A node of the result is a pair (node, state). An arc is a pair of arcs with equal
+    labels, whose scores add (section VIII-B).
 
     Args:
       graph: an acyclic graph.
@@ -135,8 +135,8 @@ def compose(graph: Graph, acceptor: Graph) -> Graph:
         consumes an arc of ``graph``.
 
     Returns:
-      An acyclic graph of nodes x states nodes; node ``n`` in state ``s`` is
-      number ``n * states + s``.
+      An acyclic graph of nodes x states nodes; node ``n`` in state ``s`` has index
+      ``n * states + s``.
     """
     (nodes, arcs), (states, rules) = graph.source.shape, acceptor.source.shape
     # Slot (i, r) of node (n, s): arc slots[s, i, r] of n with arc r of s.

@@ -1,7 +1,7 @@
-"""Scores of all paths of a graph and of the best one, differentiable.
+"""Differentiable scores of all paths of a graph and of its best path.
 
-The forward and Viterbi algorithms (LeCun et al. 1998, sections IV to VI). The cost
-of a pass is linear in arcs, and each has a derivative of its own, one more pass.
+The forward and Viterbi algorithms (LeCun et al. 1998, sections IV to VI). A pass costs
+time linear in the arcs, and its custom derivative is one more pass.
 """
 
 from functools import partial
@@ -19,9 +19,9 @@ Scalar = Float[Array, ""]
 def forward(graph: Graph) -> Scalar:
     """Log of the sum over all paths of exp(score of the path).
 
-    The negative of the paper's forward penalty (section VI-C). Its
-    gradient on an arc is the posterior probability of that arc. Reverse-mode
-    only.
+    The negative of the paper's forward penalty (section VI-C). Its gradient with
+    respect to an arc's score is the posterior probability of that arc. Supports
+    reverse mode only.
 
     Args:
       graph: an acyclic graph.
@@ -35,7 +35,7 @@ def forward(graph: Graph) -> Scalar:
 def best(graph: Graph, extreme: Literal["max", "min"] = "max") -> Scalar:
     """Score of the best path; the gradient is 1 on its arcs and 0 on all others.
 
-    The paper's Viterbi penalty (section VI-A); of equal paths the first counts.
+    The paper's Viterbi penalty (section VI-A); among equal paths the first counts.
 
     Args:
       graph: an acyclic graph.
@@ -81,7 +81,7 @@ def viterbi(graph: Graph, extreme: Literal["max", "min"] = "max") -> Path:
     _, rows = jax.lax.scan(step, ending.argmax(), length=steps)
     rows = jnp.where(jnp.isneginf(total), -1, rows)
     length = (rows[:, 1] >= 0).sum()
-    # The walk went from the end to the start; the first arc belongs at index 0.
+    # The backtrace runs from end to start; the first arc belongs at index 0.
     rows = jnp.roll(rows[::-1], length - steps, axis=0)
     if extreme == "min":
         total = jnp.where(jnp.isneginf(total), total, -total)
@@ -91,7 +91,7 @@ def viterbi(graph: Graph, extreme: Literal["max", "min"] = "max") -> Path:
 def log_path_count(graph: Graph) -> Scalar:
     """Natural log of the number of paths (-inf for none).
 
-    A log, because a line of 50 digits has more readings than float32 holds.
+    The number of readings of a line of 50 digits would overflow float32.
     """
 
     def present(scores):
@@ -107,12 +107,12 @@ def log_path_count(graph: Graph) -> Scalar:
 
 
 def _arrays(graph: Graph) -> tuple[Array, Array, Array, Array]:
-    """What the recursions read."""
+    """The arrays that the recursions use."""
     return graph.source, graph.score, graph.initial, graph.final
 
 
 def _negated(graph: Graph) -> Graph:
-    """All scores with the opposite sign; what is missing stays missing."""
+    """Negate all scores but -inf, so that absent arcs stay absent."""
 
     def negate(scores):
         return jnp.where(jnp.isneginf(scores), scores, -scores)
@@ -125,7 +125,7 @@ def _negated(graph: Graph) -> Graph:
 
 
 def _reduce(kind: str, values: Array) -> Array:
-    """Max or log-sum-exp over the last axis; -inf where all are."""
+    """Max or log-sum-exp over the last axis; -inf if all values are."""
     top = values.max(-1)
     if kind == "max":
         return top
@@ -140,19 +140,19 @@ def _shares(kind: str, values: Array) -> Array:
     if kind == "max":
         taken = jax.nn.one_hot(values.argmax(-1), values.shape[-1])
         return jnp.where(none, 0.0, taken)
-    # Divided by their sum, not by exp(total): on a long line the total is large
-    # and its rounding would let mass leak at each node.
+    # Divide by the sum, not by exp(total): on a long line the total is large, and its
+    # rounding error would leak mass at each node.
     parts = jnp.exp(values - jnp.where(none, 0.0, top))
     return parts / jnp.where(none, 1.0, parts.sum(-1, keepdims=True))
 
 
 def _entries(source: Array, score: Array, initial: Array, reached: Array) -> Array:
-    """Scores of the ways into each node: by its arcs, or as a start (last)."""
+    """Scores of reaching each node: through each arc, or as the start (last column)."""
     return jnp.concatenate([score + reached[source], initial[:, None]], axis=1)
 
 
 def _reach(kind: str, width: int, source: Array, score: Array, initial: Array) -> Array:
-    """Score of all paths (or the best) from the start to each node."""
+    """Score of all paths (or of the best one) from the start to each node."""
     nodes, arcs = source.shape
 
     def step(reached, run):
@@ -169,8 +169,8 @@ def _reach(kind: str, width: int, source: Array, score: Array, initial: Array) -
     return jax.lax.scan(step, jnp.full_like(initial, -jnp.inf), runs)[0]
 
 
-# Differentiating the recursion itself would keep every intermediate state, nodes
-# times nodes of memory; its derivative is one more pass, against the arcs.
+# Autodiff of the recursion would store every intermediate state, memory quadratic in
+# the nodes. The custom derivative is one more pass, against the direction of the arcs.
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _total(
     kind: str, width: int, source: Array, score: Array, initial: Array, final: Array

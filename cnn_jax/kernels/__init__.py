@@ -1,4 +1,4 @@
-"""What computes a convolution on this machine."""
+"""Convolution kernels, and which library provides them on this machine."""
 
 from cnn_jax.kernels.extension import advice, library
 

@@ -1,9 +1,9 @@
-"""Convolution: `lax.conv_general_dilated`, by what is fast on this machine.
+"""Convolution: `lax.conv_general_dilated`, by the fastest kernel of this machine.
 
-On a CPU oneDNN computes what it has code for (`cnn_jax.kernels.onednn`); without it
-XLA does, in forms that suit it (`cnn_jax.kernels.xla`). The choice is made by type and
-static shape while a program is traced. On other backends, within `plain.definitions`,
-and for what is no batch of images in NHWC order, all this is off.
+On a CPU, oneDNN computes the convolutions that it supports (`cnn_jax.kernels.onednn`).
+Without oneDNN, XLA computes them in forms that are fast there (`cnn_jax.kernels.xla`).
+Type and static shape determine the choice at trace time. Other backends, code within
+`plain.definitions`, and operands other than NHWC image batches use lax unchanged.
 """
 
 from collections.abc import Sequence
@@ -31,20 +31,20 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """`lax.conv_general_dilated`, sooner.
+    """A faster `lax.conv_general_dilated`.
 
-    Meant for the field ``conv_general_dilated`` of linen's convolutions.
+    Intended for the field ``conv_general_dilated`` of linen's convolutions.
 
     Args:
       lhs: images (n, height, width, channels).
       rhs: kernel (rows, columns, channels / groups, features).
-      window_strides: of rows and columns.
+      window_strides: strides of rows and columns.
       padding: 'SAME', 'VALID', or (before, after) for rows and columns.
-      lhs_dilation: as in lax; so is each of the following.
+      lhs_dilation: as in lax, like all arguments below.
       rhs_dilation: spacing of the kernel's taps.
       dimension_numbers: the layout of images and kernel.
-      feature_group_count: groups of channels that do not see each other.
-      precision: of matrix units; the CPU has none.
+      feature_group_count: number of independent groups of channels.
+      precision: precision of matrix units; no effect on CPU.
 
     Returns:
       Feature maps (n, rows, columns, features).

@@ -1,8 +1,8 @@
-"""oneDNN: whether it is there, loaded, and what it can compute.
+"""Loads oneDNN and reports which convolutions it can compute.
 
-Two files make it up: Intel's library, from the distribution onednn-cpu-gomp, and
-`_onednn`, which installing this package builds from `onednn.cc` where there is a
-compiler. `CNN_JAX_ONEDNN=false` switches both off.
+It consists of two files: Intel's library, from the distribution onednn-cpu-gomp, and
+`_onednn`, which the installation of this package builds from `onednn.cc` if a compiler
+is available. `CNN_JAX_ONEDNN=false` disables both.
 """
 
 import ctypes
@@ -17,24 +17,24 @@ import jax
 
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
-# What `onednn.cc` exports, by the names that XLA knows it by.
+# The functions that `onednn.cc` exports, under the names registered with XLA.
 TARGETS = ("cnn_jax_maps", "cnn_jax_images", "cnn_jax_kernel")
 
 
 def switched_off() -> bool:
-    """Whether the user wants XLA's own convolutions."""
+    """Whether the user disabled oneDNN in favour of XLA's convolutions."""
     return os.environ.get(SWITCH, "true").lower() in ("false", "0", "no", "off")
 
 
 def library() -> str:
-    """What computes convolutions in this process: 'onednn' or 'xla'."""
+    """The library that computes convolutions in this process: 'onednn' or 'xla'."""
     if jax.default_backend() != "cpu" or switched_off() or load() is None:
         return "xla"
     return "onednn"
 
 
 def advice() -> str:
-    """One line for users whose CPU could train faster; '' where nothing is to do."""
+    """One line for users whose CPU could train faster; '' if not applicable."""
     here = sys.platform == "linux" and platform.machine() == "x86_64"
     if not here or jax.default_backend() != "cpu" or switched_off() or load():
         return ""
@@ -46,12 +46,12 @@ def advice() -> str:
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """The compiled file, its functions known to XLA; None where a part is missing."""
+    """Load the compiled file and register it with XLA; None if a part is missing."""
     file = pathlib.Path(__file__).with_name("_onednn.abi3.so")
     if not file.exists():
         return None
     try:
-        # First Intel's library, by its path: the other finds it by its name then.
+        # Load Intel's library by path first; `_onednn` then resolves it by name.
         ctypes.CDLL(_path_of_onednn())
         loaded = ctypes.CDLL(str(file))
     except OSError:  # no libgomp, no such file, another system's
@@ -64,10 +64,10 @@ def load() -> ctypes.CDLL | None:
 
 @functools.cache
 def computes(numbers: tuple[int, ...]) -> bool:
-    """Whether oneDNN has code for a convolution and both of its derivatives.
+    """Whether oneDNN supports a convolution and both of its derivatives.
 
     Args:
-      numbers: as `cnn_jax_has` in `onednn.cc` takes them.
+      numbers: the arguments of `cnn_jax_has` in `onednn.cc`.
     """
     loaded = load()
     if loaded is None:
@@ -76,7 +76,7 @@ def computes(numbers: tuple[int, ...]) -> bool:
 
 
 def _path_of_onednn() -> str:
-    """Where the library's file is.
+    """Path of the library's file.
 
     Raises:
       OSError: it is not installed.

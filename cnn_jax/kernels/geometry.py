@@ -1,4 +1,4 @@
-"""How a kernel slides over images: all that a convolution is, beside its operands."""
+"""The geometry of a convolution: everything that defines it except its operands."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,10 @@ class Geometry(NamedTuple):
     Attributes:
       size: rows and columns of the images.
       taps: rows and columns of the kernel.
-      strides: of rows and columns.
-      padding: pixels (before, after) the rows and the columns; a crop is negative.
-      dilation: distance of the kernel's taps.
-      groups: of channels, which do not see each other.
+      strides: strides of rows and columns.
+      padding: pixels (before, after) the rows and the columns; negative to crop.
+      dilation: distance between the kernel's taps.
+      groups: number of independent groups of channels.
     """
 
     size: Pair
@@ -25,7 +25,7 @@ class Geometry(NamedTuple):
     groups: int = 1
 
     def outputs(self) -> Pair:
-        """Rows and columns of the feature maps; less than 1 where no kernel fits."""
+        """Rows and columns of the feature maps; less than 1 if no kernel fits."""
         rows, columns = (
             (size + sum(pads) - dilation * (taps - 1) - 1) // stride + 1
             for size, taps, stride, pads, dilation in zip(

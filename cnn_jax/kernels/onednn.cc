@@ -1,14 +1,14 @@
 // Convolutions and their two derivatives by oneDNN, as targets of XLA's FFI.
 //
-// Arrays are laid out as jax has them: images and maps (stack, n, h, w, c), kernels
-// (stack, h, w, c / groups, features). The members of a stack are independent
-// convolutions of one shape, which is what jax.vmap asks for.
+// Arrays have jax's layout: images and maps (stack, n, h, w, c), kernels (stack, h, w,
+// c / groups, features). The members of a stack are independent convolutions of one
+// shape, as jax.vmap requires.
 //
-// oneDNN's own threads (OpenMP) are not used. A call is cut into tasks, each a member
-// of the stack and a part of its batch, and XLA's threads take them: so there is one
-// pool in the process, nothing spins beside it, and many calls at once share it. How
-// a batch is cut depends on its shape and the size of the pool alone, and the parts
-// of a kernel's derivative are added up in order: the same pool gives the same bits.
+// oneDNN's own threads (OpenMP) are not used. A call is split into tasks, each one
+// part of the batch of one stack member, which run on XLA's threads. The process thus
+// has a single pool that concurrent calls share, without spinning threads beside it.
+// The split depends only on the shape and the size of the pool, and the parts of a
+// kernel gradient are summed in order: the same pool gives bitwise equal results.
 
 #include <algorithm>
 #include <atomic>
@@ -27,7 +27,7 @@
 #include "oneapi/dnnl/dnnl.hpp"
 #include "xla/ffi/api/ffi.h"
 
-// Of libgomp, which oneDNN brings; it has no header without a compiler's option.
+// From libgomp, which oneDNN brings; its header requires a compiler option.
 extern "C" int omp_get_max_threads();
 extern "C" void omp_set_num_threads(int);
 
@@ -38,17 +38,17 @@ using dnnl::memory;
 using Dims = std::vector<int64_t>;
 using Integers = ffi::Span<const int64_t>;
 
-// Multiply-accumulates below which a part of a batch is not worth waking a thread.
+// Multiply-accumulates below which a part of a batch does not justify waking a thread.
 constexpr int64_t kSmallestPart = 1 << 20;
-// Values below which a run of a sum is not worth it.
+// Values below which a part of a sum does not justify it either.
 constexpr int64_t kSmallestSum = 1 << 16;
 
-// What is computed: feature maps from images and kernel, images from maps and
-// kernel, or kernel from images and maps.
+// The result: feature maps from images and kernel, images from maps and kernel, or
+// kernel from images and maps.
 enum class Pass : int64_t { kMaps, kImages, kKernel };
 
-// oneDNN asks OpenMP how many threads the calling thread may use, when it plans and
-// when it computes. The answer is one, and restored afterwards for other libraries.
+// Limits the calling thread to one OpenMP thread, which oneDNN queries when it plans
+// and when it computes. The destructor restores the limit for other libraries.
 class OneThread {
  public:
   OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
@@ -58,7 +58,7 @@ class OneThread {
   int before_;
 };
 
-// Memory that a thread keeps from call to call, so that its pages are mapped once.
+// Memory that a thread reuses across calls, so that its pages are mapped only once.
 class Scratch {
  public:
   ~Scratch() { std::free(place_); }
@@ -86,7 +86,7 @@ struct Geometry {
   Dims images, kernel, maps;          // NHWC, HWIO, NHWC
   Dims strides, padding, dilation;  // padding: top, bottom, left, right
 
-  // All numbers in a row, to find a plan by.
+  // All numbers in sequence, the key of a plan.
   Dims Key() const {
     Dims key{int64_t(pass), int64_t(type), groups};
     for (const Dims* part : {&images, &kernel, &maps, &strides, &padding, &dilation})
@@ -108,7 +108,7 @@ struct Geometry {
   }
 };
 
-// What oneDNN has planned for a geometry: made once, then used by all threads.
+// oneDNN's plan for a geometry: created once, then used by all threads.
 struct Plan {
   dnnl::primitive convolution;
   dnnl::primitive reorder;  // of the kernel: jax's layout to oneDNN's, or back
@@ -170,7 +170,7 @@ std::shared_ptr<const Plan> MakePlan(const Geometry& g) {
     plan->Take(backward, backward.weights_desc());
     plan->convolution = dnnl::convolution_backward_data(backward);
   } else {
-    // Parts of a sum have all the digits that there are, also in bfloat16.
+    // Parts of a sum are float32, also for bfloat16 operands.
     const memory::desc sum = Kernel(g, memory::data_type::f32, true);
     const dnnl::convolution_backward_weights::primitive_desc backward(
         Engine(), direct, plan->images, sum, plan->maps, g.strides, gaps, before, after,
@@ -214,9 +214,9 @@ void Execute(const dnnl::primitive& primitive,
   stream.wait();
 }
 
-// Runs tasks 0 ... count - 1, on this thread and on idle ones of the pool. This one
-// takes tasks as well and then waits only for those that others have begun, so calls
-// from within the pool cannot wait for each other.
+// Runs tasks 0 ... count - 1 on this thread and on idle threads of the pool. This
+// thread takes tasks as well and then waits only for tasks already begun elsewhere, so
+// calls from within the pool cannot deadlock.
 void ForEach(ffi::ThreadPool& pool, int64_t threads, int64_t count,
              const std::function<void(int64_t)>& task) {
   struct State {
@@ -227,8 +227,8 @@ void ForEach(ffi::ThreadPool& pool, int64_t threads, int64_t count,
     std::exception_ptr error;
   };
   auto state = std::make_shared<State>();
-  // A copy of this may start when all is done: it may touch `task` (which lives as
-  // long as this call) only once it has got a number.
+  // A copy of this may start after all tasks are done. It may touch `task`, which lives
+  // only as long as this call, only after it has obtained a valid number.
   auto take = [state, count, &task] {
     for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
       std::exception_ptr error;
@@ -250,7 +250,7 @@ void ForEach(ffi::ThreadPool& pool, int64_t threads, int64_t count,
   if (state->error) std::rethrow_exception(state->error);
 }
 
-// A whole call. Of images, kernel and maps the pass writes one and reads two.
+// A whole call. The pass reads two of images, kernel and maps, and writes the third.
 void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
              char* maps, ffi::ThreadPool& pool) {
   const int64_t threads = std::max<int64_t>(1, pool.num_threads());
@@ -260,7 +260,7 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
   int64_t parts = std::min((threads + stack - 1) / stack, work / kSmallestPart);
   parts = std::clamp<int64_t>(parts, 1, batch);
 
-  // Where a batch does not divide, the first parts have an image more.
+  // If a batch does not divide evenly, the first parts have one more image.
   auto plan_for = [&](int64_t size) {
     Geometry part = whole;
     part.images[0] = part.maps[0] = size;
@@ -276,7 +276,7 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
   const size_t item = memory::data_type_size(whole.type);
   const size_t image = item * x[1] * x[2] * x[3], map = item * y[1] * y[2] * y[3];
   const size_t size = item * k[0] * k[1] * k[2] * k[3];
-  // Kernels in the layout that oneDNN asks for, or parts of a sum of them.
+  // Kernels in the layout that oneDNN requires, or partial sums of kernel gradients.
   thread_local Scratch kept;
   char* own = kernel;
   size_t step = size;
@@ -313,7 +313,7 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
   });
   if (!to_kernel || own == kernel) return;
 
-  // The sum of the parts, a run of values a task, then in jax's layout.
+  // Sum the parts, one range of values per task, then convert to jax's layout.
   const int64_t values = large->own_kernel.get_size() / sizeof(float);
   const int64_t runs = std::min(threads, values / kSmallestSum + 1);
   ForEach(pool, threads, stack * runs, [&](int64_t task) {
@@ -338,7 +338,7 @@ Dims Tail(const Integers& dimensions) {
   return Dims(dimensions.begin() + 1, dimensions.end());
 }
 
-// What jax calls: the operands are two of images, kernel and maps, in that order.
+// The FFI handler: its operands are two of images, kernel and maps, in that order.
 template <Pass pass>
 ffi::Error Call(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right,
                 ffi::Result<ffi::AnyBuffer> out, Integers strides, Integers padding,
@@ -387,9 +387,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_kernel, Call<Pass::kKernel>, Binding());
 
-// Whether oneDNN has code of its own for all three passes of a convolution on this
-// processor. Numbers: images (4), kernel (4), maps (4), strides (2), padding (4),
-// dilation (2), groups, and 1 for bfloat16.
+// Whether oneDNN has optimised (not reference) code for all three passes of a
+// convolution on this processor. Numbers: images (4), kernel (4), maps (4), strides
+// (2), padding (4), dilation (2), groups, and 1 for bfloat16.
 extern "C" int cnn_jax_has(const int64_t* numbers) {
   const int64_t* next = numbers;
   auto take = [&](int count) { return next += count, Dims(next - count, next); };

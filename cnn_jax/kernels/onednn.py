@@ -4,10 +4,10 @@
     images    kernel, maps   -> images     its derivative by the images, transposed
     kernel    images, maps   -> kernel     its derivative by the kernel, transposed
 
-Each is linear in both operands, and what autodiff makes of each is the other two:
-so there are derivatives of any order, in both modes. Arrays have a leading axis,
-the stack, of independent convolutions of one shape; `jax.vmap` enlarges it, or the
-batch where the kernel is shared.
+Each is linear in both operands, and its derivatives are the other two. Derivatives of
+any order therefore exist in both modes. The leading axis of all arrays, the stack,
+counts independent convolutions of one shape. `jax.vmap` extends the stack, or the
+batch if the kernel is shared.
 """
 
 from functools import lru_cache, partial
@@ -31,12 +31,12 @@ _TYPES = {"float32": 0, "bfloat16": 1}
 
 
 def computes(images: Images, kernel: Kernel, geometry: Geometry) -> bool:
-    """Whether oneDNN has code for a convolution and both of its derivatives.
+    """Whether oneDNN supports a convolution and both of its derivatives.
 
     Args:
-      images: of a type and shape; their values do not matter.
-      kernel: likewise.
-      geometry: how the one slides over the other.
+      images: (n, height, width, channels); only type and shape matter.
+      kernel: (rows, columns, channels / groups, features); likewise.
+      geometry: how the kernel slides over the images.
     """
     if images.dtype != kernel.dtype or images.dtype.name not in _TYPES:
         return False
@@ -54,12 +54,12 @@ def computes(images: Images, kernel: Kernel, geometry: Geometry) -> bool:
 
 
 def convolve(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
-    """A convolution (cross-correlation) that `computes` has a word for.
+    """A convolution (cross-correlation) that `computes` accepts.
 
     Args:
       images: (n, height, width, channels).
       kernel: (rows, columns, channels / groups, features).
-      geometry: how the one slides over the other.
+      geometry: how the kernel slides over the images.
 
     Returns:
       Feature maps (n, rows, columns, features).
@@ -73,8 +73,8 @@ kernel_p = Primitive("cnn_jax_kernel")
 
 
 def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
-    # Within a shard_map that checks which values vary over which mesh axes, both
-    # operands must vary over the same; what jax derives from this adds up gradients.
+    # Within a shard_map that tracks which values vary over which mesh axes, both
+    # operands must vary over the same axes. The transpose of the cast sums gradients.
     varying = [jax.typeof(x).mat.varying for x in (left, right)]
     left = lax.pcast(left, tuple(varying[1] - varying[0]), to="varying")
     right = lax.pcast(right, tuple(varying[0] - varying[1]), to="varying")
@@ -84,7 +84,7 @@ def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -
 def _shape(
     primitive: Primitive, left: Any, right: Any, geometry: Geometry
 ) -> tuple[int, ...]:
-    """Of the result."""
+    """Shape of the result."""
     stack, channels = left.shape[0], left.shape[4]
     if primitive is maps_p:
         return (stack, left.shape[1], *geometry.outputs(), right.shape[4])
@@ -102,7 +102,7 @@ def _abstract(
 
 
 def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
-    """The primitive by oneDNN."""
+    """Call oneDNN for the primitive."""
     shape = _shape(primitive, left, right, geometry)
     return jax.ffi.ffi_call(primitive.name, jax.ShapeDtypeStruct(shape, left.dtype))(
         left,
@@ -116,7 +116,7 @@ def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -
 
 @lru_cache(maxsize=1024)
 def _compiled(primitive: Primitive, geometry: Geometry) -> Any:
-    """For calls outside `jax.jit`."""
+    """The compiled primitive, for calls outside `jax.jit`."""
     return jax.jit(partial(_bind, primitive, geometry=geometry))
 
 
@@ -128,7 +128,7 @@ def _batch(
         x.shape[a] for x, a in zip(operands, axes, strict=True) if a is not None
     )
     kernel_axis = {maps_p: right_axis, images_p: left_axis, kernel_p: 0}[primitive]
-    # Under one kernel all images make one batch; else the stack grows.
+    # With a shared kernel all images form one batch; otherwise the stack grows.
     into = 1 if kernel_axis is None else 0
 
     def merge(x: Array, axis: int | None) -> Array:

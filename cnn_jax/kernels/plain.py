@@ -1,13 +1,13 @@
 """A switch from the fast definitions of layers to the plain ones.
 
-Batch norm, max-pooling and some convolutions carry derivatives of their own, which
-forward mode alone cannot go through, and on a CPU the convolution is sometimes a
-larger one with zeros in it. What is traced within `definitions`, or directly by
-`jax.jvp` or `jax.jacfwd`, is written as the textbook has it.
+Batch norm, max-pooling and some convolutions have custom derivatives, which forward
+mode alone does not support. On a CPU a convolution may also be computed as a larger
+one padded with zeros. Code traced within `definitions`, or directly by `jax.jvp` or
+`jax.jacfwd`, uses the textbook definitions instead.
 
-Forward mode of a function that `jax.jit` has traced sees the fast definitions, and
-JAX's error "can't apply forward-mode autodiff (jvp) to a custom_vjp function": trace
-it within `definitions`, or put the `jax.jit` outside.
+Forward mode of a function already traced by `jax.jit` meets the fast definitions and
+raises JAX's "can't apply forward-mode autodiff (jvp) to a custom_vjp function". Trace
+the function within `definitions`, or apply `jax.jit` outside.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from typing import Any
 
 from jax.interpreters import ad
 
-# Not of jax's documented interface; without it `definitions` has to be asked for.
+# Not part of jax's public interface; without it only `definitions` has an effect.
 _FORWARD = getattr(ad, "JVPTracer", ())
 _ASKED = contextvars.ContextVar("plain", default=False)
 
 
 @contextlib.contextmanager
 def definitions() -> Iterator[None]:
-    """Plain definitions for what is traced within.
+    """Use plain definitions for code traced within this context.
 
-    For derivatives in forward mode alone (reverse mode, and forward mode over
-    it, need nothing of this) and for counting operations.
+    Needed for derivatives in forward mode alone and for counting operations. Reverse
+    mode and forward-over-reverse mode do not need it.
     """
     token = _ASKED.set(True)
     try:
@@ -40,10 +40,10 @@ def asked(*inputs: Any) -> bool:
     """Whether to use the plain definition.
 
     Args:
-      *inputs: of the layer.
+      *inputs: inputs of the layer.
 
     Returns:
-      True within `definitions`, and where forward mode itself traces the inputs
-      (reverse mode traces them otherwise, also under forward mode).
+      True within `definitions`, and if forward mode itself traces the inputs
+      (reverse mode uses other tracers, also under forward mode).
     """
     return _ASKED.get() or any(isinstance(leaf, _FORWARD) for leaf in inputs)

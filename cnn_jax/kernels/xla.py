@@ -1,21 +1,20 @@
 """Convolution by XLA, in the forms that are fast on a CPU.
 
-XLA's CPU backend is fast where a convolution is undilated and in NHWC/HWIO order, and
-10 to 30 times slower in the order that autodiff writes gradients in, inside loops
-above all. So each convolution is written, by its static shape, in a form whose
-derivatives are fast as well:
+XLA's CPU backend is fast for undilated convolutions in NHWC/HWIO order. In the order
+of the gradients that autodiff produces it is 10 to 30 times slower, especially inside
+loops. The static shape of each convolution therefore selects a form whose derivatives
+are fast as well:
 
     form        chosen for                           what is computed
     pointwise   1x1 kernels                          one matrix product
-    dense       a map no larger than the kernel      one product with the kernel
+    dense       images no larger than the kernel     one product with the kernel
                                                      laid out as a matrix from
                                                      all inputs to all outputs
     direct      all others                           `lax.conv_general_dilated`, with
                                                      a derivative in that order
 
-Derivatives are taken in reverse mode, any number of times, and forward mode over
-reverse mode (Hessian-vector products); for forward mode alone trace within
-`plain.definitions`.
+Reverse mode of any order and forward-over-reverse mode (Hessian-vector products) are
+supported; for forward mode alone, trace within `plain.definitions`.
 """
 
 import functools
@@ -39,12 +38,12 @@ Kernel = Float[Array, "taps_down taps_across channels features"]
 Kernels = Float[Array, "taps_down taps_across share features"]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-# Grouped convolutions are split into this many ordinary ones at most.
+# Maximum number of ordinary convolutions that a grouped one is split into.
 _MOST_GROUPS = 8
 
 
 def computes(geometry: Geometry) -> bool:
-    """Whether there is a form for this geometry."""
+    """Whether a form exists for this geometry."""
     return (
         geometry.dilation == (1, 1)
         and geometry.groups <= _MOST_GROUPS
@@ -58,21 +57,21 @@ def convolve(images: Images, kernel: Kernels, geometry: Geometry) -> Maps:
     Args:
       images: (n, height, width, channels).
       kernel: (rows, columns, channels / groups, features).
-      geometry: how the one slides over the other.
+      geometry: how the kernel slides over the images.
 
     Returns:
       Feature maps (n, rows, columns, features).
     """
     groups = geometry.groups
     one = geometry._replace(groups=1)
-    # Matrix products are differentiated by jax, convolutions by hand.
+    # Matrix products use jax's derivatives, direct convolutions a custom one.
     compute = _differentiable if form(one) == "direct" else _compute
     parts = zip(*(jnp.split(x, groups, axis=3) for x in (images, kernel)), strict=True)
     return jnp.concatenate([compute(*part, one) for part in parts], axis=3)
 
 
 def form(geometry: Geometry) -> Form:
-    """The form to compute a convolution in: 'pointwise', 'dense' or 'direct'."""
+    """The form of a convolution: 'pointwise', 'dense' or 'direct'."""
     if geometry.taps == (1, 1) and geometry.padding == ((0, 0), (0, 0)):
         return "pointwise"
     if geometry.size[0] * geometry.size[1] <= geometry.taps[0] * geometry.taps[1]:
@@ -98,14 +97,14 @@ def _dense(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
 
 
 def _matrix(kernel: Kernel, geometry: Geometry) -> Float[Array, "inputs outputs"]:
-    """A convolution as the matrix that takes all inputs to all outputs.
+    """A convolution as a matrix from all inputs to all outputs.
 
-    Its sides are height * width * channels and rows * columns * features.
+    Its shape is (height * width * channels, rows * columns * features).
     """
     (rows, columns), size = geometry.outputs(), geometry.size
     (down, across), (vertical, horizontal) = geometry.strides, geometry.padding
-    # What output i puts on the inputs is a window of the kernel in a frame of
-    # zeros; the window moves up by the stride as i moves down.
+    # The weights of output i are a window of the kernel framed by zeros. The window
+    # moves up by the stride as i moves down.
     top = max((rows - 1) * down - vertical[0], 0)
     left = max((columns - 1) * across - horizontal[0], 0)
     bottom = max(size[0] + vertical[0] - kernel.shape[0], 0)
@@ -130,9 +129,9 @@ def _direct(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _differentiable(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
-    """The direct form, with a derivative in the order that is fast.
+    """The direct form, with a derivative in the fast order.
 
-    The derivative is made of plain operations, to be differentiated again.
+    The derivative consists of plain operations, so it can be differentiated again.
     """
     return _direct(images, kernel, geometry)
 
@@ -157,11 +156,11 @@ _differentiable.defvjp(_forward, _backward)
 
 
 def _image_gradient(kernel: Kernel, gradient: Maps, geometry: Geometry) -> Images:
-    """Derivative by the images: the gradient under the flipped kernel.
+    """Gradient of the images: the output gradient under the flipped kernel.
 
-    With a stride s, pixel ``s u + a`` has met the taps ``s d + a + padding`` of
-    output ``u - d``: s kernels, one for each phase a, slide over the gradient,
-    all as features of one convolution, whose maps are then interleaved.
+    With stride s, pixel ``s u + a`` contributes to output ``u - d`` through tap
+    ``s d + a + padding``. One kernel for each of the s phases a therefore slides over
+    the gradient. All are features of one convolution, whose outputs are interleaved.
     """
     phases, pads = [], []
     for taps, stride, (before, _), length, count in zip(
@@ -195,11 +194,11 @@ def _image_gradient(kernel: Kernel, gradient: Maps, geometry: Geometry) -> Image
 
 
 def _kernel_gradient(images: Images, gradient: Maps, geometry: Geometry) -> Kernel:
-    """Derivative by the kernel: images and gradient, correlated over the batch.
+    """Gradient of the kernel: images and gradient, correlated over the batch.
 
-    A convolution of the images, channels as batch and batch as channels, with the
-    gradient as its kernel. XLA lays out the windows of all images in memory first;
-    large maps are taken in pieces of the batch, whose windows stay in the cache.
+    A convolution of the images, with batch and channels exchanged, whose kernel is the
+    output gradient. XLA first lays out the windows of all images in memory. Large
+    images are therefore processed in parts of the batch whose windows fit the cache.
     """
     area = gradient.shape[1] * gradient.shape[2]
     large = area >= 512 or (area >= 64 and images.shape[3] >= 32)
@@ -209,7 +208,7 @@ def _kernel_gradient(images: Images, gradient: Maps, geometry: Geometry) -> Kern
 
 
 def _correlate(images: Images, gradient: Maps, geometry: Geometry) -> Kernel:
-    """The derivative by the kernel of one piece."""
+    """The kernel gradient of one part of the batch."""
     rows, columns = (
         (pads[0], (count - 1) * stride + width - length - pads[0])
         for pads, count, stride, width, length in zip(
@@ -240,7 +239,7 @@ def _ordered(
 ) -> Array:
     """`lax.conv_general_dilated` on operands in an order and of sizes that are fast."""
     if any(
-        # a crop, an output larger than the input, a kernel larger than it
+        # a crop, an output larger than the input, or a kernel larger than the input
         min(pads) < 0 or sum(pads) > step * (width - 1) or width > length
         for pads, step, width, length in zip(
             padding, dilation, kernel.shape[:2], images.shape[1:3], strict=True
