@@ -2,11 +2,11 @@
 
     result = cnn_jax.train(config, "runs/first")  # as the command does
     net = cnn_jax.load_run("runs/first")          # network, config, class names
-    logits = net.predict(images)                  # uint8 images, any number
-    table = cnn_jax.load_study("runs/digits")     # a pandas table, a run a row
+    logits = net.predict(images)                  # any number of uint8 images
+    table = cnn_jax.load_study("runs/digits")     # pandas table, one row per run
 
 Data flows ``data`` -> ``training`` (with ``models``) -> ``study`` -> ``plots``;
-``analysis`` looks at trained networks. The commands are in ``experiments``.
+``analysis`` inspects trained networks. The commands are in ``experiments``.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from cnn_jax.runtime.backend import choose_library
 
 __version__ = "0.2.0"
 
-# What is imported when it is first asked for: modules that take seconds.
+# Imported on first use, because these modules take seconds to import.
 _LATER = {
     "train": ("cnn_jax.training.run", "train"),
     "load_run": ("cnn_jax.analysis.exchange", "load_run"),

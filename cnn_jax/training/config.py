@@ -1,8 +1,8 @@
-"""The schema of a run's config, and its check before anything compiles.
+"""The schema of a run's config, checked before anything compiles.
 
-A config is an `ml_collections.ConfigDict` of literals. Sections with a ``name``
-describe a call (see `cnn_jax.names`): what is called decides which other keys
-the section has. The program supplies ``SUPPLIED`` arguments itself.
+A config is an `ml_collections.ConfigDict` of literals. A section with a ``name``
+describes a call (see `cnn_jax.names`): the callable's signature determines the
+section's other keys. The program supplies the ``SUPPLIED`` arguments itself.
 """
 
 import math
@@ -20,9 +20,9 @@ from cnn_jax.training import hosts, losses, optimizer, schedule, writers
 
 Config: TypeAlias = Mapping[str, Any] | ml_collections.ConfigDict
 
-# Keys of a run, with the type of each. A `dict` is a section.
+# Required keys and their types. A `dict` is a section.
 KEYS: dict[str, type] = {
-    "seed": int,  # of parameters, order and augmentation
+    "seed": int,  # of initialisation, example order and augmentation
     "model": dict,
     "loss": dict,
     "dataset": dict,
@@ -31,29 +31,29 @@ KEYS: dict[str, type] = {
     "optimizer": dict,
     "schedule": dict,
     "warmup": dict,
-    "batch_size": int,  # images of a step, over all devices
-    "eval_batch_size": int,  # images of an evaluation batch, over all devices
-    "steps": int,  # optimizer steps of the run
-    "steps_per_execution": int,  # most of them that the devices take in one call
+    "batch_size": int,  # images per step, over all devices
+    "eval_batch_size": int,  # images per evaluation batch, over all devices
+    "steps": int,  # optimizer steps in the run
+    "steps_per_execution": int,  # maximum number of steps per call of the devices
     "log_every": int,  # steps between rows of the running training error
-    "eval_every": int,  # steps between evaluations; 0 for the last step only
-    "checkpoint_every": int,  # steps between checkpoints; 0 for the last only
+    "eval_every": int,  # steps between evaluations; 0: only after the last step
+    "checkpoint_every": int,  # steps between checkpoints; 0: only the last step
     "parallel": dict,
 }
-# Keys that a config may lack, with the value of each that turns it off.
+# Optional keys, each with the value that disables it.
 OPTIONAL: dict[str, Any] = {
-    "clip_norm": 0.0,  # greatest norm of a step's gradient; see `optimizer.build`
+    "clip_norm": 0.0,  # maximum norm of the gradient; see `optimizer.build`
     "ema_decay": 0.0,  # of the weights' moving average; see `steps.make_train_step`
     "mix": {},  # a section of `cnn_jax.data.mixing`
-    "log": {},  # 'writers': programs that get the log, see `cnn_jax.training.writers`
+    "log": {},  # 'writers': see `cnn_jax.training.writers`
 }
 LOG: dict[str, type] = {"writers": tuple}
 PARALLEL: dict[str, type] = {
     "mode": str,  # 'pmap' or 'shard_map'
     "devices": int,  # over all hosts; 0 for all
-    "hosts": str,  # 'one', 'cluster', or as `cnn_jax.training.hosts.parse` says
+    "hosts": str,  # 'one', 'cluster' or a form that `hosts.parse` describes
     "host_timeout": int,  # seconds after which a silent host counts as lost
-    "bn_group_size": int,  # images that share BN statistics; 0: by device
+    "bn_group_size": int,  # images that share BN statistics; 0: per device
 }
 POSITIVE = (
     "batch_size",
@@ -65,8 +65,8 @@ POSITIVE = (
 NOT_NEGATIVE = ("seed", "eval_every", "checkpoint_every")
 LARGEST_SEED = 2**32 - 1
 INT32, LARGEST_FLOAT = np.iinfo(np.int32), float(np.finfo(np.float32).max)
-# Integers beyond these make programs that nothing compiles: layers and rounds of
-# loops, by their fields, and channels, units or pixels of a side.
+# Larger integers give programs that no compiler can handle. LARGEST limits numbers
+# of layers and loop iterations, LARGEST_SIDES channels, units and image sides.
 LARGEST = {
     **dict.fromkeys(("depth", "stage_sizes"), 10_000),
     **dict.fromkeys(("radius", "reach", "max_length"), 2**10),
@@ -78,7 +78,7 @@ LARGEST_SIDES = {
     "augment": 2**15,
 }
 LONGEST_TIMEOUT = 10**6  # seconds, 11 days
-DEEPEST = 16  # levels of sections and tuples within each other
+DEEPEST = 16  # nesting levels of sections and tuples
 
 TABLES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "model": models.TABLE,
@@ -176,23 +176,23 @@ def check(config: Config) -> None:
 
 
 def option(config: Config, key: str) -> Any:
-    """The value of a key of `OPTIONAL`, which the config may lack."""
+    """The value of a key in `OPTIONAL`, or its default if the config lacks it."""
     return config.get(key, OPTIONAL[key])
 
 
 def check_values(where: str, value: Any, depth: int = 0) -> None:
-    """Refuse values that no run can take, wherever they stand in a config.
+    """Refuse values that no run can use, anywhere in a config.
 
-    Devices count in int32 and compute in float32 (seeds are uint32), and
-    ``config.json`` holds numbers, text, lists and sections with names alone.
+    Devices count in int32 and compute in float32 (seeds are uint32).
+    ``config.json`` holds only numbers, strings, lists and sections with string keys.
 
     Args:
-      where: the value's place, for the message.
-      value: of any type.
-      depth: levels that it is deep in a config.
+      where: dotted key of the value, for the message.
+      value: a value of any type.
+      depth: nesting level of the value in the config.
 
     Raises:
-      ConfigError: one line with the place and what fits there.
+      ConfigError: one line naming the key and the permitted values.
     """
     if depth > DEEPEST:
         raise ConfigError(f"config is nested more than {DEEPEST} levels deep")
@@ -209,7 +209,7 @@ def check_values(where: str, value: Any, depth: int = 0) -> None:
     elif isinstance(value, int):
         largest = LARGEST_SEED if where.endswith("seed") else INT32.max
         if not INT32.min <= value <= largest:
-            # Python refuses to write out integers of thousands of digits.
+            # Python refuses to print integers of thousands of digits.
             shown = value if abs(value) < 2**70 else f"one of {value.bit_length()} bits"
             raise ConfigError(
                 f"{where} must be an integer from {INT32.min} to {largest}, got {shown}"
@@ -227,7 +227,7 @@ def check_values(where: str, value: Any, depth: int = 0) -> None:
 
 
 def _check_sizes(where: str, value: Any, largest: int) -> None:
-    """Refuse integers that are larger than any layer, or images of a run."""
+    """Refuse integers too large for any layer size or number of images."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_sizes(f"{where}.{key}", inner, LARGEST.get(key, largest))
@@ -239,7 +239,7 @@ def _check_sizes(where: str, value: Any, largest: int) -> None:
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """The config as plain dicts, as ``config.json`` holds it."""
+    """The config as plain dicts, the form stored in ``config.json``."""
     if isinstance(config, ml_collections.ConfigDict):
         return config.to_dict()
     return dict(config)

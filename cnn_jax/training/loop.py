@@ -1,4 +1,4 @@
-"""The loop of one run: steps, log rows, evaluations, checkpoints, resume."""
+"""The training loop of one run: steps, log, evaluation, checkpoints, resume."""
 
 import contextlib
 import datetime
@@ -26,7 +26,7 @@ from cnn_jax.training.run_directory import (
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
-# Dispatches that may be under way before the host reads the oldest one's sums.
+# Dispatches in flight before the host reads the sums of the oldest one.
 IN_FLIGHT = 2
 
 
@@ -66,27 +66,28 @@ class _Window:
 def fit(
     program: Program, seed: int, directory: RunDirectory, report: Report | None = None
 ) -> dict[str, Any]:
-    """Train a run to its end, from wherever it stopped.
+    """Train a run to its end, from the beginning or from its last checkpoint.
 
-    The result does not depend on how often the run was stopped: checkpoints hold
-    the state, the partial sums of the log row under way and the log itself. Of
-    several hosts the first alone touches the directory, and reports; the others
-    wait for it, take what it read, and raise what it raised.
+    The result does not depend on how often the run was stopped: a checkpoint holds
+    the state, the partial sums of the current log row and the log itself. With
+    several hosts, only the first accesses the directory and reports. The others
+    wait for it, receive what it read, and raise the exceptions it raised.
 
     Args:
-      program: what to run.
-      seed: of this run; replaces the config's own.
-      directory: where it lives.
-      report: called with the steps done and, where there is one, the log row.
+      program: the compiled run.
+      seed: of this run; replaces the seed in the config.
+      directory: the run directory.
+      report: called with the number of steps done and the log row, or None if no
+        row is due.
 
     Returns:
-      The result, as ``result.json`` holds it: errors are fractions, 'seconds'
-      is the time spent in all attempts.
+      The content of ``result.json``: errors are fractions, 'seconds' is the total
+      time of all attempts.
 
     Raises:
       ConfigError: the directory cannot be used (see `RunDirectory`).
-      CheckpointError: there are checkpoints and none is whole, or there must have
-        been one and there is none.
+      CheckpointError: every checkpoint is damaged, or checkpoints were saved and
+        none is left.
       Diverged: loss or parameters are not finite; nothing non-finite was saved.
       Interrupted: a signal asked to stop; a checkpoint of that step is saved.
     """
@@ -105,7 +106,7 @@ def fit(
         if done is None:
             place = directory.open_for_training(record)
             hosts.from_first(lambda: opened.enter_context(place))
-            # another process may have finished it in between
+            # Another process may have finished the run in the meantime.
             done = hosts.from_first(lambda: directory.finished(record))
         if done is not None:
             return done
@@ -118,7 +119,7 @@ def fit(
 
 
 class _Run:
-    """One attempt at a run: what `fit` holds while it lasts."""
+    """One attempt at a run: the state of `fit` while it trains."""
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class _Run:
         )
 
     def _open(self) -> tuple[Any, dict[str, Any], bytes, int]:
-        """State, notes, log and the last step in it, from where the run stopped."""
+        """State, notes, log and last logged step of the newest checkpoint."""
         directory = self.directory
         state = self.program.initial_state(self.config["seed"])
         found = checkpoint.restore(directory.checkpoints, state)
@@ -177,10 +178,10 @@ class _Run:
         return state, notes, log, rows[-1]["step"] if rows else 0
 
     def _check_that_none_is_lost(self) -> None:
-        """Refuse to start again where there must be a checkpoint."""
+        """Refuse to start from step 0 if the run had already saved a checkpoint."""
         path, every = self.directory.path, self.config["checkpoint_every"]
         steps = [row["step"] for row in self.directory.rows()]
-        # The log tells of directories from before there was a mark.
+        # Older run directories have no "saved" file; for them the log decides.
         if every and steps and steps[-1] > every:
             reached = f"the log of {path} reaches step {steps[-1]}"
         elif self.directory.was_saved():
@@ -201,7 +202,7 @@ class _Run:
         )
         self.report(self.step, None)
         if self.step:
-            self._log()  # a row whose evaluation was cut short by a signal
+            self._log()  # the row of an evaluation that a signal interrupted
         for dispatch in dispatches:
             self.state, sums = program.train(self.state, dispatch)
             self.step = dispatch.last
@@ -212,7 +213,7 @@ class _Run:
             boundary = log or evaluate or save or stopping
             self._read(pending, 0 if boundary else IN_FLIGHT)
             row = self._log()
-            # Before anything is printed: a terminal that is gone takes no words.
+            # Save before printing: printing fails if the terminal is closed.
             if save or stopping:
                 self._save()
             stops = stopping and self.step < total
@@ -228,7 +229,7 @@ class _Run:
         return last or (every > 0 and self.step % every == 0)
 
     def _read(self, pending: list[tuple[int, int, Any]], keep: int) -> None:
-        """Take in the sums of steps that are done; stop at a non-finite loss."""
+        """Add the sums of finished steps to the window; raise on non-finite loss."""
         while len(pending) > keep:
             last, count, stacked = pending.pop(0)
             stacked = self.program.devices.fetch(stacked)
@@ -243,7 +244,7 @@ class _Run:
                 self.window.add(sums)
 
     def _log(self) -> dict[str, Any] | None:
-        """Append the row of this step, where one is due and not there yet."""
+        """Append the log row of this step if it is due and not yet written."""
         log, evaluate = self._due("log_every"), self._due("eval_every")
         if self.logged == self.step or not (log or evaluate):
             return None
@@ -271,8 +272,7 @@ class _Run:
                 )
                 measured |= {f"ema_test_{key}": found[key] for key in found}
         except Interrupted:
-            # Evaluations may be long: this one is left, and done when the run
-            # goes on from here.
+            # Evaluations may be long: abandon this one and repeat it on resume.
             self._save()
             raise
         return measured
@@ -287,7 +287,7 @@ class _Run:
             "source_state": self.source_state.hex(),
         }
         host = self.program.fetch(self.state)
-        # The loss was computed before the last update: it does not tell.
+        # The loss was computed before the last update, so check the weights too.
         weights = {"params": host.params, "batch_stats": host.batch_stats}
         for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
             if not np.isfinite(leaf).all():
@@ -313,7 +313,7 @@ class _Run:
         device = self.program.devices.devices[0]
         measured: dict[str, Any] = {}
         for row in self.directory.rows():
-            measured |= row  # the last of each
+            measured |= row  # keeps the last value of each metric
         result = {
             "status": "finished",
             **measured,

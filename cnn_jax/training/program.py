@@ -1,7 +1,7 @@
-"""A config made runnable: data, network and compiled steps of one run.
+"""The runnable form of a config: data, network and compiled steps of one run.
 
-Building checks everything that can be checked before compiling. The steps do
-not know the seed, so one program trains any number of seeds.
+The constructor checks everything that can be checked before compiling. The steps
+do not depend on the seed, so one program trains any number of seeds.
 """
 
 import collections
@@ -35,36 +35,36 @@ from cnn_jax.training import (
 from cnn_jax.training.parallel import Devices
 from cnn_jax.training.run_directory import flatten
 
-# Evaluation batches that may be under way before the oldest is read.
+# Evaluation batches in flight before the oldest is read.
 IN_FLIGHT = 2
-# What may differ from host to host.
+# Keys that may differ between hosts.
 OWN_KEYS = ("dataset.data_dir", "dataset.stream.workers", "parallel.hosts")
 
 
 class Program:
-    """Everything a run needs, from its config.
+    """Data, network, optimizer and compiled steps that a config describes.
 
     Args:
       config: a run's config (see `cnn_jax.training.config`).
-      source: its data, where the caller has it open already.
+      source: the data, if the caller has opened it already.
 
     Attributes:
       config: the config as plain dicts.
-      source: where batches come from.
-      statistics: mean and deviation of its training images.
-      model: the network, with the run's batch-norm groups, unrolled: as states on
-        the host and checkpoints have it.
-      compiled_model: the same as the steps are compiled, perhaps with its blocks in
-        loops (see `cnn_jax.models.layout`).
-      devices: the devices it trains on.
+      source: the source of batches.
+      statistics: mean and deviation of the training images.
+      model: the network with the run's batch-norm groups, unrolled; its variables
+        have the layout of host states and checkpoints.
+      compiled_model: the same network as the steps compile it, possibly with its
+        blocks in loops (see `cnn_jax.models.layout`).
+      devices: the devices of the run.
       bn_images: images that share batch-norm statistics.
       num_parameters: trainable parameters.
-      preprocess: uint8 images to what the network takes.
-      augment: (key, those) to augmented ones.
-      traces: how often the train step was traced: 1 once it has run.
+      preprocess: uint8 images to the network's input.
+      augment: (key, preprocessed images) to augmented images.
+      traces: number of times the train step was traced: 1 once it has run.
 
     Raises:
-      ConfigError: anything in the config that cannot be run.
+      ConfigError: the config cannot be run.
     """
 
     def __init__(self, config: run_config.Config, source: sources.Source | None = None):
@@ -130,7 +130,7 @@ class Program:
             )
 
     def initial_state(self, seed: int) -> state.TrainState:
-        """A fresh state on the host, unrolled, from a seed."""
+        """The initial state of a seed, on the host, in the unrolled layout."""
         return jax.device_get(
             state.create_state(
                 self.model,
@@ -143,16 +143,16 @@ class Program:
         )
 
     def place(self, host: state.TrainState) -> state.TrainState:
-        """A state on the host to the devices, as the steps take it."""
+        """Copy a host state to the devices, in the layout that the steps take."""
         return self.devices.replicate(layout.stack(host, self.compiled_model))
 
     def fetch(self, state: state.TrainState) -> state.TrainState:
-        """A state of the steps back to the host: `place` undone."""
+        """Copy a device state back to the host: the inverse of `place`."""
         return layout.unroll(self.devices.fetch(state), self.compiled_model)
 
     @functools.cached_property
     def facts(self) -> Facts:
-        """What the network must know of its data."""
+        """The facts about the data that the network depends on."""
         return Facts.of(self.source, self.statistics)
 
     @functools.cached_property
@@ -162,25 +162,25 @@ class Program:
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
-        """Compiled ``(state, resident, item) -> (state, sums)``; eats the state."""
+        """Compiled ``(state, resident, item) -> (state, sums)``; donates the state."""
         return self.devices.compile(self._counted(self._step()), donate_state=True)
 
     @functools.cached_property
     def train_steps(self) -> Callable[..., Any]:
-        """The steps of a dispatch, compiled (see `steps.repeat`); eats the state."""
+        """The compiled steps of a dispatch (see `steps.repeat`); donates the state."""
         many = steps.repeat(self._step(), feed.longest(self.config))
         return self.devices.compile(self._counted(many), donate_state=True)
 
     def train(self, state: Any, dispatch: feed.Dispatch) -> tuple[Any, Any]:
-        """Take the steps of a dispatch.
+        """Run the steps of a dispatch.
 
         Args:
-          state: a `TrainState` on the devices (see `place`), which is used up.
+          state: a `TrainState` on the devices (see `place`); its buffers are donated.
           dispatch: from `feed.feed`.
 
         Returns:
-          The new state, and the sums of each step along a first axis; both on the
-          devices, and perhaps not computed yet.
+          The new state, and the sums with one entry per step along the first axis.
+          Both are on the devices and may still be computing.
         """
         count = self.devices.replicate(np.int32(dispatch.count))
         return self.train_steps(state, (self.resident, count), dispatch.items)
@@ -231,8 +231,8 @@ class Program:
         Args:
           state: a `TrainState` on the devices (see `place`).
           split: 'train' or 'test'.
-          between: called before each batch; may raise to end it.
-          averaged: of the moving average of the weights (``ema_decay``).
+          between: called before each batch; may raise to abort the evaluation.
+          averaged: evaluate the moving average of the weights (``ema_decay``).
 
         Returns:
           'loss' (mean) and 'error' (a fraction), each example counted once.
@@ -252,7 +252,7 @@ class Program:
             between()
             item = self.devices.split(item)
             pending.append(self.eval_step(weights, self.resident, item))
-            # A stream's batches are large: few of them wait on the device.
+            # A stream's batches are large, so keep only a few on the device.
             if len(pending) > IN_FLIGHT:
                 read_oldest()
         while pending:
@@ -267,7 +267,7 @@ class Program:
         if "norm" in names.parameters(target):
             supplied["norm"] = models.norm_of(section.pop("norm", "batch"), norm)
         model = models.create(**section, **supplied)
-        # Blocks or optimizers of other people may want to see each layer by itself.
+        # User-defined blocks and optimizers may need to see each layer separately.
         parts = {"model": self.config["model"], "optimizer": self.config["optimizer"]}
         texts = [*flatten(parts).values()]
         foreign = any(isinstance(text, str) and ":" in text for text in texts)
@@ -276,14 +276,14 @@ class Program:
         return layout.fastest(model, jax.default_backend())
 
     def loss(self, outputs: Any, batch: Any) -> Any:
-        """The config's loss: (outputs, batch) to the loss of each example."""
+        """The config's loss: (outputs, batch) to per-example losses."""
         section = {k: v for k, v in self.config["loss"].items() if k != "name"}
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return loss(outputs, batch, **section)
 
     @property
     def errors(self) -> steps.Loss:
-        """What goes with the loss: 1 for each example that is wrong, else 0."""
+        """The error function of the loss: 1 for each wrong example, else 0."""
         loss = names.resolve("loss", self.config["loss"]["name"], losses.LOSSES)
         return getattr(loss, "errors", steps.errors)
 
@@ -292,8 +292,8 @@ class Program:
         return jax.eval_shape(self.preprocess, image).shape[1:]
 
     def _check_model(self) -> int:
-        """Trace the network once on its input: a misfit fails here, in seconds."""
-        # Not `init`, which goes through every block, also of a loop.
+        """Trace the network once, so that a shape mismatch fails within seconds."""
+        # Not `init`, which traces every block even when they run in a loop.
         outputs, variables = jax.eval_shape(
             lambda: self.compiled_model.apply(
                 {},
@@ -311,7 +311,7 @@ class Program:
         return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
 
     def _check_loss(self, outputs: Any) -> None:
-        """Refuse a loss of this package that does not fit outputs and labels."""
+        """Refuse a built-in loss that does not fit the outputs and labels."""
         name = self.config["loss"]["name"]
         if name not in losses.LOSSES:
             return
@@ -335,6 +335,6 @@ class Program:
 
 
 def _of_all_hosts(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a config hosts must agree on, with dotted keys."""
+    """The dotted keys and values of a config that all hosts must share."""
     flat = flatten(config)
     return {key: flat[key] for key in sorted(flat) if key not in OWN_KEYS}

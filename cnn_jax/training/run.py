@@ -1,4 +1,4 @@
-"""One run from a config: what ``python -m experiments.train`` does, as a call."""
+"""One run from a config: ``python -m experiments.train`` as a function."""
 
 import os
 from typing import Any
@@ -17,20 +17,21 @@ def train(
     workdir: str | os.PathLike[str],
     report: Report | None = None,
 ) -> dict[str, Any]:
-    """Train a network, resume a run that was stopped, or read one that is finished.
+    """Train a network, resume a stopped run, or read the result of a finished one.
 
     Args:
-      config: of one run: a ConfigDict or a dict of the same keys, as the files in
-        ``configs/`` make them, or the path of such a file.
+      config: a run's config: a ConfigDict or a dict with the same keys, as the files
+        in ``configs/`` return them, or the path of such a file.
       workdir: the run's directory.
-      report: called with the steps done and, where there is one, the log row.
+      report: called with the number of steps done and the log row, or None if no
+        row is due.
 
     Returns:
-      The result, as ``result.json`` holds it; errors are fractions.
+      The content of ``result.json``; errors are fractions.
 
     Raises:
-      ConfigError: the config cannot be run, or the directory is of another one.
-      CheckpointError: there are checkpoints and none is whole.
+      ConfigError: the config cannot be run, or the directory has another config.
+      CheckpointError: every checkpoint is damaged.
       Diverged: loss or parameters are not finite.
       Interrupted: a signal (Ctrl-C) asked to stop; the same call resumes.
     """

@@ -1,15 +1,17 @@
-"""A run on disk: config, log, checkpoints and the mark that it is finished.
+"""A run on disk: config, log, checkpoints and result.
 
-config.json      what was run, and the format of this directory
-data.npz         what the network must know of its data (`cnn_jax.data.facts`)
-metrics.jsonl    one JSON object a logged step, append-only
+config.json      the config, and the format of this directory
+data.npz         facts about the data that the network depends on
+                 (`cnn_jax.data.facts`)
+metrics.jsonl    one JSON object per logged step, append-only
 checkpoints/     see `cnn_jax.training.checkpoint`
-saved            present once a checkpoint was whole: from then on there must be one
+saved            created with the first checkpoint: a run that has it must have one
 result.json      present when the run is finished (or has diverged)
-lock             held by the process that trains here, see `cnn_jax.training.lock`
+lock             held by the training process, see `cnn_jax.training.lock`
 
-Every file can be read at any moment: rows are appended, all else is replaced.
-config.json and result.json carry their checksum; result.json has the log's too.
+Every file can be read at any time: rows are appended, all other files are replaced
+atomically. config.json and result.json contain their own checksum; result.json also
+contains that of the log.
 """
 
 import contextlib
@@ -25,8 +27,9 @@ from cnn_jax.training import checkpoint, files, lock, provenance
 
 FORMAT = 3
 READABLE = (2, 3)  # 2 has no checksums in its JSON files
-# These say where and how a run happens, not what it computes; but with more devices
-# or fewer, augmentation and dropout draw other numbers (each device its own).
+# These keys describe where and how a run executes, not what it computes. Yet the
+# number of devices changes the draws of augmentation and dropout, which differ by
+# device.
 FREE_KEYS = (
     "log.writers",
     "dataset.data_dir",
@@ -39,20 +42,20 @@ FREE_KEYS = (
     "parallel.host_timeout",
     "steps_per_execution",
 )
-# What keys of the config were called in the version before.
+# Names of config keys in the previous version, and their current names.
 RENAMED = {
     "steps_per_dispatch": "steps_per_execution",
     "warmup.until_error": "warmup.until_train_error",
 }
-# Recorded beside the config, from the data, the devices, JAX's settings and the
-# plugins of the first start. Those but the plugins must be equal on resume.
+# Recorded with the config at the first start: facts about the data, the devices,
+# JAX's settings and the plugins. All but the plugins must be equal on resume.
 FINGERPRINT, BN_IMAGES, PLUGINS = "data_fingerprint", "bn_images", "plugins"
 RECORDED = (FINGERPRINT, BN_IMAGES, *provenance.SETTINGS)
 LOG_CHECKSUM = "log_sha256"  # in result.json
 REWRITE = (
     "delete result.json, and the run's command writes it again from the last checkpoint"
 )
-# What systems and redirected output leave in a directory that is new otherwise.
+# Files that operating systems and redirected output leave in a new directory.
 HARMLESS = ("Thumbs.db", "desktop.ini", "lost+found")
 OUTPUT = (".log", ".out", ".err", ".txt")
 
@@ -61,7 +64,7 @@ class RunDirectory:
     """The files of one run.
 
     Args:
-      path: the directory, ``~`` for the home; created by `open_for_training`.
+      path: the directory (``~`` is expanded); `open_for_training` creates it.
 
     Raises:
       ConfigError: an address such as gs://bucket/run.
@@ -73,10 +76,10 @@ class RunDirectory:
         self._check_own: Callable[[], None] = _nothing
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished run came to, or None while it is not finished.
+        """The result of a finished run, or None while it is not finished.
 
         Raises:
-          ConfigError: damaged, or written by another version.
+          ConfigError: it is damaged, or another version wrote it.
         """
         result = self._result()
         if result is not None:
@@ -92,15 +95,15 @@ class RunDirectory:
         return result
 
     def config(self) -> dict[str, Any] | None:
-        """The config the run was started with, or None if it never was.
+        """The config of the run, or None if the run was never started.
 
         Raises:
-          ConfigError: damaged, of something else, or written by another version.
+          ConfigError: it is damaged or not a run's, or another version wrote it.
         """
         return self._config()[0]
 
     def _config(self) -> tuple[dict[str, Any] | None, int]:
-        """The config, and the format of this directory; 0 where there is none."""
+        """The config, and the format of this directory; (None, 0) if there is none."""
         path = self.path / "config.json"
         advice = "restore it from a backup, or delete the directory"
         config = files.read_json(path, advice, lambda found: found.get("format") == 3)
@@ -121,14 +124,17 @@ class RunDirectory:
         return config, version
 
     def finished(self, config: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The result of a run that is finished, or None. Writes nothing but a log
-        that was damaged, where it can, so a read-only directory will do.
+        """The result of a finished run, or None while it is not finished.
+
+        Works in a read-only directory. The only file it may write is a damaged log,
+        which it repairs if possible.
 
         Args:
-          config: as `check_config` takes it.
+          config: see `check_config`.
 
         Raises:
-          ConfigError: another config, or damaged beyond what the checkpoints hold.
+          ConfigError: the run has another config, or the log is damaged and no
+            checkpoint holds a copy.
         """
         result = self.result()
         if result is not None:
@@ -137,20 +143,20 @@ class RunDirectory:
         return result
 
     def changed_plugins(self, config: Mapping[str, Any]) -> list[str]:
-        """Modules named in a config whose file has changed since the run began."""
+        """Plugin modules of a config whose files have changed since the run began."""
         before = (self.config() or {}).get(PLUGINS, {})
         now = provenance.plugins(config)
         return sorted(name for name in now if before.get(name, now[name]) != now[name])
 
     def check_config(self, config: Mapping[str, Any]) -> None:
-        """Refuse a config other than the one this directory was started with.
+        """Refuse a config that differs from the one this run was started with.
 
         Args:
-          config: the run's config; what `fit` records beside it is compared only
-            if it is given.
+          config: the run's config; the values that `fit` records with it are
+            compared only if they are given.
 
         Raises:
-          ConfigError: naming every key that differs, and both values.
+          ConfigError: names every key that differs, with both values.
         """
         old = self.config()
         if old is None:
@@ -163,7 +169,8 @@ class RunDirectory:
         free = set(FREE_KEYS)
         model = config.get("model", {})
         if model.get("stochastic_depth") or ":" in str(model.get("block", "")):
-            # In a loop blocks draw other numbers, and one's own may draw some.
+            # Blocks in a loop draw other random numbers, and user-defined blocks
+            # may draw some.
             free.remove("model.scan")
         before, now = flatten(old), flatten(new)
         absent = "(absent)"
@@ -179,7 +186,7 @@ class RunDirectory:
             )
 
     def _check_ours(self) -> None:
-        """Refuse a directory of something else, before anything in it is touched."""
+        """Refuse a non-empty directory that is not a run's, before changing it."""
         if self.config() is not None or not self.path.is_dir():
             return
         strangers = sorted(
@@ -193,14 +200,15 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def open_for_training(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Create the directory or check that it is this run's, and lock it.
+        """Create the directory, or check that it belongs to this run, and lock it.
 
         Args:
-          config: the run's config, as JSON would hold it.
+          config: the run's config, of JSON types.
 
         Raises:
-          ConfigError: not writable, not a run directory, or another config.
-          InUse: another process is training here.
+          ConfigError: the directory is not writable, not a run's, or has another
+            config.
+          InUse: another process is training in it.
         """
         with contextlib.ExitStack() as opened:
             try:
@@ -216,7 +224,7 @@ class RunDirectory:
                 content = {"format": FORMAT, **config}
                 files.write_json(self.path / "config.json", content)
             self.check_config(config)
-            # Nobody else writes here: these are from processes that were killed.
+            # This process holds the lock, so these are left from killed processes.
             for place in (self.path, self.checkpoints):
                 for unfinished in place.glob(".*.tmp"):
                     unfinished.unlink()
@@ -226,14 +234,14 @@ class RunDirectory:
                 self._check_own = _nothing
 
     def held(self) -> bool:
-        """Whether a process is training here now."""
+        """Whether a process is training in this directory now."""
         return lock.held(self.path / "lock")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The log, a dict a row; a last line still being written is left out.
+        """The rows of the log as dicts, without an incomplete last line.
 
         Raises:
-          ConfigError: a line is no JSON object.
+          ConfigError: a line is not a JSON object.
         """
         lines = self.log().split(b"\n")[:-1]
         rows = []
@@ -247,13 +255,13 @@ class RunDirectory:
         return rows
 
     def log(self) -> bytes:
-        """The log as it stands in its file; nothing where there is none.
+        """The content of the log file; empty if there is no file.
 
-        Of a finished run it is what it was then: a file that is damaged or lost is
-        written again from a checkpoint's copy, where it can be written.
+        If the run is finished and the file is damaged or missing, this returns the
+        copy in a checkpoint and, where it can, restores the file from it.
 
         Raises:
-          ConfigError: it cannot be read, and no checkpoint has its copy.
+          ConfigError: the log cannot be read, and no checkpoint has a copy.
         """
         result = self._result()
         if result is None:
@@ -261,7 +269,7 @@ class RunDirectory:
         path, checksum = self.path / "metrics.jsonl", result.get(LOG_CHECKSUM)
 
         def whole(log: bytes) -> bool:
-            # directories of format 2 have no checksum
+            # Directories of format 2 have no checksum.
             return files.sha256(log) == checksum if checksum else bool(log)
 
         with contextlib.suppress(ConfigError):
@@ -288,13 +296,13 @@ class RunDirectory:
         return files.read(path, "move it away, and the run's command resumes") or b""
 
     def restore_log(self, log: bytes) -> bool:
-        """Make the log what it was at a checkpoint: later rows are forgotten.
+        """Restore the log to its content at a checkpoint; drops later rows.
 
         Args:
-          log: its content then.
+          log: the content at the checkpoint.
 
         Returns:
-          Whether the file was whole; if not, it has been written again.
+          Whether the file was intact; if not, it has been rewritten.
         """
         found = self._raw_log()
         whole = found.startswith(log)
@@ -306,10 +314,10 @@ class RunDirectory:
         """Add a row to the log.
 
         Args:
-          row: a JSON object; no wall-clock times, so that logs can be compared.
+          row: a JSON object without wall-clock times, so that logs can be compared.
 
         Returns:
-          The line that was written.
+          The line written.
 
         Raises:
           InUse: another process has taken the directory.
@@ -323,15 +331,15 @@ class RunDirectory:
         return line
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Write a checkpoint (see `checkpoint.save`), and that there is one.
+        """Write a checkpoint (see `checkpoint.save`) and create the file "saved".
 
         Args:
           step: optimizer steps taken.
           state: a pytree of host arrays.
-          notes: what else a resume needs, as JSON.
+          notes: other data for resuming, of JSON types.
 
         Raises:
-          OSError: it could not be written; earlier checkpoints are intact.
+          OSError: the write failed; earlier checkpoints are intact.
           InUse: another process has taken the directory.
           Moved: it was renamed or deleted.
         """
@@ -345,16 +353,16 @@ class RunDirectory:
         return (self.path / "saved").exists()
 
     def data(self) -> bytes:
-        """What was recorded of the data (`cnn_jax.data.facts`); nothing by old runs."""
+        """The recorded facts about the data (`cnn_jax.data.facts`); old runs: empty."""
         with contextlib.suppress(OSError):
             return (self.path / "data.npz").read_bytes()
         return b""
 
     def record_data(self, content: bytes) -> None:
-        """Keep what the network must know of its data, unless it is there.
+        """Record the facts about the data, unless they are already recorded.
 
         Raises:
-          OSError: it could not be written.
+          OSError: the write failed.
           InUse: another process has taken the directory.
           Moved: it was renamed or deleted.
         """
@@ -375,21 +383,21 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Something is written here, if the directory is still this process's."""
+        """Guard a write: the directory must still belong to this process."""
         self._check_own()
         try:
             yield
         except FileNotFoundError:
-            self._check_own()  # the likely reason has words of its own
+            self._check_own()  # raises a clearer error if the directory moved
             raise
 
 
 def _nothing() -> None:
-    """The check of a directory that is not open for training."""
+    """The ownership check while the directory is not open for training."""
 
 
 def rename(config: dict[str, Any]) -> None:
-    """Give keys of a config that an older version wrote their names of now."""
+    """Rename the keys of an older version's config to their current names."""
     for old, new in RENAMED.items():
         section, _, key = old.rpartition(".")
         fields = config.get(section) if section else config
@@ -398,7 +406,7 @@ def rename(config: dict[str, Any]) -> None:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
+    """Flatten nested mappings into one dict with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -409,7 +417,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _is_harmless(item: pathlib.Path) -> bool:
-    """Whether a file may be in the way of a new run."""
+    """Whether a new run may start in a directory that holds this file."""
     if item.name == "lock":
         return lock.is_one(item)
     if item.name.startswith(".") or item.name in HARMLESS:
