@@ -1,1 +1,1 @@
-"""What is set before jax starts: XLA's flags, heap, kept programs, a self-check."""
+"""Process set-up before jax starts: XLA flags, heap, compilation cache, self-check."""

@@ -1,14 +1,14 @@
-"""What must be set before jax's backend starts.
+"""XLA flags that must be set before jax's backend starts.
 
-jaxlib 0.10.2 hands parts of a CPU program to its library YNNPACK, and two of its
-choices need a word:
+On CPU, jaxlib 0.10.2 delegates parts of a program to its library YNNPACK. Two of
+these choices need correction:
 
-- Reductions there give wrong numbers in some programs (jax issue 39103), so they
-  are left out.
-- A convolution there runs on a single core. On one core it is the fastest that
-  there is; on several, XLA's own (Eigen's) use them all, and train steps take about
-  a tenth less time on two (ResNet-56, VGG-11, LeNet-5 at batch 128). So convolutions
-  are left out too where there are more.
+- YNNPACK's reductions give wrong numbers in some programs (jax issue 39103), so they
+  are excluded.
+- YNNPACK's convolutions run on a single core. There they are the fastest available.
+  XLA's own (Eigen's) use all cores, and on two cores a train step takes about a tenth
+  less time with them (ResNet-56, VGG-11, LeNet-5 at batch 128). With more than one
+  core, convolutions are therefore excluded too.
 """
 
 import os
@@ -18,8 +18,8 @@ import jaxlib
 
 AFFECTED = ("0.10.2",)
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-# Holds what was added to XLA_FLAGS: processes that this one starts, on fewer cores,
-# choose again, and leave alone what a user chose.
+# Records the flags added to XLA_FLAGS, so that child processes with fewer cores can
+# replace them without changing the user's own flags.
 ADDED = "CNN_JAX_XLA_FLAGS"
 
 
@@ -27,14 +27,14 @@ def choose_library(
     environment: MutableMapping[str, str] | None = None,
     version: str = jaxlib.__version__,
 ) -> None:
-    """Set the flag in ``XLA_FLAGS``, where it is needed and the user has not.
+    """Set the flag in ``XLA_FLAGS`` if it is needed and the user has not set it.
 
-    Other versions are left alone: XLA ends a process that names a flag it does
-    not know. Once the backend has started, this has no effect; a process that
-    changes the cores it may use calls it again before that.
+    Does nothing for other versions, since XLA ends a process on an unknown flag.
+    Must be called before the backend starts, and again after a change of the cores
+    that this process may use.
 
     Args:
-      environment: of this process, unless another is given.
+      environment: the environment to change; by default that of this process.
       version: of jaxlib.
     """
     environment = os.environ if environment is None else environment
@@ -43,7 +43,7 @@ def choose_library(
     if added:
         flags = flags.replace(added, "").strip()
         environment["XLA_FLAGS"] = flags
-    file = flags and not flags.startswith("-")  # XLA reads its flags there
+    file = flags and not flags.startswith("-")  # XLA_FLAGS names a file
     if version in AFFECTED and FLAG not in flags and not file:
         several = len(cores()) > 1
         added = f"{FLAG}=-reduce" + (",-individual_convolution" if several else "")
@@ -52,7 +52,7 @@ def choose_library(
 
 
 def cores() -> list[int]:
-    """The cores this process may use; all of them where systems do not say."""
+    """The cores this process may use; all cores if the system does not report it."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -1,11 +1,11 @@
-"""Compiled programs kept on disk, so that a machine compiles each of them once.
+"""The compilation cache on disk: a machine compiles each program once.
 
-jax finds a program by its text, its flags and the versions of all that compiled it.
-XLA's CPU compiler also looks at the number of cores (it splits loops among them)
-and at the instructions that there are; these stand in the directory's name, so
-that a home directory may be shared by different machines.
+jax identifies a program by its text, its flags and the versions of the compilers.
+XLA's CPU compiler also depends on the number of cores, over which it splits loops,
+and on the instruction set. The directory name contains both, so that different
+machines can share a home directory.
 
-A program that is found is the one that was compiled, so results do not depend on it.
+A cached program is the one that was compiled, so the cache does not affect results.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ import jax
 
 from cnn_jax.runtime import backend
 
-# Bytes that are kept: the newest programs of one kind of machine.
+# Size limit in bytes per kind of machine; the oldest programs are removed first.
 LIMIT = 2**30
-# How files begin that jax compresses with zstandard, where Python has it.
+# Magic number of files that jax compresses with zstandard, if Python has it.
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 def enable(environment: Mapping[str, str] = os.environ) -> pathlib.Path | None:
-    """Keep compiled programs, from here on, in the user's cache directory.
+    """Enable the compilation cache in the user's cache directory.
 
-    That is ``cnn_jax/xla`` in XDG_CACHE_HOME, by default in ~/.cache. What jax's
-    own variables say goes first: JAX_COMPILATION_CACHE_DIR names another place,
-    JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. Where the directory cannot be
-    written, programs are compiled every time, as without it.
+    The directory is ``cnn_jax/xla`` in XDG_CACHE_HOME, by default ~/.cache. jax's own
+    variables take precedence: JAX_COMPILATION_CACHE_DIR names another directory, and
+    JAX_ENABLE_COMPILATION_CACHE=false disables the cache. If the directory is not
+    writable, there is no cache.
 
     Args:
-      environment: of this process, unless another is given.
+      environment: the environment to read; by default that of this process.
 
     Returns:
-      The directory; None where it is not this function that chose one.
+      The directory, or None if this function did not set one.
     """
     if "JAX_COMPILATION_CACHE_DIR" in environment:
         return None
@@ -50,45 +50,45 @@ def enable(environment: Mapping[str, str] = os.environ) -> pathlib.Path | None:
         directory = place(environment)
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
-    except (OSError, RuntimeError):  # no right, no room, no home
+    except (OSError, RuntimeError):  # no permission, no space, no home directory
         return None
     jax.config.update("jax_compilation_cache_dir", str(directory))
-    # A full disk, or an entry that another process is just writing: jax compiles.
+    # If the disk is full or another process is writing the entry, jax compiles.
     warnings.filterwarnings(
         "ignore", "Error (reading|writing) persistent compilation cache entry"
     )
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in environment:
-        # A run has about a hundred small programs beside its large one.
+        # Besides its large program, a run has about a hundred small ones.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return directory
 
 
 def enabled() -> bool:
-    """Whether compiled programs are kept, here or where the user said."""
+    """Whether a compilation cache is enabled, by `enable` or by the user."""
     return bool(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]
 
 
 def place(environment: Mapping[str, str]) -> pathlib.Path:
-    """Where programs for this process's machine and cores are kept.
+    """The cache directory for this machine and this process's number of cores.
 
     Raises:
       RuntimeError: the user has no home directory.
     """
     base = pathlib.Path(environment.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # the standard says to ignore it then
+    if not base.is_absolute():  # the XDG standard says to ignore relative paths
         base = pathlib.Path.home() / ".cache"
     return base / "cnn_jax" / "xla" / f"{_machine()}-{len(backend.cores())}"
 
 
 def sweep(directory: pathlib.Path, limit: int = LIMIT) -> None:
-    """Remove entries that are damaged, and the oldest past ``limit`` bytes.
+    """Remove damaged entries, and the oldest entries beyond ``limit`` bytes.
 
-    A process that is killed, or a full disk, leaves a part of an entry. jax would
-    compile again, every time, and warn; it never replaces an entry.
+    A killed process or a full disk leaves a truncated entry. jax never replaces an
+    entry, so it would warn and compile again every time.
 
     Args:
-      directory: of compiled programs.
-      limit: bytes that may stay.
+      directory: the cache directory.
+      limit: maximum total size in bytes.
 
     Raises:
       OSError: the directory cannot be written.
@@ -109,23 +109,23 @@ def sweep(directory: pathlib.Path, limit: int = LIMIT) -> None:
 
 
 def _whole(path: pathlib.Path) -> bool:
-    """Whether an entry can be decompressed to its end."""
+    """Whether an entry can be decompressed completely."""
     content = path.read_bytes()
     decompress: Callable[[bytes], bytes] = zlib.decompress
     if content.startswith(ZSTANDARD):
         try:
             decompress = importlib.import_module("compression.zstd").decompress
         except ImportError:
-            return True  # written by Python 3.14; an older one would not read it
+            return True  # written by Python 3.14; older versions do not read it
     try:
         decompress(content)
-    except Exception:  # each library has its own
+    except Exception:  # each library raises its own
         return False
     return True
 
 
 def _machine() -> str:
-    """The processor's kind and instructions, short enough for a file's name."""
+    """A short name for the processor's model and instruction set."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

@@ -1,11 +1,11 @@
-"""Whether this machine's backend computes what it is told, before anything trains.
+"""A self-check of the backend on programs with known results, before training.
 
-Compilers for accelerators have had releases that give wrong numbers without a word.
-Small programs with known answers are run first: the one that is known to have been
-miscompiled (jax issue 39103; see `cnn_jax.runtime.backend`), and the gradients of
-two convolutions, by what computes them here (`cnn_jax.kernels`). What they multiply is
-small integers and a power of two, which no backend's default precision rounds; yet a
-convolution may be off by a hundredth, since fast algorithms transform its operands.
+Some compiler releases have silently produced wrong numbers. The check runs a program
+that is known to have been miscompiled (jax issue 39103; see `cnn_jax.runtime.backend`)
+and the gradients of two convolutions, with the kernels of this machine
+(`cnn_jax.kernels`). The operands are small integers and a power of two, which no
+backend's default precision rounds. Convolutions may still be off by a hundredth,
+because fast algorithms transform their operands.
 """
 
 import os
@@ -20,7 +20,7 @@ from cnn_jax import kernels
 from cnn_jax.kernels import extension
 from cnn_jax.kernels.convolution import conv_general_dilated
 
-# Input channels, output channels and stride; the first is enough for several threads.
+# Input channels, output channels and stride; the first uses several threads.
 CONVOLUTIONS = ((64, 64, 1), (20, 24, 2))
 SIZE = 7
 
@@ -30,10 +30,10 @@ class WrongBackend(RuntimeError):
 
 
 def check_backend() -> None:
-    """Run programs whose answers are known.
+    """Run the programs and compare their results with the known ones.
 
     Raises:
-      WrongBackend: one of them is wrong.
+      WrongBackend: a result is wrong.
     """
     if not _sum_of_squares_is_right():
         raise _wrong("a sum of squares (jax issue 39103)")
@@ -53,14 +53,14 @@ def _wrong(what: str) -> WrongBackend:
 
 
 def _sum_of_squares_is_right() -> bool:
-    """The program of the issue, in its last row: (32768 + 0 + 0) squared."""
+    """The issue's program; its last row is (32768 + 0 + 0) squared."""
     rows = np.arange(32769.0, dtype=np.float32)[:, None] * np.eye(1, 3, dtype="f")
     squares = jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))
     return float(jax.jit(squares)(rows)[-1]) == 32768.0**2
 
 
 def _gradients_are_right(channels: int, features: int, stride: int) -> bool:
-    """Both gradients of a padded 3x3 convolution, against sums over its taps."""
+    """Compare both gradients of a padded 3x3 convolution with sums over its taps."""
     rng = np.random.default_rng(0)
     out = (SIZE - 1) // stride + 1
 

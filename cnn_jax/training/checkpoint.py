@@ -1,9 +1,9 @@
 """Checkpoints: one file each, checksummed, written atomically.
 
-A file is a line of JSON (format and SHA-256 of all that follows), another one
-(step and the run's own notes), and then the state in flax's msgpack. It is written
-beside its place, synced to disk and renamed, so a name that exists is a file that
-was complete; what the disk did to it since is caught by the checksum.
+A file is one line of JSON with the format and the SHA-256 of the rest, a second with
+the step and the run's notes, and the state in flax's msgpack. It is written under a
+temporary name, synced to disk and renamed, so a file under its final name was
+complete. The checksum detects later damage on disk.
 """
 
 import hashlib
@@ -28,20 +28,20 @@ class CheckpointError(RuntimeError):
 
 
 class Damaged(CheckpointError):
-    """A checkpoint is not what was written; the one before may be whole."""
+    """A checkpoint differs from what was written; the previous one may be intact."""
 
 
 def save(directory: pathlib.Path, step: int, state: Any, notes: dict[str, Any]) -> None:
-    """Write the checkpoint of ``step`` and drop all but the newest two.
+    """Write the checkpoint of ``step`` and delete all but the newest two.
 
     Args:
-      directory: the run's checkpoints.
+      directory: the run's checkpoint directory.
       step: optimizer steps taken.
       state: a pytree of host arrays.
-      notes: what else a resume needs, as JSON.
+      notes: other data for resuming, of JSON types.
 
     Raises:
-      OSError: it could not be written; earlier checkpoints are intact.
+      OSError: the write failed; earlier checkpoints are intact.
     """
     if not directory.is_dir():
         directory.mkdir()
@@ -56,7 +56,7 @@ def save(directory: pathlib.Path, step: int, state: Any, notes: dict[str, Any]) 
 
 
 def steps(directory: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoint files of a run, oldest first; what else is there is ignored."""
+    """The checkpoint files of a run, oldest first; other files are ignored."""
     if not directory.is_dir():
         return []
     found = {
@@ -68,18 +68,18 @@ def steps(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
-    """One checkpoint, verified.
+    """Read and verify one checkpoint.
 
     Args:
       path: the file.
-      template: a pytree of the structure and shapes that are expected.
+      template: a pytree with the expected structure and shapes.
 
     Returns:
       The state (host arrays) and the notes saved with it.
 
     Raises:
-      Damaged: not what was written, or not readable.
-      CheckpointError: whole, but of another format or of another network.
+      Damaged: the file is unreadable or differs from what was written.
+      CheckpointError: it is intact, but has another format or another network.
     """
     notes, payload = _verified(path)
     try:
@@ -98,17 +98,17 @@ def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def notes(path: pathlib.Path) -> dict[str, Any]:
-    """The notes of one checkpoint, verified.
+    """Read and verify the notes of one checkpoint.
 
     Raises:
-      Damaged: not what was written, or not readable.
-      CheckpointError: of another format.
+      Damaged: the file is unreadable or differs from what was written.
+      CheckpointError: it has another format.
     """
     return _verified(path)[0]
 
 
 def _verified(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
-    """Notes and serialised state of a checkpoint that is what was written."""
+    """The notes and the serialised state of a checkpoint, verified."""
     try:
         line, _, body = path.read_bytes().partition(b"\n")
     except OSError as error:
@@ -135,21 +135,21 @@ def _verified(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
 def restore(
     directory: pathlib.Path, template: Any
 ) -> tuple[Any, dict[str, Any], list[str]] | None:
-    """The newest checkpoint that is whole.
+    """Restore the newest intact checkpoint.
 
-    Newer ones that are damaged are set aside under another name, so that they do
-    not count as one of the two that are kept.
+    Newer but damaged checkpoints are renamed, so that they do not count among the
+    two that `save` keeps.
 
     Args:
-      directory: the run's checkpoints.
-      template: a pytree of the expected structure and shapes.
+      directory: the run's checkpoint directory.
+      template: a pytree with the expected structure and shapes.
 
     Returns:
-      State, notes, and a line for every newer checkpoint that was damaged; None
-      where there never was a checkpoint.
+      State, notes, and one line for each newer, damaged checkpoint; None if the
+      directory holds no checkpoint.
 
     Raises:
-      CheckpointError: there are checkpoints, and none can be used.
+      CheckpointError: there are checkpoints, but none is usable.
     """
     found = steps(directory)
     damaged: list[pathlib.Path] = []
@@ -173,7 +173,7 @@ def restore(
 
 
 def _checksum(version: Any, body: bytes) -> str:
-    """SHA-256 of the format's number and all that follows the header."""
+    """SHA-256 of the format number and everything after the header."""
     digest = hashlib.sha256(f"format {version}\n".encode())
     digest.update(body)
     return digest.hexdigest()

@@ -1,8 +1,7 @@
-"""What a run is fed: the steps of each dispatch, their batches sent ahead of time.
+"""The dispatches of a run: groups of steps, with their batches sent ahead.
 
-Every dispatch ends where something is due (a log row, an evaluation, a checkpoint,
-the end), so the number of steps in one changes what is done when no more than a
-slow machine does.
+A dispatch ends wherever something is due (a log row, an evaluation, a checkpoint, the
+end of the run), so the number of steps per dispatch affects speed only.
 """
 
 import collections
@@ -16,10 +15,10 @@ import numpy as np
 from cnn_jax.data.sources import Item, Source
 from cnn_jax.training.parallel import Devices
 
-# Dispatches whose batches are on the devices before they are asked for: a stream's
-# next images travel while the steps before them run.
+# Dispatches whose batches are sent to the devices in advance, so that transfers
+# overlap with the preceding steps.
 AHEAD = 2
-# The config's keys for what happens between steps; all happens after the last.
+# Config keys of the events between steps; all events also follow the last step.
 EVERY = ("log_every", "eval_every", "checkpoint_every")
 
 
@@ -27,10 +26,10 @@ class Dispatch(NamedTuple):
     """The steps that the devices take in one call.
 
     Attributes:
-      last: the number of the last of them.
-      count: how many.
-      items: their items (see `stack`), on the devices.
-      source_state: of the source, to store beside a checkpoint of step ``last``.
+      last: number of the last step.
+      count: number of steps.
+      items: the items of the steps (see `stack`), on the devices.
+      source_state: state of the source, to store in a checkpoint of step ``last``.
     """
 
     last: int
@@ -46,20 +45,20 @@ def feed(
     step: int,
     source_state: bytes,
 ) -> Iterator[Dispatch]:
-    """The dispatches of a run, from where it stands to its end.
+    """The remaining dispatches of a run.
 
-    What is sent ahead is not counted as taken: each dispatch carries the source's
-    state after its own batches.
+    Batches sent ahead do not count as consumed: each dispatch carries the state of
+    the source after its own batches.
 
     Args:
-      source: where batches come from.
-      devices: where they are sent.
+      source: the source of batches.
+      devices: the devices that receive them.
       config: of the run.
       step: optimizer steps taken so far.
-      source_state: what the source gave with the last of them.
+      source_state: state of the source after that step.
 
     Yields:
-      One dispatch after another.
+      The dispatches in order.
     """
     coming = _dispatches(source, devices, config, step, source_state)
     ready = collections.deque(itertools.islice(coming, AHEAD))
@@ -87,7 +86,7 @@ def _dispatches(
 
 
 def longest(config: Mapping[str, Any]) -> int:
-    """The most steps that a dispatch of this run can have."""
+    """The maximum number of steps in a dispatch of this run."""
     due = [config[key] for key in EVERY if config[key]]
     return min(config["steps_per_execution"], config["steps"], *due)
 
@@ -99,10 +98,10 @@ def end_of_dispatch(step: int, config: Mapping[str, Any]) -> int:
 
 
 def stack(items: tuple[Item, ...], most: int) -> Item:
-    """Items of one dispatch as one, along a new second axis of length ``most``.
+    """Stack the items of one dispatch along a new second axis of length ``most``.
 
-    The first axis stays that of the batch, which the devices share. Past the last
-    item it is repeated; no step looks there.
+    The first axis remains the batch, which is split over the devices. The last item
+    is repeated as padding, which no step reads.
     """
     if most == 1:
         return jax.tree.map(lambda leaf: leaf[:, None], items[0])

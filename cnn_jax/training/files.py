@@ -1,4 +1,4 @@
-"""Files of runs and studies: replaced in one go, checksummed, read with one error."""
+"""Files of runs and studies: atomic writes, checksums, and one-line read errors."""
 
 import contextlib
 import hashlib
@@ -16,16 +16,16 @@ CHECKSUM = "sha256"  # the key of a JSON file's own checksum
 
 
 def local(path: str | os.PathLike[str]) -> pathlib.Path:
-    """A directory as a user names it: ``~`` is the home directory.
+    """The path of a directory, with ``~`` expanded.
 
     Args:
-      path: of a file system that this machine has mounted.
+      path: a path in a mounted file system.
 
     Raises:
-      ConfigError: an address such as gs://bucket/name, or an unknown home.
+      ConfigError: an address such as gs://bucket/name, or an unknown home directory.
     """
     text = os.fspath(path)
-    # pathlib makes gs:/ of gs://
+    # pathlib shortens gs:// to gs:/
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text)
     if scheme:
         raise ConfigError(
@@ -43,15 +43,15 @@ def local(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Replace a file by ``content``, durably: readers see the old or the new.
+    """Replace a file atomically and durably: readers see the old or the new content.
 
     Args:
       path: the file.
-      content: all of its bytes.
+      content: the new content.
 
     Raises:
-      OSError: the disk is full or the place cannot be written; the old file, if
-        there was one, is untouched.
+      OSError: the disk is full or the directory is not writable; an existing file
+        is unchanged.
     """
     writer = f"{socket.gethostname()}.{os.getpid()}"
     beside = path.with_name(f".{path.name}.{writer}.tmp")
@@ -69,7 +69,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
 
 
 def sync_directory(path: pathlib.Path) -> None:
-    """Make the names in a directory as durable as the files."""
+    """Sync the entries of a directory to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -78,14 +78,14 @@ def sync_directory(path: pathlib.Path) -> None:
 
 
 def read(path: pathlib.Path, advice: str) -> bytes | None:
-    """All bytes of a file, or None where there is none.
+    """The content of a file, or None if it does not exist.
 
     Args:
       path: the file.
-      advice: what to do when it cannot be read, for the message.
+      advice: advice for the error message.
 
     Raises:
-      ConfigError: it cannot be read, in one line.
+      ConfigError: the file cannot be read, in one line.
     """
     try:
         return path.read_bytes()
@@ -102,20 +102,20 @@ def read_json(
     advice: str,
     checked: Callable[[dict[str, Any]], bool] = lambda found: False,
 ) -> dict[str, Any] | None:
-    """The JSON object in a file, or None where there is no file.
+    """The JSON object in a file, or None if the file does not exist.
 
     Args:
       path: the file.
-      advice: what to do when it cannot be read, for the message.
-      checked: (object) to whether `write_json` wrote it, so that it must have a
-        checksum. One that is there is compared in any case.
+      advice: advice for the error message.
+      checked: (object) to whether `write_json` wrote it, in which case it must have a
+        checksum. A checksum that is present is always verified.
 
     Returns:
       The object, without its checksum.
 
     Raises:
-      ConfigError: it cannot be read, is no JSON object or has changed since it was
-        written, in one line.
+      ConfigError: the file cannot be read, is not a JSON object or has changed since
+        it was written, in one line.
     """
     content = read(path, advice)
     if content is None:
@@ -140,7 +140,7 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of what a JSON object says, whatever its layout and order."""
+    """SHA-256 of a JSON object, independent of its layout and key order."""
     return sha256(json.dumps(content, sort_keys=True).encode())
 
 

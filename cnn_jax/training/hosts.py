@@ -1,8 +1,8 @@
-"""Hosts: the processes that train one run together, and how they agree.
+"""Hosts: the processes that train one run together, and their coordination.
 
-Every host runs the same program on its own devices and its own rows of each
-batch. The first one alone reads and writes the run's directory; what it finds
-there it tells the others, so that all take the same decisions.
+Every host runs the same program on its own devices and its own rows of each batch.
+Only the first host reads and writes the run directory. It broadcasts what it reads,
+so that all hosts make the same decisions.
 """
 
 import hashlib
@@ -25,26 +25,26 @@ from cnn_jax.training import rendezvous
 T = TypeVar("T")
 
 ONE, CLUSTER = "one", "cluster"
-# Numbers of nine digits at most: no machine has more hosts or ports.
+# Numbers of at most nine digits, which covers all valid hosts and ports.
 FORM = re.compile(r"(\d{1,9})/(\d{1,9})@(\S+:(\d{1,9}))", re.ASCII)
 MOST = 2**16  # hosts
-PIECE = 2**26  # bytes that are told at a time
+PIECE = 2**26  # bytes per broadcast
 SMALLEST = 2**12
-# Seconds that the first host stays after an error, for the others to report theirs.
+# Seconds for which the first host waits after an error, while the others report it.
 LINGER = 2
 
 
 def parse(hosts: str) -> dict[str, Any]:
-    """The arguments of ``jax.distributed.initialize`` that a config's text means.
+    """Translate ``parallel.hosts`` to arguments of ``jax.distributed.initialize``.
 
     Args:
       hosts: 'cluster', or 'INDEX/COUNT@ADDRESS:PORT' with the address of host 0.
 
     Returns:
-      Keyword arguments; none for 'cluster', whose environment is asked.
+      Keyword arguments; none for 'cluster', which JAX detects from the environment.
 
     Raises:
-      ConfigError: another form, or an index that is not among the hosts.
+      ConfigError: the form is unknown, or the index is out of range.
     """
     if hosts == CLUSTER:
         return {}
@@ -74,17 +74,17 @@ def parse(hosts: str) -> dict[str, Any]:
 
 
 def join(hosts: str, timeout: int) -> None:
-    """Meet the other hosts of a run; before anything that asks for devices.
+    """Connect to the other hosts of a run; call it before JAX's backend starts.
 
     Args:
-      hosts: 'one' (nothing is done), 'cluster' or 'INDEX/COUNT@ADDRESS:PORT'.
-      timeout: seconds to wait for the others, and without a sign of life after
-        which a host counts as lost: this process is then ended.
+      hosts: 'one' (does nothing), 'cluster' or 'INDEX/COUNT@ADDRESS:PORT'.
+      timeout: seconds to wait for the other hosts. Also the seconds of silence after
+        which a host counts as lost; this process then exits.
 
     Raises:
-      ConfigError: another form, two processes with one index, not all have come, or
-        no cluster is found in the environment. Where a cluster's hosts do not come,
-        the process is ended with one line and status 2.
+      ConfigError: the form is unknown, two processes have the same index, a host is
+        missing, or the environment describes no cluster. If a host of a cluster is
+        missing, the process prints one line and exits with status 2.
     """
     if hosts == ONE or jax.distributed.is_initialized():
         return
@@ -96,12 +96,12 @@ def join(hosts: str, timeout: int) -> None:
             arguments["coordinator_address"],
             timeout,
         )
-    # Its handler of SIGTERM would take the place of ours.
+    # Its SIGTERM handler would replace ours.
     jax.config.update("jax_enable_preemption_service", False)
     met = threading.Event()
 
     def give_up() -> None:
-        # jax would end the process without a word of what was waited for.
+        # jax would end the process without naming the setting or the address.
         if not met.wait(timeout):
             print(
                 f"error: parallel.hosts {hosts}: not all hosts met within {timeout} s "
@@ -134,12 +134,12 @@ def joined() -> bool:
 
 
 def leave(status: int) -> None:
-    """Part from the other hosts, where there are any.
+    """Disconnect from the other hosts, if there are any.
 
     Args:
-      status: the process's exit status. All hosts end a run, or are stopped by a
-        signal, together. An error may be this host's own: it ends this process
-        at once, and that ends the others.
+      status: exit status of the process. All hosts finish a run, or stop on a
+        signal, together. An error may concern only this host: it ends this process
+        at once, which ends the others.
     """
     if not joined():
         return
@@ -169,16 +169,16 @@ def is_first() -> bool:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What ``make`` gives on the first host, on all of them; they wait for it.
+    """Call ``make`` on the first host and broadcast its result to all hosts.
 
     Args:
-      make: called on the first host alone; its result is pickled.
+      make: called on the first host only; its result must be picklable.
 
     Returns:
-      Its result.
+      The result of ``make``, on every host.
 
     Raises:
-      Exception: what ``make`` raised, on every host.
+      Exception: the exception that ``make`` raised, on every host.
     """
     if count() == 1:
         return make()
@@ -195,13 +195,13 @@ def from_first(make: Callable[[], T]) -> T:
 
 
 def check_equal(parts: Mapping[str, bytes]) -> None:
-    """Refuse to go on where hosts differ in what must be equal.
+    """Refuse to continue if the hosts differ in values that must be equal.
 
     Args:
-      parts: what must be equal, by the name that an error gives it.
+      parts: the values to compare, by their name in the error message.
 
     Raises:
-      ConfigError: on every host, naming what differs and where.
+      ConfigError: on every host, naming the value and the hosts that differ.
     """
     if count() == 1:
         return
@@ -218,7 +218,7 @@ def check_equal(parts: Mapping[str, bytes]) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or one that can be sent to other hosts in its place."""
+    """The error, or a picklable substitute for it."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -227,13 +227,13 @@ def _portable(error: Exception) -> Exception:
 
 
 def _broadcast(payload: bytes) -> bytes:
-    """The first host's bytes, on every host."""
+    """Broadcast the first host's bytes to every host."""
     size = np.array([len(payload) // PIECE, len(payload) % PIECE], np.int32)
     whole, rest = multihost_utils.broadcast_one_to_all(size).tolist()
     received = []
     for number in range(whole + 1):
         length = PIECE if number < whole else rest
-        # Few different sizes, since each is compiled.
+        # Round sizes up to powers of two: each new size is compiled.
         room = SMALLEST
         while room < length:
             room *= 2

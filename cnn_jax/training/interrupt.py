@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: remembered, and honoured between two steps."""
+"""Signals that ask a run to stop: recorded, and obeyed between two steps."""
 
 import collections
 import signal
@@ -9,8 +9,8 @@ from typing import Any
 from cnn_jax.training import hosts
 from cnn_jax.training.parallel import Devices
 
-# SIGHUP comes when a terminal is closed or a connection lost; batch systems warn of
-# a time limit with SIGUSR1 or SIGUSR2.
+# SIGHUP arrives when a terminal closes or a connection is lost; batch systems
+# announce a time limit with SIGUSR1 or SIGUSR2.
 ALWAYS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = (*ALWAYS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -28,12 +28,12 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, the first of ``SIGNALS`` only sets ``received``.
+    """Context in which the first of ``SIGNALS`` only sets ``received``.
 
-    A Ctrl-C after it interrupts at once (KeyboardInterrupt), without a checkpoint;
-    another signal after it changes nothing else. SIGHUP stays ignored where it is
-    (nohup), and SIGUSR1 and SIGUSR2 are left to a handler that is there (submitit's).
-    One within another passes on what it received, so that the signal to one run
+    A subsequent Ctrl-C interrupts at once (KeyboardInterrupt), without a checkpoint;
+    other subsequent signals only replace ``received``. SIGHUP stays ignored where it
+    already is (nohup), and SIGUSR1 and SIGUSR2 keep an existing handler (submitit's).
+    A nested request passes its signal to the outer one, so that a signal to one run
     of a study ends the study. Outside the main thread, where Python allows no
     handlers, it does nothing.
     """
@@ -62,7 +62,7 @@ class StopRequest:
         self._before.clear()
 
     def check(self) -> None:
-        """Raise `Interrupted` if a signal has come."""
+        """Raise `Interrupted` if a signal has arrived."""
         if self.received:
             raise Interrupted(self.received)
 
@@ -73,7 +73,7 @@ class StopRequest:
 
 
 def _is_free(number: int) -> bool:
-    """Whether a signal is ours to handle."""
+    """Whether a `StopRequest` may handle a signal."""
     if number in ALWAYS:
         return True
     handler = signal.getsignal(number)
@@ -82,24 +82,24 @@ def _is_free(number: int) -> bool:
 
 
 class SharedStop:
-    """A `StopRequest` that all hosts of a run obey at the same place.
+    """A `StopRequest` that all hosts of a run obey at the same step.
 
-    A signal may reach one of them alone. What each has received travels beside
-    the steps and is read a little later, when it has arrived without waiting.
+    A signal may reach a single host. The hosts exchange their signals along with the
+    steps and read the result a few calls later, when it is available without waiting.
 
     Args:
-      stop: of this host.
-      devices: of the run.
+      stop: the request of this host.
+      devices: the devices of the run.
     """
 
-    BEHIND = 2  # questions between sending and reading
+    BEHIND = 2  # calls between sending and reading
 
     def __init__(self, stop: StopRequest, devices: Devices):
         self._stop, self._devices = stop, devices
         self._sent: collections.deque[Any] = collections.deque()
 
     def received(self) -> int:
-        """The signal to obey now, or 0; every host asks at the same places."""
+        """The signal to obey now, or 0; all hosts must call it at the same steps."""
         if hosts.count() == 1:
             return self._stop.received
         self._sent.append(self._devices.highest(self._stop.received))

@@ -1,10 +1,11 @@
-"""Who trains in a run directory: a file lock, cross-checked between machines.
+"""The lock of a run directory: a file lock, cross-checked between machines.
 
-The kernel keeps the lock (flock) and drops it with the process, however it ends.
-Network file systems pass it on to their server, or answer each machine for itself
-without a word (Lustre's ``localflock``, NFS's ``local_lock``, BeeGFS's default). So
-a holder also shows that it lives, by the file's time of change, and who gets a
-lock that a process of another machine has not released looks for that first.
+The kernel holds the lock (flock) and releases it when the process ends, however it
+ends. Some network file systems forward locks to their server; others silently grant
+them per machine (Lustre's ``localflock``, NFS's ``local_lock``, BeeGFS's default).
+Therefore a holder also updates the file's modification time as a sign of life. A
+process that obtains a lock which another machine has not released first watches for
+that sign.
 """
 
 import contextlib
@@ -23,8 +24,8 @@ from typing import IO
 from cnn_jax.names import ConfigError
 
 SIGN_EVERY = 10.0  # seconds between signs of life
-WATCH = 35.0  # seconds that another machine looks for one
-LOOKS = 1.0  # seconds that those who only look at a lock may be in the way
+WATCH = 35.0  # seconds for which another machine watches for one
+LOOKS = 1.0  # seconds for which a call of `held` may block the lock
 RELEASED = "released\n"
 CONTENT = re.compile(r"(process \d+ on \S+\n(released\n)?)?")
 
@@ -47,16 +48,16 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
     """Hold a lock file.
 
     Args:
-      path: the file, in the directory that it is about; created where it is not.
+      path: the file, in the directory to lock; created if missing.
 
     Yields:
-      A question whether it is still held, to ask before anything is written: it
-      raises `InUse` if a process of another machine took it all the same, and
-      `Moved` if the directory was renamed or deleted.
+      A function to call before every write. It raises `InUse` if a process on
+      another machine took the lock nevertheless, and `Moved` if the directory was
+      renamed or deleted.
 
     Raises:
-      OSError: it cannot be written.
-      InUse: another process holds it.
+      OSError: the file cannot be written.
+      InUse: another process holds the lock.
       ConfigError: the file system has no locks, or none between machines.
     """
     own = f"process {os.getpid()} on {socket.gethostname()}\n"
@@ -103,7 +104,7 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
 
 
 def _take(file: IO[str], path: pathlib.Path) -> None:
-    """Lock a file. `held` locks it too, for a moment, and must not be mistaken."""
+    """Lock a file, waiting out the moment for which `held` may lock it."""
     end = time.monotonic() + LOOKS
     while True:
         try:
@@ -122,13 +123,13 @@ def held(path: pathlib.Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no such file, or no locks: `hold` has the words for it
+    except OSError:  # no such file, or no locks: `hold` reports it
         return False
     return False
 
 
 def _check_gone(path: pathlib.Path, left: str) -> None:
-    """Make sure that a holder on another machine is dead, if one left its name."""
+    """Make sure that a holder on another machine is dead, if the file names one."""
     found = re.fullmatch(r"process \d+ on (\S+)\n", left)
     if found is None or found[1] == socket.gethostname():
         return
@@ -151,7 +152,7 @@ def _check_gone(path: pathlib.Path, left: str) -> None:
 
 
 def _check_place(path: pathlib.Path, file: IO[str]) -> None:
-    """Make sure that the lock file is still the one that is held."""
+    """Make sure that the path still leads to the locked file."""
     try:
         there = os.stat(path)
     except OSError:
@@ -169,13 +170,13 @@ def _check_place(path: pathlib.Path, file: IO[str]) -> None:
 
 
 def _changed(path: pathlib.Path) -> int:
-    # Opening a file makes NFS ask its server, which a mere stat does not.
+    # Opening a file makes NFS query its server; a stat alone does not.
     with open(path) as file:
         return os.fstat(file.fileno()).st_mtime_ns
 
 
 def _taker(path: pathlib.Path, own: str) -> str:
-    """Who else has written its name; '' where nobody has, or it cannot be read."""
+    """The other process named in the file; '' if none or if it is unreadable."""
     try:
         found = _content(path)
     except OSError:

@@ -1,7 +1,7 @@
-"""Losses: (outputs, batch) to the loss of each example, by name.
+"""Losses by name: (outputs, batch) to per-example losses.
 
-A loss whose outputs are no class scores has an attribute ``errors``: a function
-(outputs, batch) to 1 for each example that is wrong, else 0.
+A loss whose outputs are not class scores has an attribute ``errors``: a function
+(outputs, batch) to 1 for each wrong example, else 0.
 """
 
 import math
@@ -22,19 +22,19 @@ def softmax_cross_entropy(
     batch: Mapping[str, Any],
     label_smoothing: float = 0.0,
 ) -> Float[Array, " batch"]:
-    """Cross entropy of the softmax of ``outputs`` against the labels, in nats.
+    """Softmax cross entropy against the labels, in nats.
 
     Args:
       outputs: logits.
-      batch: its 'label' holds class indices, int32 (batch,).
-      label_smoothing: share of the target spread over all classes (Szegedy et
-        al. 2016, section 7).
+      batch: 'label' holds class indices, int32 (batch,).
+      label_smoothing: share of the target distribution spread over all classes
+        (Szegedy et al. 2016, section 7).
 
     Returns:
       Loss of each example, float32.
 
     Raises:
-      ConfigError: label_smoothing is no fraction.
+      ConfigError: label_smoothing is not in [0, 1].
     """
     if not 0 <= label_smoothing <= 1:
         raise names.ConfigError(
@@ -51,14 +51,14 @@ def map_loss(
 ) -> Float[Array, " batch"]:
     """LeNet-5's discriminative criterion (LeCun et al. 1998, equation 9).
 
-    ``E = y[label] + log(exp(-j) + sum_i exp(-y_i))`` pulls the penalty of the
-    label down and pushes the others up, but not those far beyond ``j``, the
-    penalty of a "rubbish" class.
+    ``E = y[label] + log(exp(-j) + sum_i exp(-y_i))`` lowers the penalty of the label
+    and raises the others, except those far above ``j``, the penalty of a "rubbish"
+    class.
 
     Args:
-      outputs: negated penalties ``-y_i``, as LeNet-5's RBF output gives them.
-      batch: its 'label' holds class indices, int32 (batch,).
-      j: the constant, positive; the paper does not give its value.
+      outputs: negated penalties ``-y_i``, the outputs of LeNet-5's RBF layer.
+      batch: 'label' holds class indices, int32 (batch,).
+      j: the positive constant; the paper does not give its value.
 
     Returns:
       Loss of each example in nats, float32.

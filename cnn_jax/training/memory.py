@@ -1,4 +1,4 @@
-"""Whether a run can fit into memory at all: lower bounds, before anything is built."""
+"""Lower bounds on the memory of a run, checked before anything is built."""
 
 import math
 import os
@@ -20,16 +20,17 @@ def check_images(
     augment: Callable[[Any, Any], Any],
     devices: Sequence[Any],
 ) -> None:
-    """Refuse batches that cannot fit.
+    """Refuse batches that cannot fit into memory.
 
     Args:
       config: a run's config.
-      image_shape: of an image after preprocessing.
-      augment: of the run, traced for the largest array that it makes of an image.
-      devices: of the run, over all hosts.
+      image_shape: shape of an image after preprocessing.
+      augment: the run's augmentation, traced for its largest array per image.
+      devices: the devices of the run, over all hosts.
 
     Raises:
-      ConfigError: the config's key, what it takes at least, and what is there.
+      ConfigError: names the key, the memory it needs at least, and the memory
+        available.
     """
     image = FLOAT * math.prod(image_shape)
     one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
@@ -46,14 +47,14 @@ def check_images(
 
 
 def check_parameters(count: int, devices: Sequence[Any]) -> None:
-    """Refuse a network whose weights and gradients cannot fit, on each device.
+    """Refuse a network whose weights and gradients cannot fit on one device.
 
     Args:
-      count: trainable parameters.
-      devices: of the run.
+      count: number of trainable parameters.
+      devices: the devices of the run.
 
     Raises:
-      ConfigError: what they take at least, and what is there.
+      ConfigError: names the memory needed at least, and the memory available.
     """
     _check(f"config.model: {count:,} parameters", 2 * FLOAT * count, devices[:1])
 
@@ -69,7 +70,7 @@ def _check(what: str, needed: int, devices: Sequence[Any]) -> None:
 
 
 def _of(device: Any) -> int:
-    """Bytes of an accelerator; 0 where it does not tell."""
+    """Memory of an accelerator in bytes; 0 if it does not report it."""
     return (device.memory_stats() or {}).get("bytes_limit", 0)
 
 

@@ -1,10 +1,10 @@
 """Optimizers, by name.
 
-The convention is optax's: an optimizer is a function of the learning rate, and of
-fields of its own, to an optax transformation whose updates are *added* to the
-parameters. A step builds the transformation for its own rate (see
-`cnn_jax.training.schedule`), so `optax:adamw` and the like work as they are, whatever
-they do with the rate.
+The convention is optax's: an optimizer is a function of the learning rate and its
+own fields that returns an optax transformation, whose updates are *added* to the
+parameters. Each step builds the transformation for its current learning rate (see
+`cnn_jax.training.schedule`), so optax's optimizers (`optax:adamw`) work unchanged,
+however they use the rate.
 """
 
 import math
@@ -24,14 +24,14 @@ Decay = Literal["all", "kernels"]
 
 
 def decay_mask(decay: Decay) -> Callable[[Any], Any]:
-    """Which parameters weight decay touches.
+    """Select the parameters that weight decay applies to.
 
     Args:
-      decay: 'all' of them (Caffe's and torch's default, so the paper's), or only
-        'kernels' (no bias, no batch-norm scale).
+      decay: 'all' (the default of Caffe and torch, hence of the paper), or 'kernels'
+        (no biases, no batch-norm scales).
 
     Returns:
-      A function from a parameter tree to a tree of bools, as optax wants it.
+      A function from a parameter tree to a tree of bools, as optax expects.
     """
     if decay not in ("all", "kernels"):
         raise names.choices("optimizer.decay", decay, ("all", "kernels"))
@@ -52,7 +52,7 @@ def sgd(
     weight_decay: float = 0.0,
     decay: Decay = "all",
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent with momentum and coupled L2.
+    """Stochastic gradient descent with momentum and coupled weight decay (L2).
 
     ``v <- momentum v + (g + weight_decay w)``, then ``w <- w - rate v``: the
     decay enters before the momentum, as in Caffe and torch (He et al. 2015,
@@ -60,10 +60,10 @@ def sgd(
 
     Args:
       learning_rate: of this step.
-      momentum: weight of the old direction, in [0, 1).
-      nesterov: Nesterov's form of the momentum.
+      momentum: weight of the previous direction, in [0, 1).
+      nesterov: use Nesterov momentum.
       weight_decay: factor of the L2 gradient.
-      decay: what decays (see `decay_mask`).
+      decay: the parameters that decay (see `decay_mask`).
 
     Returns:
       The transformation.
@@ -93,11 +93,11 @@ def adamw(
 
     Args:
       learning_rate: of this step.
-      b1: decay of the mean of gradients.
-      b2: decay of the mean of their squares.
+      b1: decay rate of the first moment.
+      b2: decay rate of the second moment.
       epsilon: added to the denominator.
-      weight_decay: factor of the decay, times the rate.
-      decay: what decays (see `decay_mask`).
+      weight_decay: factor of the decay; multiplied by the learning rate.
+      decay: the parameters that decay (see `decay_mask`).
 
     Returns:
       The transformation.
@@ -121,7 +121,7 @@ def adamw(
 def _descend(
     direction: optax.GradientTransformation, learning_rate: Rate
 ) -> optax.GradientTransformation:
-    """Minus the rate times a direction; the state is the direction's alone."""
+    """Scale a direction by minus the learning rate; adds no state of its own."""
 
     def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         found, state = direction.update(gradients, state, params)
@@ -142,17 +142,18 @@ def build(section: Mapping[str, Any], clip_norm: float = 0.0) -> Rule:
     """The optimizer that a config section describes.
 
     Args:
-      section: ``name`` (of `OPTIMIZERS`, ``optax:adamw``, or a function of your
-        own) and its fields, but for the learning rate.
-      clip_norm: gradients whose norm, over all parameters, exceeds this are scaled
-        down to it (Pascanu, Mikolov and Bengio 2013, "On the difficulty of training
-        recurrent neural networks", section 3.2); 0 for no clipping.
+      section: ``name`` (a key of `OPTIMIZERS`, ``optax:adamw``, or a user-defined
+        function) and its fields except the learning rate.
+      clip_norm: maximum norm of the gradient over all parameters; a larger gradient
+        is scaled down to it (Pascanu, Mikolov and Bengio 2013, "On the difficulty of
+        training recurrent neural networks", section 3.2). 0 for no clipping.
 
     Returns:
-      From a learning rate to the transformation.
+      A function from a learning rate to the transformation.
 
     Raises:
-      ConfigError: unknown name, field or value; a rule without a learning rate.
+      ConfigError: unknown name, field or value, or an optimizer that takes no
+        learning rate.
     """
     check_takes_rate(section)
 
@@ -167,7 +168,7 @@ def build(section: Mapping[str, Any], clip_norm: float = 0.0) -> Rule:
 
 
 def check_takes_rate(section: Mapping[str, Any]) -> None:
-    """Refuse a rule that is not a function of the learning rate, or has it fixed."""
+    """Refuse an optimizer that takes no learning rate or whose section sets it."""
     name = section["name"]
     target = names.resolve("optimizer", name, OPTIMIZERS)
     if not callable(target) or "learning_rate" not in names.parameters(target):
@@ -184,18 +185,19 @@ def check_takes_rate(section: Mapping[str, Any]) -> None:
 
 
 def check_descends(name: str, rule: Rule, params: Any) -> None:
-    """Refuse an optimizer whose updates climb, by three steps down a paraboloid.
+    """Refuse an optimizer that increases the loss in three steps on a paraboloid.
 
     Args:
       name: of the optimizer, for the message.
-      rule: from a learning rate to the transformation.
-      params: shapes of the parameters; small ones of the same paths are tried.
+      rule: learning rate to optax transformation.
+      params: shapes of the parameters; the check uses small arrays at the same paths.
 
     Raises:
-      ConfigError: it climbs, or it cannot be updated with gradients alone.
+      ConfigError: the loss increases, or the update needs more than gradients and
+        parameters.
     """
     rng = np.random.default_rng(0)
-    # |w|^2 / 2, whose gradient is w
+    # The loss is |w|^2 / 2, whose gradient is w.
     small = jax.tree.map(
         lambda leaf: rng.normal(size=[min(n, 2) for n in leaf.shape]).astype("f4"),
         params,

@@ -1,8 +1,8 @@
-"""Devices: the one file that knows pmap, shard_map and the axis name.
+"""Devices: the only file that uses pmap, shard_map and the axis name.
 
-A step is written for one device's part of the batch and meets the others only
-through `psum` and `pmean`. `Devices.compile` maps it over all devices with
-``jax.pmap`` or ``jax.shard_map``; both give the same numbers.
+A step is written for one device's shard of the batch and communicates with the other
+devices only through `psum` and `pmean`. `Devices.compile` maps it over all devices
+with ``jax.pmap`` or ``jax.shard_map``; both give the same numbers.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,33 +24,33 @@ SPLIT = PartitionSpec(AXIS)
 
 
 def psum(tree: Any) -> Any:
-    """Sum over devices; only inside a step."""
+    """Sum over devices; for use inside a step."""
     return jax.lax.psum(tree, AXIS)
 
 
 def pmean(tree: Any) -> Any:
-    """Mean over devices; only inside a step."""
+    """Mean over devices; for use inside a step."""
     return jax.lax.pmean(tree, AXIS)
 
 
 def device_index() -> jax.Array:
-    """This device's place along the batch; only inside a step."""
+    """Index of this device along the batch axis; for use inside a step."""
     return jax.lax.axis_index(AXIS)
 
 
 class Devices:
-    """The devices of a run and how arrays lie on them.
+    """The devices of a run and the placement of arrays on them.
 
-    Where several hosts train together, each has an equal share of the devices,
-    and of each batch it holds the rows of its own.
+    With several hosts, each has an equal share of the devices and holds only the
+    rows of a batch that its own devices process.
 
     Args:
       mode: 'pmap' or 'shard_map'.
-      count: number of devices, over all hosts; 0 for all there are.
+      count: number of devices, over all hosts; 0 for all available.
 
     Raises:
-      ConfigError: unknown mode, more devices than there are, or hosts whose
-        devices differ.
+      ConfigError: unknown mode, more devices than available, or hosts with
+        different devices.
     """
 
     def __init__(self, mode: str = "pmap", count: int = 0):
@@ -74,7 +74,7 @@ class Devices:
         self._mesh = mesh
 
     def _shares(self, available: Sequence[Any], count: int) -> list[Any]:
-        """The same number of every host's devices, host by host."""
+        """The same number of devices from every host, ordered by host."""
         parts = [
             [device for device in available if device.process_index == host]
             for host in range(self.hosts)
@@ -91,7 +91,7 @@ class Devices:
         return [device for part in parts for device in part[: count // self.hosts]]
 
     def check_batch(self, batch_size: int, key: str) -> None:
-        """Refuse a batch that the devices cannot share equally."""
+        """Refuse a batch that does not divide equally over the devices."""
         if batch_size < 1 or batch_size % self.count:
             raise names.ConfigError(
                 f"{key} {batch_size} does not divide over {self.count} device(s)"
@@ -100,15 +100,16 @@ class Devices:
             )
 
     def norm(self, batch_size: int, group_size: int) -> Callable[..., BatchNorm]:
-        """Batch norm whose statistics are those of ``group_size`` images.
+        """Batch norm with statistics over ``group_size`` images.
 
         Args:
-          batch_size: images of a global batch.
-          group_size: images that share statistics: 0 for each device's own part;
-            fewer for several groups on a device; more for groups across devices.
+          batch_size: images in a global batch.
+          group_size: images that share statistics. 0: one group per device; smaller
+            than a device's shard: several groups per device; larger: groups across
+            devices.
 
         Returns:
-          The module to use as a network's ``norm`` field.
+          The value for a network's ``norm`` field.
 
         Raises:
           ConfigError: the groups do not divide the batch evenly over devices.
@@ -134,12 +135,12 @@ class Devices:
         """Map ``step(state, resident, item) -> (tree, ...)`` over the devices.
 
         Args:
-          step: pure; sees the whole state and resident arrays, and its own part
-            of the item; what it returns must be equal on all devices.
-          donate_state: let the step write its result over its first argument.
+          step: a pure function of the whole state, the resident arrays and this
+            device's shard of the item; its result must be equal on all devices.
+          donate_state: donate the buffers of the state to the result.
 
         Returns:
-          The compiled step on arrays made by `replicate` and `split`.
+          The compiled step; takes arrays from `replicate` and `split`.
         """
         donate = (0,) if donate_state else ()
         if self.mode == "pmap":
@@ -152,14 +153,14 @@ class Devices:
             mesh=self._mesh,
             in_specs=(whole, whole, part),
             out_specs=whole,
-            # Checked replication would sum the gradients of replicated
-            # parameters by itself, and ours would count every device twice.
+            # With check_vma, shard_map sums the gradients of replicated
+            # parameters itself, so our psum would count them once more per device.
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donate)
 
     def replicate(self, tree: Any) -> Any:
-        """Host arrays, equal on all hosts, to every device, whole."""
+        """Copy host arrays, equal on all hosts, to every device."""
         if self.mode == "shard_map":
             return self._place(tree, self._whole)
 
@@ -172,7 +173,7 @@ class Devices:
         return jax.tree.map(one, tree)
 
     def split(self, item: Any) -> Any:
-        """This host's rows of a global batch to its devices, by their leading axis."""
+        """Split this host's rows of a global batch over its devices (leading axis)."""
         if self.mode == "shard_map":
             return self._place(item, self._split)
         parts = jax.tree.map(
@@ -181,7 +182,7 @@ class Devices:
         return jax.device_put(parts, self._own)
 
     def _place(self, tree: Any, sharding: NamedSharding) -> Any:
-        """Arrays over the devices of all hosts, from this host's part of them."""
+        """Global arrays over the devices of all hosts, from this host's part."""
         if self.hosts == 1:
             return jax.device_put(tree, sharding)
         copies = 1 if sharding is self._whole else self.hosts
@@ -194,9 +195,9 @@ class Devices:
         return jax.tree.map(one, tree)
 
     def highest(self, number: int) -> jax.Array:
-        """The highest of the hosts' numbers, to be read later with `int`.
+        """The maximum of the hosts' numbers, computed asynchronously; read it by `int`.
 
-        Every host must call it at the same place among the compiled steps.
+        All hosts must call it at the same position among the compiled steps.
         """
         own = np.full(len(self._local), number, np.int32)
         shape = (self.count,)
@@ -204,11 +205,11 @@ class Devices:
         return jax.jit(jnp.max, out_shardings=self._whole)(numbers)
 
     def fetch(self, tree: Any) -> Any:
-        """Replicated arrays back to the host, one copy."""
+        """Fetch one copy of replicated arrays to the host."""
         if self.mode == "shard_map":
             return jax.device_get(tree)
         first = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, tree)
-        # a reshape, since [0] would turn an array of one number into a scalar
+        # A reshape, since [0] would turn an array of one number into a scalar.
         return jax.tree.map(
             lambda leaf: leaf.reshape(leaf.shape[1:]), jax.device_get(first)
         )

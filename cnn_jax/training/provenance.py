@@ -1,4 +1,4 @@
-"""What computed a run: version and commit of this package, plugins, JAX's settings."""
+"""Provenance of a run: version and commit of the package, plugins, JAX settings."""
 
 import functools
 import importlib.metadata
@@ -15,23 +15,23 @@ from cnn_jax.training.files import sha256
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 PLUGIN = re.compile(r"([\w.]+):[\w.]+")
-# Settings of JAX that change what a run draws or computes, by their variables.
+# JAX settings that change random draws or results, by their environment variables.
 SETTINGS = ("JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE", "JAX_ENABLE_X64")
 
 
 def settings() -> dict[str, Any]:
-    """The settings of JAX that a run depends on, by their environment variables."""
+    """The JAX settings that a run depends on, by their environment variables."""
     return {name: getattr(jax.config, name.lower()) for name in SETTINGS}
 
 
 def plugins(config: Mapping[str, Any]) -> dict[str, str]:
-    """Checksums of the files whose ``package.module:attribute`` a config names.
+    """Checksums of the plugins (``package.module:attribute``) that a config names.
 
     Args:
-      config: a run's config, whose plugins are imported already.
+      config: a run's config, whose plugins have been imported.
 
     Returns:
-      SHA-256 of each file by its module; this package's own are left out.
+      SHA-256 of each plugin's file, by module; modules of this package are left out.
     """
     found: dict[str, str] = {}
 
@@ -52,12 +52,12 @@ def plugins(config: Mapping[str, Any]) -> dict[str, str]:
 
 @functools.cache
 def version() -> dict[str, str]:
-    """This package's 'version' and, where it runs from a git checkout, 'commit'."""
+    """This package's 'version' and, if it runs from a git checkout, its 'commit'."""
     try:
         found = {"version": importlib.metadata.version("cnn_jax")}
     except importlib.metadata.PackageNotFoundError:  # run from an unpacked archive
         found = {"version": "unknown"}
-    # A virtual environment may lie in the repository of something else.
+    # A virtual environment may lie inside another project's repository.
     if _git("ls-files", "names.py"):
         commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
         found |= {"commit": commit} if commit else {}

@@ -1,8 +1,8 @@
-"""Where hosts meet before JAX does: who is there, and that nobody is there twice.
+"""A rendezvous of the hosts before JAX connects them: none missing, none twice.
 
-JAX's own coordinator ends both processes with SIGABRT where two have one index.
-The first host listens at the address until it has heard from all others, answers
-them, and leaves the port to the coordinator.
+If two processes have the same index, JAX's coordinator ends both with SIGABRT. Here
+the first host listens at the address until all others have connected, answers them,
+and then frees the port for the coordinator.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ PAUSE = 0.1  # seconds between two attempts to reach the first host
 
 
 def meet(index: int, count: int, address: str, timeout: int | float) -> None:
-    """Wait until hosts 0 to ``count - 1`` are all there.
+    """Wait until hosts 0 to ``count - 1`` have all connected.
 
     Args:
-      index: of this host.
-      count: of the hosts.
-      address: of the first one, 'HOST:PORT'.
+      index: index of this host.
+      count: number of hosts.
+      address: address of host 0, 'HOST:PORT'.
       timeout: seconds to wait.
 
     Raises:
-      ConfigError: two processes have one index, they differ in their count, the
-        port is in use, or not all have come in time.
+      ConfigError: two processes have the same index, the hosts disagree on their
+        number, the port is in use, or a host is missing after the timeout.
     """
     name, _, port = address.rpartition(":")
     deadline = time.monotonic() + timeout
@@ -37,7 +37,7 @@ def meet(index: int, count: int, address: str, timeout: int | float) -> None:
 
 
 def _receive(count: int, port: int, deadline: float, timeout: int | float) -> None:
-    """Host 0: hear from all others, and tell them how it went."""
+    """Host 0: accept all other hosts, and send them the outcome."""
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     try:
@@ -68,7 +68,7 @@ def _receive(count: int, port: int, deadline: float, timeout: int | float) -> No
 
 
 def _admit(caller: socket.socket, count: int, met: dict[int, socket.socket]) -> str:
-    """Take in a host that calls; what is wrong with it, or ''."""
+    """Register a host that connects; returns an error message, or ''."""
     caller.settimeout(5)
     try:
         index, its_count = map(int, caller.recv(64).split(b"/"))
@@ -88,7 +88,7 @@ def _admit(caller: socket.socket, count: int, met: dict[int, socket.socket]) -> 
 
 
 def _all_there(met: dict[int, socket.socket], count: int) -> bool:
-    """Whether all others have called; those that have ended since are dropped."""
+    """Whether all other hosts are connected; drops those that have ended."""
     if len(met) == count - 1:
         for index in [index for index, caller in met.items() if _is_gone(caller)]:
             del met[index]
@@ -111,7 +111,7 @@ def _is_gone(caller: socket.socket) -> bool:
 def _call(
     index: int, count: int, name: str, port: int, deadline: float, timeout: int | float
 ) -> None:
-    """Any other host: tell host 0, and wait for its answer."""
+    """Any other host: report to host 0, and wait for its answer."""
     why = "no answer"
     while (left := deadline - time.monotonic()) > 0:
         try:

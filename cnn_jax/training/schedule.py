@@ -1,4 +1,4 @@
-"""Learning rates, by name: functions of the optimizer step, never of the epoch."""
+"""Learning-rate schedules by name: functions of the optimizer step, not the epoch."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,21 +20,21 @@ def piecewise(
     per_images: int = 0,
     batch_size: int = 0,
 ) -> Schedule:
-    """Constant rates: ``rates[i]`` until step ``boundaries[i]``, then the next.
+    """Piecewise constant: ``rates[i]`` until step ``boundaries[i]``, then the next.
 
     Args:
       rates: learning rates, one more than boundaries.
       boundaries: first step of each later rate, increasing.
-      warmup_steps: steps of a linear rise to the first rate (see `_warmup`).
-      per_images: batch size that the rates are for (see `_scale`); 0 for any.
-      batch_size: images of a step.
+      warmup_steps: steps of a linear warm-up to the first rate (see `_warmup`).
+      per_images: batch size that the rates refer to (see `_scale`); 0 for no scaling.
+      batch_size: images per step.
 
     Returns:
-      From a step to its rate.
+      A function from a step to its learning rate.
 
     Raises:
-      ConfigError: lengths that do not fit, boundaries that do not increase, a
-        negative rate, a rise that does not end before the first boundary.
+      ConfigError: lengths do not match, boundaries do not increase, a rate is
+        negative, or the warm-up ends after the first boundary.
     """
     for value in rates:
         _check_not_negative("schedule.rates", value)
@@ -66,20 +66,20 @@ def cosine(
     per_images: int = 0,
     batch_size: int = 0,
 ) -> Schedule:
-    """Half a cosine from the rate down to 0.
+    """Cosine decay from the peak rate to 0.
 
     Args:
-      rate: highest rate (Loshchilov and Hutter 2017, without restarts).
-      steps: step at which 0 is reached.
-      warmup_steps: steps of a linear rise before the cosine (see `_warmup`).
-      per_images: batch size that the rate is for (see `_scale`); 0 for any.
-      batch_size: images of a step.
+      rate: peak rate (Loshchilov and Hutter 2017, without restarts).
+      steps: step at which the rate reaches 0.
+      warmup_steps: steps of a linear warm-up before the decay (see `_warmup`).
+      per_images: batch size that the rate refers to (see `_scale`); 0 for no scaling.
+      batch_size: images per step.
 
     Returns:
-      From a step to its rate.
+      A function from a step to its learning rate.
 
     Raises:
-      ConfigError: a rise that is no part of the steps, a negative rate.
+      ConfigError: warmup_steps is not in [0, steps), or the rate is negative.
     """
     _check_not_negative("schedule.rate", rate)
     if not 0 <= warmup_steps < steps:
@@ -94,7 +94,7 @@ def cosine(
 
 
 def _scale(per_images: int, batch_size: int) -> float:
-    """The linear scaling rule: k times the batch, k times the rate.
+    """The linear scaling rule: k times the batch size, k times the learning rate.
 
     Goyal et al. (2017), "Accurate, large minibatch SGD: training ImageNet in 1
     hour", section 2.1.
@@ -107,10 +107,10 @@ def _scale(per_images: int, batch_size: int) -> float:
 def _warmup(
     schedule: Schedule, start: float, peak: float, steps: int, end: float
 ) -> Schedule:
-    """A linear rise in front of a schedule.
+    """Put a linear warm-up before a schedule.
 
-    Goyal et al. (2017), section 2.2: "gradual warmup" from the rate before scaling;
-    from 0 where nothing is scaled. The schedule's steps count from the run's first.
+    Goyal et al. (2017), section 2.2: "gradual warmup" from the unscaled rate, or from
+    0 without scaling. The schedule's steps count from the start of the run.
     """
     if not 0 <= steps <= end:
         raise names.ConfigError(
@@ -136,11 +136,11 @@ SCHEDULES: dict[str, Callable[..., Any]] = {"piecewise": piecewise, "cosine": co
 
 
 class Warmup(NamedTuple):
-    """A low rate until training gets going (He et al. 2015, section 4.2).
+    """A low rate until the training error falls (He et al. 2015, section 4.2).
 
-    The paper trains depth 110 at 0.01 "until the training error is below 80 %"
-    and then goes back to 0.1 for good. The training error is the running one,
-    averaged over about 50 steps (see `cnn_jax.training.steps`).
+    The paper trains depth 110 at 0.01 "until the training error is below 80 %" and
+    then returns to 0.1 permanently. This is the running training error, averaged over
+    about 50 steps (see `cnn_jax.training.steps`).
 
     Attributes:
       rate: learning rate of the warm-up.
@@ -157,5 +157,5 @@ def current_rate(
     step: Int[Array, ""],
     warming: Bool[Array, ""] | bool,
 ) -> Float[Array, ""]:
-    """The learning rate of a step: the warm-up's while it lasts, else scheduled."""
+    """The learning rate of a step: that of the warm-up or of the schedule."""
     return jnp.where(warming, jnp.float32(warmup.rate), schedule(step))

@@ -1,4 +1,4 @@
-"""The state of a run: all that a step changes, and nothing else."""
+"""The state of a run: everything that a step changes, and nothing else."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that training carries from step to step.
+    """The values that training carries from step to step.
 
     Attributes:
       step: optimizer steps taken.
-      key: the run's random key (raw data); steps fold their number into it.
+      key: the run's random key (raw data); each step folds its number into it.
       params: trainable parameters, float32.
       batch_stats: running batch-norm statistics, float32 (may be empty).
       opt_state: the optimizer's own state.
-      warming: whether the warm-up rate still holds.
-      recent_error: training error averaged over about the last 50 steps.
+      warming: whether the warm-up rate still applies.
+      recent_error: moving average of the training error over about 50 steps.
     """
 
     step: Int[Array, "*device"] | Int[np.ndarray, "*device"]
@@ -34,10 +34,10 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class AveragedState(TrainState):
-    """A state with a moving average of the weights beside them.
+    """A state with a moving average of its weights.
 
     Attributes:
-      average: 'params' and 'batch_stats', as the state's own.
+      average: averaged 'params' and 'batch_stats', of the same structure.
     """
 
     average: Any
@@ -51,22 +51,22 @@ def create_state(
     warming: bool,
     averaged: bool = False,
 ) -> TrainState:
-    """A fresh state, on the host's default device.
+    """Create the initial state, on the host's default device.
 
     Args:
       model: the network.
-      optimizer: transformation whose state is initialised.
+      optimizer: the transformation whose state is initialised.
       image_shape: (height, width, channels) after preprocessing.
-      seed: of the parameters and of every later draw.
+      seed: of the parameters and of all later random draws.
       warming: whether the run begins with a warm-up.
-      averaged: whether the state has an average of the weights.
+      averaged: whether the state holds a moving average of the weights.
 
     Returns:
       The state before the first step.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    # lazy_init evaluates the initialisers only; the forward pass is never run,
-    # nor compiled as one large program.
+    # lazy_init evaluates only the initialisers: it neither runs the forward pass
+    # nor compiles one large program.
     variables = model.lazy_init(
         init_key, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), train=False
     )
@@ -85,5 +85,5 @@ def create_state(
 
 
 def num_parameters(params: Any) -> int:
-    """Trainable parameters in a tree."""
+    """Number of trainable parameters in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

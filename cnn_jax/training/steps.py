@@ -1,4 +1,4 @@
-"""The pure train and evaluation steps, written for one device's part of a batch."""
+"""The pure train and evaluation steps, written for one device's shard of a batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,9 +21,9 @@ Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 Sums = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, Any, Any], tuple[TrainState, Sums]]
 
-# What a train step measures.
+# The metrics of a train step.
 SUMS = ("loss", "error", "count", "rate")
-# Weight of the past in `TrainState.recent_error`: about 50 steps.
+# Decay of the moving average in `TrainState.recent_error`: about 50 steps.
 ERROR_MEMORY = 0.98
 
 
@@ -37,7 +37,7 @@ def masked_sums(
     wrong: Float[Array, " batch"],
     mask: Float[Array, " batch"],
 ) -> Sums:
-    """Sums over the real examples of all devices, never means of means.
+    """Sums over the real examples of all devices, so that no mean of means arises.
 
     Args:
       losses: loss of each example.
@@ -48,7 +48,7 @@ def masked_sums(
       'loss', 'error' and 'count', each a scalar sum over all devices.
     """
     local = {
-        # a select, since 0 times a padded example's infinity is not 0
+        # A select: the loss of a padded example may be infinite, and 0 * inf is NaN.
         "loss": jnp.where(mask > 0, losses, 0.0).sum(),
         "error": jnp.where(mask > 0, wrong, 0.0).sum(),
         "count": mask.sum(),
@@ -69,26 +69,26 @@ def make_train_step(
     mix: Mix | None = None,
     ema_decay: float = 0.0,
 ) -> TrainStep:
-    """The step that learns from one batch.
+    """Make the step that trains on one batch.
 
     Args:
       model: the network.
-      loss: (outputs, batch) to the loss of each example.
+      loss: (outputs, batch) to per-example losses.
       take: (resident arrays, item) to a batch (see `cnn_jax.data.sources`).
-      preprocess: uint8 images to normalised float32 ones.
-      augment: (key, normalised images) to augmented ones.
-      optimizer: from the rate to the transformation.
-      schedule: from the step to the rate.
-      warmup: the rate before the training error has fallen.
-      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
-      mix: how images are mixed in pairs (see `cnn_jax.data.mixing`), if at all; an
-        error is then one against the label of the larger share.
-      ema_decay: of the weights' moving average, whose state is an `AveragedState`;
-        0 for none (see `averaged`).
+      preprocess: uint8 images to normalised float32 images.
+      augment: (key, normalised images) to augmented images.
+      optimizer: learning rate to optax transformation.
+      schedule: step to learning rate.
+      warmup: the learning rate before the training error has fallen.
+      errors: (outputs, batch) to 1 for each wrong example, else 0.
+      mix: mixes pairs of images (see `cnn_jax.data.mixing`); None for no mixing.
+        Errors then count against the label with the larger share.
+      ema_decay: decay of the weights' moving average, which needs an
+        `AveragedState`; 0 for none (see `averaged`).
 
     Returns:
-      Pure ``step(state, resident, item) -> (state, sums)``; the sums are those
-      of the batch as it was trained on, plus the 'rate'.
+      Pure ``step(state, resident, item) -> (state, sums)``. The sums are over the
+      batch as trained on (augmented, batch statistics), plus the 'rate'.
     """
 
     def step(state: TrainState, resident: Any, item: Any) -> tuple[TrainState, Sums]:
@@ -115,8 +115,8 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
             )
             losses = losses_of(outputs, batch)
-            # This device's share of the global mean: shares and their
-            # gradients add up over devices.
+            # This device's share of the global mean: the shares and their
+            # gradients sum over devices to the mean and its gradient.
             share = jnp.where(batch["mask"] > 0, losses, 0.0).sum() / total
             return share, (outputs, losses, changed)
 
@@ -132,7 +132,7 @@ def make_train_step(
             gradients, state.opt_state, state.params
         )
         params = optax.apply_updates(state.params, updates)
-        # Running averages of the groups on all devices together.
+        # Running averages over the groups of all devices.
         batch_stats = parallel.pmean(changed.get("batch_stats", {}))
         if ema_decay:
             weights = {"params": params, "batch_stats": batch_stats}
@@ -155,18 +155,18 @@ def make_train_step(
 def mixed(
     mix: Mix, key: Array, images: Array, loss: Loss, batch: Batch
 ) -> tuple[Array, Loss, Batch]:
-    """A batch mixed in pairs.
+    """Mix a batch in pairs.
 
     Args:
       mix: from `cnn_jax.data.mixing`.
-      key: of this step.
-      images: of the batch, augmented.
-      loss: of outputs and the batch.
-      batch: with everything but the images.
+      key: the random key of this step.
+      images: the augmented images of the batch.
+      loss: (outputs, batch) to per-example losses.
+      batch: the batch; its images are ignored.
 
     Returns:
-      The images, the loss of their two labels, and the batch with the label of the
-      larger share.
+      The mixed images, the loss weighted over both labels, and the batch with the
+      label of the larger share.
     """
     images, partner, share = mix(key, images)
     own = {name: value for name, value in batch.items() if name != "image"}
@@ -184,13 +184,13 @@ def averaged(state: Any, weights: Any, decay: float) -> Any:
 
     ``average <- d average + (1 - d) weights`` (Polyak and Juditsky 1992 in the
     exponential form of Szegedy et al. 2016, section 8), with
-    ``d = min(decay, (1 + step) / (10 + step))``, so that short runs forget where
-    they began, as TensorFlow's ``ExponentialMovingAverage`` does.
+    ``d = min(decay, (1 + step) / (10 + step))``, so that short runs forget the
+    initial weights, as in TensorFlow's ``ExponentialMovingAverage``.
 
     Args:
       state: an `AveragedState`, before the step.
-      weights: 'params' and 'batch_stats' after it.
-      decay: the weight of the past in the long run.
+      weights: 'params' and 'batch_stats' after the step.
+      decay: the limit of d after many steps.
 
     Returns:
       A tree like ``weights``.
@@ -202,20 +202,20 @@ def averaged(state: Any, weights: Any, decay: float) -> Any:
 
 
 def repeat(step: TrainStep, most: int) -> Callable[..., Any]:
-    """Several steps in one call, by a loop on the device.
+    """Several steps in one call, in a loop on the device.
 
-    How many is an argument, so one compiled program serves any number up to
-    ``most``. One step at a time is compiled without a loop: on a GPU the end of a
-    loop is decided by the host, which would wait for it.
+    The number of steps is an argument, so one compiled program serves any number up
+    to ``most``. With ``most = 1`` there is no loop: on a GPU the host evaluates a
+    loop's end condition and would have to wait for it.
 
     Args:
       step: from `make_train_step`.
-      most: the largest number of steps in a call.
+      most: the maximum number of steps per call.
 
     Returns:
-      Pure ``steps(state, (resident, count), items) -> (state, sums)``: the items
-      lie along the second axis of ``items``, of length ``most``, and the sums of
-      each step along the first axis of ``sums``; past ``count`` they are 0.
+      Pure ``steps(state, (resident, count), items) -> (state, sums)``. The second
+      axis of ``items``, of length ``most``, indexes the items, and the first axis of
+      ``sums`` the steps; sums past ``count`` are 0.
     """
 
     def steps(state: TrainState, whole: tuple[Any, Any], items: Any) -> Any:
@@ -242,14 +242,14 @@ def make_eval_step(
     preprocess: Callable[[Array], Array],
     errors: Loss = errors,
 ) -> Callable[[Any, Any, Any], Sums]:
-    """The step that measures one batch in evaluation mode.
+    """Make the step that evaluates one batch.
 
     Args:
       model: the network.
-      loss: (outputs, batch) to the loss of each example.
+      loss: (outputs, batch) to per-example losses.
       take: (resident arrays, item) to a batch.
-      preprocess: uint8 images to normalised float32 ones.
-      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
+      preprocess: uint8 images to normalised float32 images.
+      errors: (outputs, batch) to 1 for each wrong example, else 0.
 
     Returns:
       Pure ``step((params, batch_stats), resident, item) -> sums``.

@@ -1,18 +1,18 @@
-"""Losses and errors of lines of digits, from the graph of their readings.
+"""Losses and errors for digit strings, computed from recognition graphs.
 
-The four criteria of LeCun et al. (1998), section VI, as one field. A network
-puts out the recognition graph of a line; composed with an acceptor of the right
-string it leaves the right paths alone. In penalties, the negatives of scores:
+One field selects among the four criteria of LeCun et al. (1998), section VI. The
+network outputs the recognition graph of a line. Composed with an acceptor of the
+correct string, it keeps only the correct paths. In penalties (negated scores):
 
-    viterbi                  best right path                              (A)
-    discriminative_viterbi   best right path less the best of all         (B)
-    forward                  all right paths together                     (C)
-    discriminative_forward   all right paths less all paths               (D)
+    viterbi                  best correct path                            (A)
+    discriminative_viterbi   best correct path minus best path            (B)
+    forward                  all correct paths                            (C)
+    discriminative_forward   all correct paths minus all paths            (D)
 
-The discriminative ones are zero or more; the last is the negative log of the
-share of exp(score) on the right paths. Over the graph of a space displacement
-network, with the alignment acceptor, it is the loss of connectionist temporal
-classification (Graves et al. 2006).
+The discriminative criteria are non-negative. The last is the negative log of the
+correct paths' share of exp(score). On the graph of a space displacement network, with
+the alignment acceptor, it is the loss of connectionist temporal classification
+(Graves et al. 2006).
 """
 
 from collections.abc import Mapping
@@ -38,15 +38,15 @@ def string_loss(
 ) -> Float[Array, " batch"]:
     """Loss of each line.
 
-    A line that no path of its graph spells (its segmenter missed a cut, its
-    string is empty, or a label is outside the classes) has loss 0 and no
-    gradient: `spellable` tells how many there are.
+    If no path of the graph spells the line's string (the segmenter missed a cut, the
+    string is empty, or a label is outside the classes), the loss is 0 and there is no
+    gradient. `spellable` identifies these lines.
 
     Args:
       outputs: recognition graphs of a batch of lines.
-      batch: its 'label' holds the strings, int32 (batch, most), its 'length'
-        their lengths, int32 (batch,).
-      criterion: see the module's description.
+      batch: 'label' holds the strings, int32 (batch, most), and 'length' their
+        lengths, int32 (batch,).
+      criterion: see the module docstring.
 
     Returns:
       Loss of each line, float32.
@@ -78,8 +78,8 @@ def read(outputs: Graph) -> tuple[Int[Array, "batch most"], Int[Array, " batch"]
     """The string of the best path of each graph: the path selector (V-B, VII-A).
 
     Args:
-      outputs: recognition graphs of a batch of lines; where they have a blank,
-        repeated labels are merged and blanks dropped.
+      outputs: recognition graphs of a batch of lines. If they have a blank, repeated
+        labels are merged and blanks dropped.
 
     Returns:
       Labels, -1 past the end, and lengths.
@@ -100,7 +100,7 @@ def read(outputs: Graph) -> tuple[Int[Array, "batch most"], Int[Array, " batch"]
 
 
 def string_errors(outputs: Graph, batch: Mapping[str, Any]) -> Float[Array, " batch"]:
-    """1 for each line that is not read exactly as it is labelled, else 0."""
+    """1 for each line whose reading differs from its label, else 0."""
     label, length = read(outputs)
     most = max(label.shape[1], batch["label"].shape[1])
 
@@ -113,9 +113,9 @@ def string_errors(outputs: Graph, batch: Mapping[str, Any]) -> Float[Array, " ba
 
 
 def digit_edits(outputs: Graph, batch: Mapping[str, Any]) -> Int[Array, " batch"]:
-    """Digits to insert, delete or replace in what is read of each line.
+    """Edit distance between the reading and the label of each line.
 
-    The digit error rate is their sum over the sum of the lengths.
+    The digit error rate is the sum of the distances over the sum of the lengths.
     """
     label, length = read(outputs)
     return jax.vmap(edit_distance)(label, length, batch["label"], batch["length"])
@@ -127,7 +127,7 @@ def edit_distance(
     other: Int[Array, " longest"],
     other_length: Int[Array, ""],
 ) -> Int[Array, ""]:
-    """Least number of insertions, deletions and replacements (Levenshtein)."""
+    """Minimum number of insertions, deletions and replacements (Levenshtein)."""
     index = jnp.arange(other.shape[0] + 1)
 
     def step(row: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
@@ -135,7 +135,7 @@ def edit_distance(
         replaced = row[:-1] + (other != symbol)
         ways = jnp.minimum(row[1:] + 1, replaced)
         ways = jnp.concatenate([row[:1] + 1, ways])
-        # An insertion costs 1 a column, whatever the column it begins in.
+        # An insertion costs 1 per column, regardless of the column it starts in.
         inserted = jax.lax.cummin(ways - index) + index
         return jnp.where(place < one_length, inserted, row), None
 
@@ -144,12 +144,12 @@ def edit_distance(
     return row[other_length]
 
 
-# What the training step counts as an error of this loss's outputs.
+# The train step uses this to count errors of this loss's outputs.
 string_loss.errors = string_errors  # type: ignore[attr-defined]  # see `error_of`
 
 
 def _right_paths(graph: Graph, label: Array, length: Array) -> Graph:
-    """The paths that spell the string."""
+    """The subgraph of the paths that spell the string."""
     if graph.blank < 0:
         acceptor = string_acceptor(label, length)
     else:

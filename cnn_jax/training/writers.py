@@ -1,9 +1,9 @@
-"""Training logs for other programs: TensorBoard, or a class of your own.
+"""Writers of the training log for other programs: TensorBoard or user-defined.
 
 ``config.log.writers`` lists them by name: 'tensorboard', or ``package.module:Class``.
-The log of the run, ``metrics.jsonl``, remains the record. A writer is told at the
-start of each attempt what that record already holds, so that a run that resumes
-writes no point twice.
+The log of record is always the run's ``metrics.jsonl``. At the start of each attempt
+a writer receives the rows already recorded, so that a resumed run writes no point
+twice.
 """
 
 import pathlib
@@ -18,32 +18,32 @@ Row = Mapping[str, Any]
 
 @runtime_checkable
 class Writer(Protocol):
-    """What a writer offers; it is called as ``Class(directory, config, rows)``.
+    """The interface of a writer, constructed as ``Class(directory, config, rows)``.
 
-    ``directory`` is the run's `pathlib.Path`, ``config`` its config as plain dicts,
-    and ``rows`` are the log rows that earlier attempts have recorded.
+    ``directory`` is the `pathlib.Path` of the run, ``config`` its config as plain
+    dicts, and ``rows`` the log rows that earlier attempts have recorded.
     """
 
     def write(self, row: Row) -> None:
-        """Take in a row of the log: 'step' and numbers by name."""
+        """Write a row of the log: 'step' and numbers by name."""
 
     def close(self) -> None:
-        """The attempt ends: finished, stopped or failed."""
+        """Called when the attempt ends: finished, stopped or failed."""
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, in the run's directory ``tensorboard``.
+    """Scalars for TensorBoard, in ``tensorboard/`` of the run directory.
 
-    Event files can only be appended to, so each attempt writes them anew from the
-    log: a point that a killed attempt wrote and lost again is not kept.
+    Event files are append-only, so each attempt rewrites them from the log. This
+    drops points that a killed attempt wrote after its last checkpoint.
 
     Args:
-      directory: of the run.
+      directory: the run directory.
       config: of the run; not used.
-      rows: of the log so far.
+      rows: the log so far.
 
     Raises:
-      ConfigError: the extra that writes event files is not installed.
+      ConfigError: the extra 'tensorboard' is not installed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ WRITERS: dict[str, Callable[..., Writer]] = {"tensorboard": TensorBoard}
 
 
 def check(chosen: Sequence[Any]) -> None:
-    """Refuse names of no writer.
+    """Refuse unknown writers.
 
     Args:
       chosen: ``config.log.writers``.
@@ -97,16 +97,16 @@ def build(
     config: Mapping[str, Any],
     rows: Sequence[Row],
 ) -> list[Writer]:
-    """The writers of an attempt at a run.
+    """Build the writers for one attempt at a run.
 
     Args:
       chosen: ``config.log.writers``.
-      directory: of the run.
+      directory: the run directory.
       config: of the run.
-      rows: of the log so far.
+      rows: the log so far.
 
     Returns:
-      One for each name.
+      One writer per name.
 
     Raises:
       ConfigError: an unknown name, or a library that is not installed.
