@@ -1,10 +1,10 @@
-"""Names in a config become objects: tables, plugins and checked fields.
+"""Resolving names in a config to objects: tables, plugins and checked fields.
 
-A config section such as ``{'name': 'sgd', 'momentum': 0.9}`` describes a call:
-``name`` is looked up in a table, or imported when it reads
-``package.module:attribute``; every other key is a keyword argument. The
-signature of what is called is the schema, so a misspelt key or a value of the
-wrong type is refused here, with the choices, before anything compiles.
+A config section such as ``{'name': 'sgd', 'momentum': 0.9}`` describes a call.
+``name`` is a key of a table, or ``package.module:attribute``, which is imported.
+Every other key is a keyword argument. The signature of the callable is the schema: a
+misspelt key or a value of the wrong type is refused before anything compiles, and the
+error lists the choices.
 """
 
 import ast
@@ -28,12 +28,12 @@ def choices(kind: str, value: Any, allowed: Sequence[Any]) -> ConfigError:
     """The error for a ``value`` that is not among ``allowed``.
 
     Args:
-      kind: what the value names, as the reader knows it ('model', 'key').
-      value: what was found.
-      allowed: what would have been accepted.
+      kind: the kind of value, for the message ('model', 'key').
+      value: the value found.
+      allowed: the accepted values.
 
     Returns:
-      A `ConfigError` that names the value, the choices and the nearest one.
+      A `ConfigError` that names the value, the choices and the closest choice.
     """
     names = [str(option) for option in allowed]
     near = difflib.get_close_matches(str(value), names, n=1)
@@ -43,24 +43,24 @@ def choices(kind: str, value: Any, allowed: Sequence[Any]) -> ConfigError:
 
 
 def few(found: Sequence[str], most: int = 5) -> str:
-    """The first of many names, and how many more there are."""
+    """The first few of many names, and the number of the rest."""
     shown = ", ".join(found[:most])
     return shown if len(found) <= most else f"{shown} and {len(found) - most} more"
 
 
 def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
-    """The object that ``name`` stands for.
+    """The object that ``name`` refers to.
 
     Args:
-      kind: what is looked up, for the error message ('model', 'optimizer').
+      kind: the kind of object, for the message ('model', 'optimizer').
       name: a key of ``table``, or ``package.module:attribute``.
-      table: the names that come with this package.
+      table: the built-in names.
 
     Returns:
-      The object itself.
+      The object.
 
     Raises:
-      ConfigError: neither a known name nor an importable attribute.
+      ConfigError: the name is neither in the table nor an importable attribute.
     """
     if not isinstance(name, str):
         raise ConfigError(f"{kind} must be a name (str), got {name!r}")
@@ -75,7 +75,7 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{kind} {name!r}: cannot import module {module_name!r}: {error}"
         ) from error
-    except (Exception, SystemExit) as error:  # whatever its code does, or its name is
+    except (Exception, SystemExit) as error:  # raised by the module or by its name
         words = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(
             f"{kind} {name!r}: importing {module_name!r} fails{_where(error)}: {words}"
@@ -93,21 +93,21 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
 
 
 def _where(error: BaseException) -> str:
-    """The file and line that raised, outside Python's own import system."""
+    """The file and line that raised, outside Python's import system."""
     calls = traceback.extract_tb(error.__traceback__)[1:]
     frames = [frame for frame in calls if "importlib" not in frame.filename]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
 
 
 def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword arguments ``target`` accepts, by name.
+    """The keyword arguments that ``target`` accepts, by name.
 
-    Linen's own ``parent`` and ``name`` are left out. The arguments that a
-    `functools.partial` presets keep their place, with the preset as default.
+    Linen's ``parent`` and ``name`` are left out. Arguments preset by a
+    `functools.partial` are included, with the preset value as default.
     """
     try:
         found = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # no callable, or one written in C
+    except (TypeError, ValueError):  # not callable, or written in C
         raise ConfigError(
             f"{target!r:.60} cannot be called with the fields of a config; name a "
             "function or class written in Python"
@@ -122,16 +122,16 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def parse_fields(words: Sequence[str]) -> dict[str, Any]:
-    """``['depth=56', 'shortcut=B']`` as ``{'depth': 56, 'shortcut': 'B'}``.
+    """Parse ``['depth=56', 'shortcut=B']`` to ``{'depth': 56, 'shortcut': 'B'}``.
 
     Args:
-      words: of a command line.
+      words: arguments of a command line.
 
     Returns:
-      Values as Python literals, or as strings where they are not literals.
+      Values parsed as Python literals, or else kept as strings.
 
     Raises:
-      ConfigError: a word is not of this form.
+      ConfigError: a word does not have the form KEY=VALUE.
     """
     fields = {}
     for word in words:
@@ -146,11 +146,10 @@ def parse_fields(words: Sequence[str]) -> dict[str, Any]:
 
 
 def has_type(value: Any, annotation: Any) -> bool:
-    """Whether ``value`` is of the plain type that ``annotation`` names.
+    """Whether ``value`` has the plain type that ``annotation`` names.
 
-    Checks bool, int, float, str, tuples, sections and unions of them; an
-    annotation that it does not know (a module) accepts anything.
-    An int is a float; a bool is not an int.
+    Checks bool, int, float, str, tuples, sections and unions of these. Any other
+    annotation (a module) accepts everything. An int is a float; a bool is not an int.
     """
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -182,7 +181,7 @@ def has_type(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in the words of an error message."""
+    """Describe an annotation for an error message."""
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
     if typing.get_origin(annotation) is Mapping:
@@ -200,16 +199,16 @@ def check_fields(
     fields: Mapping[str, Any],
     given: Sequence[str] = (),
 ) -> None:
-    """Refuse fields that ``target`` does not take, or of the wrong type.
+    """Refuse fields that ``target`` does not accept or that have the wrong type.
 
     Args:
-      kind: what the fields belong to, for the message ("model 'alexnet'").
-      target: the callable they are meant for.
+      kind: the owner of the fields, for the message ("model 'alexnet'").
+      target: the callable.
       fields: keyword arguments from a config.
-      given: arguments that the program supplies itself, so a config must not.
+      given: arguments that the program supplies, which a config must not set.
 
     Raises:
-      ConfigError: unknown field, wrong type, or a required field is missing.
+      ConfigError: unknown field, wrong type, or missing required field.
     """
     accepted = {
         name: parameter
@@ -239,17 +238,17 @@ def build(
     table: Mapping[str, Callable[..., Any]],
     **supplied: Any,
 ) -> Any:
-    """Call what a config section describes.
+    """Make the call that a config section describes.
 
     Args:
-      kind: the section's meaning, for messages ('optimizer').
+      kind: the kind of section, for messages ('optimizer').
       section: ``name`` and keyword arguments.
-      table: the names that come with this package.
+      table: the built-in names.
       **supplied: arguments that the program adds; those that the target does
-        not take are dropped.
+        not accept are dropped.
 
     Returns:
-      What the target returns.
+      The result of the call.
 
     Raises:
       ConfigError: unknown name, unknown field, wrong type, missing field.
@@ -271,16 +270,16 @@ def configure(
     table: Mapping[str, Callable[..., Any]],
     given: Sequence[str] = (),
 ) -> Callable[..., Any]:
-    """What a config names, with its fields set: to be called later, and often.
+    """Bind the fields of a config section to its target, for later calls.
 
     Args:
-      kind: the section's meaning, for messages ('norm').
+      kind: the kind of section, for messages ('norm').
       section: a name, or ``name`` and keyword arguments.
-      table: the names that come with this package.
-      given: arguments that the caller supplies itself, so a config must not.
+      table: the built-in names.
+      given: arguments that the caller supplies, which a config must not set.
 
     Returns:
-      The target itself, or a `functools.partial` of it where there are fields.
+      The target, or a `functools.partial` of it if there are fields.
 
     Raises:
       ConfigError: unknown name, unknown field, wrong type, missing field.
@@ -297,7 +296,7 @@ def configure(
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
     """Resolved annotations of a class's fields or a function's arguments.
 
-    Empty where one of them names what is not there.
+    Empty if an annotation cannot be resolved.
     """
     while isinstance(target, functools.partial):
         target = target.func

@@ -1,4 +1,4 @@
-"""Figures from finished runs; the only part of the package that needs matplotlib."""
+"""Figures of finished runs; the only part of the package that needs matplotlib."""
 
 from cnn_jax.plots.degradation import curve as curve
 from cnn_jax.plots.degradation import depth_vs_error as depth_vs_error

@@ -1,4 +1,4 @@
-"""Figures of a study from its tables; nothing here trains."""
+"""Figures of a study, drawn from its tables."""
 
 import math
 import pathlib
@@ -12,7 +12,7 @@ from cnn_jax.study.results import over_seeds
 if TYPE_CHECKING:
     import pandas
 
-ACROSS = 3  # panels of training curves in a row
+ACROSS = 3  # panels of training curves per row
 
 
 def depth_vs_error(
@@ -21,17 +21,17 @@ def depth_vs_error(
     title: str,
     held_out: str = "test",
 ) -> None:
-    """The degradation plot: final training and test error over depth.
+    """The degradation plot: final training and test error against depth.
 
     The training error is the clean one (evaluation mode, every training example
-    once, no augmentation). Lines join means over seeds; bars are +- one sample
-    standard deviation, where there are several seeds; every seed is a faint point.
+    once, no augmentation). Lines connect the means over seeds. With several seeds,
+    bars show +- one sample standard deviation. Faint points are the single seeds.
 
     Args:
-      table: from `cnn_jax.study.load`, with a finished run.
-      directory: receives ``depth_vs_error.png``, ``.svg`` and ``.pdf``.
-      title: what was trained on.
-      held_out: what the test error is of, see `cnn_jax.study.held_out`.
+      table: from `cnn_jax.study.load`, with at least one finished run.
+      directory: the output directory for ``depth_vs_error.png``, ``.svg``, ``.pdf``.
+      title: the data set's name, for the title.
+      held_out: kind of the held-out set, see `cnn_jax.study.held_out`.
     """
     finished = table[table["status"] == "finished"]
     families = sorted(set(finished["family"]))
@@ -55,7 +55,7 @@ def depth_vs_error(
                 panel.errorbar(
                     own["depth"],
                     100 * own["mean"],
-                    100 * own["std"],  # missing for a single seed: no bar
+                    100 * own["std"],  # NaN for a single seed: no bar
                     fmt="none",
                     capsize=3,
                     ecolor=style["color"],
@@ -72,7 +72,7 @@ def depth_vs_error(
             panel.set_xlabel("depth (weight layers)")
             panel.set_ylabel(label)
         panels[0].set_xticks(sorted(set(finished["depth"])))
-        # Limits last: to set them ends the scaling of all panels that share them.
+        # Set limits last: this ends autoscaling for all panels that share the axis.
         panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
         name_lines(figure, lines, families)
         figure.suptitle(f"{title}: final error over depth, {seeds_of(table)}")
@@ -80,7 +80,7 @@ def depth_vs_error(
 
 
 def seeds_of(table: "pandas.DataFrame") -> str:
-    """How many seeds the finished runs of each family and depth have, in words.
+    """Describe the number of seeds per family and depth, for a title.
 
     Args:
       table: from `cnn_jax.study.load`.
@@ -99,18 +99,18 @@ def training_curves(
     title: str,
     held_out: str = "test",
 ) -> None:
-    """Error over steps: thin lines training, bold lines test.
+    """Training curves: error over steps, thin for training and bold for test.
 
-    The arrangement of He et al. (2015), figures 1 and 6: one panel a family, one
-    colour and dash a depth. The training error is the running one (augmented images,
-    batch statistics); lines are means over seeds, bands +- one std of the test
-    error.
+    The layout follows He et al. (2015), figures 1 and 6: one panel per family, one
+    colour and dash pattern per depth. The training error is the running one (augmented
+    images, batch statistics). Lines are means over seeds; bands show +- one standard
+    deviation of the test error.
 
     Args:
       logs: of finished runs, from `cnn_jax.study.logs`.
-      directory: receives ``training_curves.png``, ``.svg`` and ``.pdf``.
-      title: what was trained on.
-      held_out: what the test error is of, see `cnn_jax.study.held_out`.
+      directory: the output directory for ``training_curves.png``, ``.svg``, ``.pdf``.
+      title: the data set's name, for the title.
+      held_out: kind of the held-out set, see `cnn_jax.study.held_out`.
     """
     families, depths = sorted(set(logs["family"])), sorted(set(logs["depth"]))
     looks = depth_styles(depths)
@@ -130,12 +130,12 @@ def training_curves(
             for depth in depths:
                 look = dict(looks[depth])
                 runs = logs[(logs["family"] == family) & (logs["depth"] == depth)]
-                if runs.empty:  # of a study that was stopped
+                if runs.empty:  # the study was stopped
                     continue
                 training = curve(runs, "running_train_error")
                 panel.plot(training.index, 100 * training["mean"], lw=0.8, **look)
                 test = curve(runs, "test_error")
-                # A run that is evaluated at its end alone gives a point.
+                # A run that is evaluated only once gives a point.
                 look["marker"] = "o" if len(test) == 1 else ""
                 [lines[depth]] = panel.plot(
                     test.index, 100 * test["mean"], lw=2.2, **look
@@ -167,15 +167,15 @@ def training_curves(
 
 
 def curve(logs: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
-    """A logged value over steps, over the seeds of a family and depth.
+    """Statistics over seeds of a logged metric, by step.
 
     Args:
-      logs: their rows, from `cnn_jax.study.logs`.
-      column: the value.
+      logs: rows of one family and depth, from `cnn_jax.study.logs`.
+      column: the metric.
 
     Returns:
-      The columns ``mean`` and ``std`` (of the sample; 0 for a single seed), by the
-      steps at which every seed has the value.
+      The columns ``mean`` and ``std`` (sample standard deviation; 0 for a single
+      seed), indexed by the steps at which every seed logged the metric.
     """
     seeds = logs.pivot(index="step", columns="seed", values=column).dropna()
     return seeds.agg(["mean", "std"], axis=1).fillna(0)

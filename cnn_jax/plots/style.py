@@ -1,8 +1,8 @@
-"""How figures of the package look: colours, markers, lines; and how they are saved.
+"""The style of figures (colours, markers, lines) and their output files.
 
-Families differ by marker and line style as well as by colour, and colours differ
-in lightness, so figures survive print, grey and colour blindness (colours from
-Okabe and Ito 2008, and matplotlib's 'cividis').
+Families differ in marker and line style as well as in colour, and colours differ in
+lightness. Figures therefore remain readable in print, in greyscale and with colour
+blindness (colours from Okabe and Ito 2008, and matplotlib's 'cividis').
 """
 
 import pathlib
@@ -20,7 +20,7 @@ STYLES = {
 LINES = ("-", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 COLORS = ("#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("^", "D", "v", "P", "X", "*", "p")
-# Of other families: no two look the same, the first seven differ by marker alone.
+# Styles of other families: all differ, and the first seven already by marker alone.
 OTHER_STYLES = tuple(
     {
         "color": COLORS[index % len(COLORS)],
@@ -39,13 +39,13 @@ FIGURE_STYLE: dict[Any, Any] = {
     "figure.titlesize": 11,
     "axes.titlesize": 10,
     "legend.frameon": False,
-    "svg.hashsalt": "cnn_jax",  # the same figure gives the same file
+    "svg.hashsalt": "cnn_jax",  # makes files reproducible
     "figure.constrained_layout.use": True,
 }
 
 
 def style_of(family: str, families: Sequence[str]) -> dict[str, Any]:
-    """Colour, marker and line of a family."""
+    """Colour, marker and line style of a family."""
     if family in STYLES:
         return STYLES[family]
     others = [name for name in families if name not in STYLES]
@@ -53,7 +53,7 @@ def style_of(family: str, families: Sequence[str]) -> dict[str, Any]:
 
 
 def depth_styles(depths: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Colour and dash of each depth of a study; the deepest is darkest."""
+    """Colour and dash pattern of each depth of a study; the deepest is darkest."""
     deepest_first = sorted(set(depths), reverse=True)
     colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.8, len(deepest_first)))
     return {
@@ -69,18 +69,18 @@ def name_lines(
     side: str = "lower center",
     title: str = "",
 ) -> None:
-    """A legend beside the panels, where it covers nothing.
+    """Add a legend outside the panels.
 
     Args:
-      figure: with a constrained layout.
-      lines: of one panel.
-      names: of the lines, any text: a legend leaves labels with a leading
-        underscore out.
-      side: of the figure; 'right center' puts one line below the other.
-      title: of the legend; may be empty.
+      figure: a figure with constrained layout.
+      lines: the lines of one panel.
+      names: the names of the lines. Any text works, even with a leading underscore,
+        for which matplotlib would omit the entry.
+      side: side of the figure; 'right center' lists the lines in one column.
+      title: title of the legend; may be empty.
     """
     across = int(12 * figure.get_figwidth()) // (max(map(len, names)) + 8)
-    place: Any = f"outside {side}"  # which matplotlib's annotations leave out
+    place: Any = f"outside {side}"  # missing from matplotlib's annotations
     legend = figure.legend(
         lines,
         [f"{number}" for number in range(len(names))],
@@ -94,9 +94,9 @@ def name_lines(
 
 
 def save(figure: matplotlib.figure.Figure, directory: pathlib.Path, name: str) -> None:
-    """Write a figure as PNG (200 dots an inch), SVG and PDF, and close it.
+    """Write a figure as PNG (200 dots per inch), SVG and PDF, and close it.
 
-    A dollar sign in its titles and labels is one, and starts no formula.
+    Dollar signs in titles and labels are literal and do not start a formula.
     """
     for text in _words(figure):
         text.set_parse_math(False)
@@ -110,7 +110,7 @@ def save(figure: matplotlib.figure.Figure, directory: pathlib.Path, name: str) -
 
 
 def _words(figure: matplotlib.figure.Figure) -> Iterator[matplotlib.text.Text]:
-    """Titles, labels and legends; powers of ten at ticks and contours are formulas."""
+    """Titles, labels and legends, but not ticks and contours, which use formulas."""
     yield from figure.texts
     for panel in figure.axes:
         yield from (panel.title, panel.xaxis.label, panel.yaxis.label)

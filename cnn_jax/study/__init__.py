@@ -1,9 +1,9 @@
 """Many runs: the degradation study.
 
-A study is a directory of runs; everything else in it (``results.csv``, figures) is
-rebuilt from them. `plan` lists the runs, `execution` trains them in processes of
-this machine, `jobs` in jobs of a cluster, `directory` is where they are kept, and
-`results` reads what they came to.
+A study is a directory of runs; all its other files (``results.csv``, figures) are
+rebuilt from the runs. `plan` lists the runs, `execution` trains them in processes on
+this machine and `jobs` in cluster jobs, `directory` manages their files, and
+`results` reads their results.
 """
 
 from cnn_jax.study.directory import StudyDirectory as StudyDirectory

@@ -1,12 +1,12 @@
-"""A study on disk: its config and the runs that belong to it.
+"""A study on disk: its config and its runs.
 
-study.json       the config, with all families, depths and seeds asked for so far,
-                 and the names of the runs that were
-runs/            a run directory each, see `cnn_jax.training.run_directory`
-failures/        the tracebacks of runs that failed
-results.csv, and the figures: rebuilt from the runs
+study.json       the config, with all families, depths and seeds requested so far,
+                 and the names of the requested runs
+runs/            run directories, see `cnn_jax.training.run_directory`
+failures/        tracebacks of failed runs
+results.csv and the figures: rebuilt from the runs
 
-Studies of the version before have no study.json.
+Studies of the previous version have no study.json.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from cnn_jax.training.run_directory import FREE_KEYS, RunDirectory, flatten, ren
 FORMAT = 1
 NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)
 ABSENT = "(absent)"
-# What each run replaces, or what changes no run.
+# Keys that every run replaces, or that do not change the result of a run.
 FREE = {"run.seed", "run.model.depth", *(f"run.{key}" for key in FREE_KEYS)}
 
 
@@ -45,18 +45,18 @@ class StudyDirectory:
         self.path = files.local(path)
 
     def config(self) -> dict[str, Any] | None:
-        """The config of all that was asked for here, or None if none is recorded.
+        """The union of all configs requested so far, or None if none is recorded.
 
         Raises:
-          ConfigError: damaged, or written by another version.
+          ConfigError: it is damaged, or another version wrote it.
         """
         return self._read()[0]
 
     def asked(self) -> list[str]:
-        """The names of all runs that were asked for here; [] if none is recorded.
+        """The names of all runs requested so far; [] if none is recorded.
 
         Raises:
-          ConfigError: as `config`.
+          ConfigError: see `config`.
         """
         return self._read()[1]
 
@@ -84,17 +84,17 @@ class StudyDirectory:
         return config, asked
 
     def enter(self, config: run_config.Config) -> list[Run]:
-        """Plan a study here; it may add families, depths and seeds to what there is.
+        """Record a study's config; it may add families, depths and seeds.
 
         Args:
           config: of the study, see `cnn_jax.study.expand`.
 
         Returns:
-          Its runs.
+          The runs of ``config``.
 
         Raises:
-          ConfigError: a config that cannot be, or that differs in anything else
-            from what the directory holds: the message names the keys.
+          ConfigError: the config is invalid, or differs from the recorded one in
+            anything but families, depths and seeds; the message names the keys.
         """
         runs = plan.expand(config)
         config = json.loads(json.dumps(run_config.as_dict(config)))
@@ -124,13 +124,13 @@ class StudyDirectory:
         """The runs of the study that have been started.
 
         Args:
-          warn: name on stderr what else there is among them, hidden files apart.
+          warn: warn on stderr about other files in ``runs/``, except hidden ones.
 
         Returns:
-          The directory of each with its family, depth and seed, sorted by these.
+          The directory of each run with its family, depth and seed, sorted by these.
 
         Raises:
-          ConfigError: the config of one of them is damaged.
+          ConfigError: the config of a run is damaged.
         """
         (config, asked), found, strangers = self._read(), [], []
         for path in sorted((self.path / "runs").glob("[!.]*")):
@@ -151,7 +151,7 @@ class StudyDirectory:
         return sorted(found, key=lambda run: tuple(run[1].values()))
 
     def _check(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        """Refuse a config that changes what was asked for before."""
+        """Refuse a config that changes earlier runs."""
         before, now = _fixed(old, new), _fixed(new, old)
         differing = [
             f"{key}: {before.get(key, ABSENT)!r} there, {now.get(key, ABSENT)!r} now"
@@ -166,7 +166,7 @@ class StudyDirectory:
             )
 
     def _with_runs(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The same where no config is recorded: what was asked for are the runs."""
+        """The config and run names if none is recorded: derived from the runs."""
         depths, seeds, names = list(config["depths"]), list(config["seeds"]), []
         for place, head in self.runs():
             if head["family"] in plan.families(config):
@@ -182,7 +182,7 @@ def _values(config: Mapping[str, Any], *keys: str) -> list[dict[str, Any]]:
 
 
 def _parse(name: str) -> dict[str, Any] | None:
-    """Family, depth and seed of a run by its directory's name; None of another."""
+    """Family, depth and seed from the name of a run directory; else None."""
     found = NAME.fullmatch(name)
     if found is None:
         return None
@@ -196,7 +196,7 @@ def _parse(name: str) -> dict[str, Any] | None:
 def _belongs(
     place: RunDirectory, head: Mapping[str, Any], config: Mapping[str, Any] | None
 ) -> bool:
-    """Whether a directory holds the run that it is named after, with its config.
+    """Whether a directory holds the run of its name, with the study's config.
 
     Raises:
       ConfigError: its config is damaged.
@@ -213,7 +213,7 @@ def _belongs(
 
 
 def _fixed(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """What two configs of one study must have in common, with dotted keys."""
+    """The part of a config that must equal another's in a study, with dotted keys."""
     arms, others = plan.families(config), plan.families(other)
     depths = [f"depth{depth}" for depth in config["depths"] if depth in other["depths"]]
     return flatten(
@@ -226,7 +226,7 @@ def _fixed(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
 
 
 def _union(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Both together; what may differ is as it is now."""
+    """The union of two configs; keys that may differ take their new values."""
     overrides = {
         f"depth{depth}": config["overrides"][f"depth{depth}"]
         for config in (new, old)
@@ -244,7 +244,7 @@ def _union(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _one_at_a_time(path: pathlib.Path) -> Iterator[None]:
-    """Keep other processes from the same, where the file system can."""
+    """Lock a directory against other processes, if the file system has locks."""
     handle = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

@@ -1,12 +1,12 @@
-"""Training the runs of a study, in this process or on several.
+"""Training of the runs of a study, in one process or several.
 
-Runs that are finished are skipped, runs that were stopped go on, and runs that
-another process holds are left to it, so a study is started again (or joined from
-another terminal) by giving the same command.
+Finished runs are skipped, stopped runs resume, and runs that another process holds
+are left to it. The same command therefore restarts a study, or joins it from another
+terminal.
 
-Seeds of a shape train one after another. Stacked into one program by vmap, three of
-them took 1.8 times as long on a CPU core (the digits study's depths 8 and 20):
-convolutions there are slow in groups. Other backends have not been measured.
+The seeds of a shape train one after another. Stacked into one program by vmap, three
+of them took 1.8 times as long on a CPU core (the digits study's depths 8 and 20),
+because grouped convolutions are slow there. This was not measured on other backends.
 """
 
 import contextlib
@@ -35,21 +35,21 @@ from cnn_jax.training.loop import Diverged, fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 
-# Seconds between reports of plain steps from one process to another.
+# Minimum seconds between a worker's reports of steps without a log row.
 REPORT_EVERY = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """What is reported while a study goes on.
+    """A progress report on one run of a study.
 
     Attributes:
-      run: the run that it is about.
+      run: the run.
       step: its optimizer steps so far.
-      row: a log row of that step, or None.
-      status: 'running', or how it ended: 'finished', 'skipped' (it was finished
-        before), 'diverged', 'failed', or 'elsewhere' (another process has it).
-      message: why it did not finish, in one line.
+      row: the log row of that step, or None.
+      status: 'running', or the outcome: 'finished', 'skipped' (it was finished
+        before), 'diverged', 'failed', or 'elsewhere' (another process holds it).
+      message: why the run did not finish, in one line.
     """
 
     run: Run
@@ -63,10 +63,10 @@ Report = Callable[[Event], None]
 
 
 def default_workers(runs: Sequence[Run]) -> int:
-    """Processes to train with: one a core on CPU, one where there is a GPU or TPU.
+    """Default number of processes: one per core on CPU, one with a GPU or TPU.
 
-    Small nets on small images keep one core busy and gain little from a second,
-    so on CPU two runs at a time finish sooner than one after another.
+    Small networks on small images gain little from a second core, so on CPU it is
+    faster to train two runs at a time than one after the other.
     """
     if jax.default_backend() != "cpu":
         return 1
@@ -74,11 +74,12 @@ def default_workers(runs: Sequence[Run]) -> int:
 
 
 def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
-    """What a process that computes for a command does first, as the command did.
+    """Apply the set-up of a command to a process that computes for it.
 
     Args:
-      cores: to keep to, where the system can; () for those that it has.
-      keep_compiled: whether compiled programs are kept on disk.
+      cores: CPU cores to pin the process to, if the system supports it; () for no
+        pinning.
+      keep_compiled: whether to enable the compilation cache.
     """
     if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)
@@ -91,26 +92,26 @@ def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
 def execute(
     runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int = 1
 ) -> list[Event]:
-    """Train every run that is not finished.
+    """Train all unfinished runs.
 
     Runs of one shape share a compiled program. A run that fails or diverges is
-    reported and does not stop the others; what a failed one raised stands in
-    ``failures/``, and it is tried again next time.
+    reported and does not stop the others. The traceback of a failed run is written to
+    ``failures/``, and the next call tries the run again.
 
     Args:
       runs: from `cnn_jax.study.expand`.
       directory: the study's directory.
-      report: called as runs go on, in this process.
-      workers: processes that train, each on its share of the cores; 1 for this
-        process alone. A worker that dies leaves its run to the others.
+      report: called in this process as runs progress.
+      workers: number of training processes, each on its share of the cores; 1 for
+        this process alone. If a worker dies, the others take over its run.
 
     Returns:
       The last event of every run that did not finish.
 
     Raises:
       ConfigError: a run's directory holds another config.
-      CheckpointError: a run has checkpoints and none is whole.
-      Interrupted: a signal asked to stop; runs under way have a checkpoint.
+      CheckpointError: all checkpoints of a run are damaged.
+      Interrupted: a signal asked to stop; runs in progress saved a checkpoint.
     """
     last: dict[Run, Event] = {}
 
@@ -132,7 +133,7 @@ def execute(
     if workers > 1:
         _work_together(runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}
-    # What is left is all of it for a single worker, else what a dead one left.
+    # All runs for a single worker, else those that a dead worker left unfinished.
     left = [run for run in runs if run not in ended]
     with StopRequest() as stop:
         _work(left, directory, remember, stop)
@@ -145,12 +146,12 @@ def directory_of(run: Run, directory: pathlib.Path) -> RunDirectory:
 
 
 def ended(run: Run, result: dict[str, Any], status: str) -> Event:
-    """What there is to say of a run that has a result.
+    """The event of a run that has a result.
 
     Args:
       run: the run.
-      result: of its directory.
-      status: the word if it finished: 'finished' or 'skipped'.
+      result: the result in its directory.
+      status: status to report if the run finished: 'finished' or 'skipped'.
     """
     if result["status"] == "finished":
         return Event(run, run.config["steps"], result, status)
@@ -158,7 +159,7 @@ def ended(run: Run, result: dict[str, Any], status: str) -> Event:
 
 
 def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs that differ by their seed alone, together."""
+    """Group the runs that differ only in their seed."""
     groups: list[tuple[dict[str, Any], list[Run]]] = []
     for run in runs:
         shape = merge(run.config, {"seed": 0})
@@ -174,10 +175,10 @@ def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
 def _work(
     runs: Sequence[Run], directory: pathlib.Path, report: Report, stop: StopRequest
 ) -> None:
-    """Train in this process whatever no other holds.
+    """Train, in this process, the runs that no other process holds.
 
-    A shape that another process is busy with comes last, so that two of them do
-    not compile the same program.
+    Shapes that another process is training come last, so that two processes do not
+    compile the same program.
     """
     opened: dict[str, sources.Source] = {}
     later = []
@@ -219,7 +220,7 @@ def _train_shape(
         except (ConfigError, CheckpointError, Interrupted):
             raise
         except Exception as error:
-            with contextlib.suppress(OSError):  # the disk may be what failed
+            with contextlib.suppress(OSError):  # the disk itself may have failed
                 failures = directory / "failures"
                 failures.mkdir(parents=True, exist_ok=True)
                 (failures / f"{run.name}.txt").write_text(traceback.format_exc())
@@ -231,7 +232,7 @@ def _train_shape(
 def _train(
     program: Program, run: Run, place: RunDirectory, report: Report
 ) -> dict[str, Any]:
-    """Train a run to its end; the result, or the mark that it has diverged."""
+    """Train a run to its end; returns its result, or a record of its divergence."""
     try:
         return fit(
             program,
@@ -241,7 +242,7 @@ def _train(
         )
     except Diverged as error:
         mark = {"status": "diverged", "message": str(error)}
-    # Another process may have taken the run since: its result is not written over.
+    # Another process may have finished the run since: do not overwrite its result.
     with place.open_for_training(run.config):
         found = place.result()
         if found is None:
@@ -252,11 +253,11 @@ def _train(
 def _work_together(
     runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int
 ) -> None:
-    """Train on several processes; returns when all have ended."""
+    """Train in several processes; returns when all have ended."""
     context = multiprocessing.get_context("spawn")
     own = backend.cores()
-    # A pipe for each: what a worker holds when it is killed is no other's concern,
-    # and its end is the pipe's.
+    # One pipe per worker: a killed worker cannot block the others, and its pipe
+    # closes with it.
     pipes = [context.Pipe(duplex=False) for _ in range(workers)]
     processes = [
         context.Process(
@@ -277,8 +278,7 @@ def _work_together(
     def take(event: Any) -> None:
         if isinstance(event, Exception):
             raise event
-        # A run that a worker found in other hands is in the hands of a
-        # colleague, who reports on it.
+        # Another worker holds a run that is 'elsewhere', and reports on it.
         if event.status == "elsewhere" or (event.run in done):
             return
         if event.status != "running":
@@ -288,8 +288,8 @@ def _work_together(
     with StopRequest() as stop:
         told = False
         try:
-            # Ctrl-C reaches every process: a worker heeds it once it has started.
-            resource_tracker.ensure_running()  # its start would unblock the signals
+            # Ctrl-C reaches all processes: block it until a worker has started.
+            resource_tracker.ensure_running()  # starting it later unblocks signals
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 for process in processes:
@@ -297,25 +297,25 @@ def _work_together(
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             for _, sender in pipes:
-                sender.close()  # the workers have their own
+                sender.close()  # the workers have their own copies
             while open_ends:
                 if stop.received and not told:
                     told = True
                     for process in processes:
-                        process.terminate()  # SIGTERM: a checkpoint, then the end
+                        process.terminate()  # SIGTERM: save a checkpoint and exit
                 ready = multiprocessing.connection.wait(open_ends, 0.1)
                 if not ready and not any(process.is_alive() for process in processes):
-                    break  # a child of theirs has a pipe open still
+                    break  # a grandchild still holds a pipe open
                 for receiver in [end for end in open_ends if end in ready]:
                     try:
                         event = receiver.recv()
-                    except (EOFError, OSError):  # at, or within, its last words
+                    except (EOFError, OSError):  # it ended, perhaps in mid-message
                         open_ends.remove(receiver)
                     else:
                         take(event)
         finally:
             for receiver, _ in pipes:
-                receiver.close()  # nobody waits to be heard
+                receiver.close()  # so that no worker blocks on sending
             for process in processes:
                 process.terminate()
             for process in processes:
@@ -331,9 +331,9 @@ def _worker(
     cores: Sequence[int],
     keep_compiled: bool,
 ) -> None:
-    """The body of a worker process, which keeps to its own cores."""
+    """The main function of a worker process, which is pinned to its cores."""
     prepare_process(cores, keep_compiled)
-    # A Ctrl-C that comes when the work is done has nothing left to stop.
+    # Ignore a Ctrl-C that arrives after the work is done.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     parent = os.getppid()
     reported = 0.0
@@ -341,7 +341,7 @@ def _worker(
     def tell(news: Event | Exception) -> None:
         try:
             events.send(news)
-        except OSError:  # whoever asked for this is gone, or listens no more
+        except OSError:  # the parent has ended or closed the pipe
             os.kill(os.getpid(), signal.SIGTERM)
 
     def report(event: Event) -> None:
@@ -360,6 +360,6 @@ def _worker(
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             _work(runs, directory, report, stop)
     except (Interrupted, KeyboardInterrupt):
-        pass  # the parent was told by the same signal
+        pass  # the parent received the same signal
     except (ConfigError, CheckpointError) as error:
         tell(error)

@@ -1,8 +1,8 @@
-"""A study as jobs of a cluster, through submitit: any number of workers, one directory.
+"""A study as cluster jobs, through submitit: any number of workers, one directory.
 
-Workers take runs by their locks, so jobs on many machines, and commands given twice,
-share a study without doing a run twice. A worker that dies leaves its run, at its
-last checkpoint, to the others or to a job that takes its place.
+Workers claim runs through the run directories' locks, so jobs on many machines and
+repeated commands share a study without training a run twice. If a worker dies,
+another worker or a replacement job resumes its run from the last checkpoint.
 """
 
 import ast
@@ -27,19 +27,19 @@ from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 Cluster = Literal["local", "slurm"]
 
-# Seconds between looks at the run directories and at the jobs.
+# Seconds between polls of the run directories and the jobs.
 LOOK_EVERY = {"local": 0.5, "slurm": 5.0}
 
 
 @dataclasses.dataclass
 class Worker:
-    """What a job does; it can be sent to another machine.
+    """The function of a job; picklable, so that it can run on another machine.
 
     Attributes:
-      runs: the runs that are left.
-      directory: of the study.
-      cores: of this machine to keep to; () for what the cluster gives.
-      keep_compiled: whether compiled programs are kept, where the job runs.
+      runs: the remaining runs.
+      directory: the study's directory.
+      cores: CPU cores to pin the job to; () for those that the cluster assigns.
+      keep_compiled: whether the job uses the compilation cache.
     """
 
     runs: Sequence[Run]
@@ -48,18 +48,18 @@ class Worker:
     keep_compiled: bool = False
 
     def __call__(self) -> list[Event] | Exception:
-        """Train until there is nothing left that nobody else has.
+        """Train until every remaining run is finished or held by another process.
 
         Returns:
-          The last event of every run that failed or diverged; or what ended the
-          job, if it is an error that a user is told in a line.
+          The last event of every run that failed or diverged; or the error that
+          ended the job, if it is one that is reported in a single line.
         """
         execution.prepare_process(self.cores, self.keep_compiled)
-        selfcheck.check_backend()  # of the machine that trains
+        selfcheck.check_backend()  # on the machine that trains
         unfinished: list[Event] = []
         left = list(self.runs)
         trained = True
-        # A run that another worker had may have been left by it since.
+        # Another worker may have died and released its run in the meantime.
         while left and trained:
             trained = False
 
@@ -78,7 +78,7 @@ class Worker:
         return unfinished
 
     def checkpoint(self, *arguments: Any) -> Any:
-        """Submitit's question what to do after a time limit: the same again."""
+        """Called by submitit at the time limit: resubmits the same worker."""
         import submitit
 
         del arguments
@@ -93,38 +93,38 @@ def execute(
     cluster: Cluster,
     resources: dict[str, Any],
 ) -> list[Event]:
-    """Train every run that is not finished, in jobs, and wait for them.
+    """Train all unfinished runs in jobs, and wait for the jobs.
 
     Args:
       runs: from `cnn_jax.study.expand`.
-      directory: the study's directory, which all machines share.
-      report: called as runs go on, in this process.
-      workers: jobs at a time.
+      directory: the study's directory, shared by all machines.
+      report: called in this process as runs progress.
+      workers: maximum number of concurrent jobs.
       cluster: 'slurm', or 'local' for jobs on this machine.
-      resources: of a job, as `submitit.AutoExecutor.update_parameters` names them.
+      resources: keyword arguments of `submitit.AutoExecutor.update_parameters`.
 
     Returns:
       The last event of every run that did not finish.
 
     Raises:
-      ConfigError: no submitit, no such cluster, resources that it does not know,
-        or a run's directory holds another config.
-      CheckpointError: a run has checkpoints and none is whole.
-      Interrupted: a signal asked to stop; the jobs were told.
+      ConfigError: submitit is not installed, the cluster is not available, a resource
+        is unknown, or a run's directory holds another config.
+      CheckpointError: all checkpoints of a run are damaged.
+      Interrupted: a signal asked to stop; the jobs received it too.
     """
     for run in runs:
         execution.directory_of(run, directory).check_config(run.config)
     watch = _Watch(runs, directory, report)
     executor = _executor(directory, cluster, resources)
     with StopRequest() as stop:
-        # As long as rounds of jobs get anywhere, the dead ones are replaced.
+        # Replace dead jobs, as long as each round of jobs makes progress.
         seen = None
         while watch.left() and watch.progress() != seen:
             seen = watch.progress()
             jobs = _submit(executor, watch.left(), directory, workers, cluster)
             while not _done(jobs, cluster):
                 watch.look()
-                if stop.received:  # again and again, since it may come too early
+                if stop.received:  # repeated: a job may not listen yet
                     _stop(jobs, cluster)
                 time.sleep(LOOK_EVERY[cluster])
             for job in jobs:
@@ -135,7 +135,7 @@ def execute(
 
 
 class _Watch:
-    """What run directories and ended jobs tell about a study's runs."""
+    """Tracks a study's runs through their directories and the results of jobs."""
 
     def __init__(self, runs: Sequence[Run], directory: pathlib.Path, report: Report):
         self.runs, self.directory, self.report = list(runs), directory, report
@@ -155,7 +155,7 @@ class _Watch:
         ]
 
     def progress(self) -> list[Any]:
-        """What changes as long as jobs get anywhere."""
+        """A value that changes whenever jobs make progress."""
         found: list[Any] = [len(self.left())]
         for run in self.left():
             place = execution.directory_of(run, self.directory)
@@ -163,7 +163,7 @@ class _Watch:
         return found
 
     def look(self) -> None:
-        """Report what has changed in the run directories."""
+        """Report changes in the run directories."""
         for run in self.left():
             place = execution.directory_of(run, self.directory)
             result = place.result()
@@ -174,7 +174,7 @@ class _Watch:
                 self._tell(Event(run, rows[-1]["step"], rows[-1]))
 
     def take(self, job: Any) -> None:
-        """What an ended job has to say; nothing if it was killed."""
+        """Report the events of an ended job; a killed job has none."""
         path = job.paths.result_pickle
         if not path.exists():
             return
@@ -207,10 +207,10 @@ class _Watch:
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
-    """What a job asks for, from NAME=VALUE texts.
+    """Parse the resources of a job from NAME=VALUE strings.
 
     Raises:
-      ConfigError: another form.
+      ConfigError: a string does not have this form.
     """
     resources: dict[str, Any] = {}
     for text in texts:
@@ -250,13 +250,13 @@ def _submit(
     workers: int,
     cluster: Cluster,
 ) -> list[Any]:
-    """Jobs, each a worker on the runs that are left."""
+    """Submit jobs, each with a worker on the remaining runs."""
     import submitit
 
     number = min(workers, len(left))
     own = backend.cores() if cluster == "local" else []
     jobs = []
-    # Local jobs would get a terminal's Ctrl-C besides what they are told.
+    # Otherwise local jobs would receive a terminal's Ctrl-C as well as our SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         for place in range(number):
@@ -276,16 +276,16 @@ def _submit(
 
 
 def _done(jobs: Sequence[Any], cluster: Cluster) -> bool:
-    """Whether all jobs have ended, or are gone."""
+    """Whether all jobs have ended or disappeared."""
     if cluster == "local":
         return all(job.done() for job in jobs)
     running = [job.job_id for job in jobs if not job.paths.result_pickle.exists()]
     if not running:
         return True
-    # submitit asks sacct, which clusters without accounting do not answer.
+    # submitit queries sacct, which does not work on clusters without accounting.
     command = ["squeue", "--noheader", "--format=%A", f"--jobs={','.join(running)}"]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if asked.returncode:  # else the controller is busy: ask again later
+    if asked.returncode:  # any other error: the controller is busy, ask again later
         return "Invalid job id" in asked.stderr
     return not asked.stdout.strip()
 
@@ -296,5 +296,5 @@ def _stop(jobs: Sequence[Any], cluster: Cluster) -> None:
         if cluster == "slurm":
             job.cancel(check=False)
         elif not job.done():
-            # submitit would give it one second, then SIGKILL
+            # submitit would send SIGKILL after one second.
             os.kill(int(job.job_id), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The plan of a study: family x depth x seed, each a run of its own."""
+"""The plan of a study: one run for each family x depth x seed."""
 
 import copy
 import dataclasses
@@ -12,8 +12,8 @@ from cnn_jax.names import ConfigError
 from cnn_jax.training import config as run_config
 
 KEYS = ("name", "families", "depths", "seeds", "overrides", "run")
-LONGEST_NAME = 200  # bytes; file systems take 255, and depth and seed are added
-DEEPEST = 100_000  # layers; a bound on the time that it takes to refuse a net
+LONGEST_NAME = 200  # bytes; file systems allow 255, including depth and seed
+DEEPEST = 100_000  # layers; bounds the time needed to refuse a network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Run:
     Attributes:
       family: the arm ('plain', 'residual').
       depth: weight layers.
-      seed: of parameters, order and augmentation.
-      config: the run's whole config.
+      seed: of initialisation, example order and augmentation.
+      config: the run's complete config.
     """
 
     family: str
@@ -34,23 +34,23 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its directory's name."""
+        """The name of the run's directory."""
         return f"{self.family}-{self.depth}-seed{self.seed}"
 
 
 def expand(config: run_config.Config) -> list[Run]:
-    """The runs of a study, shallow first, seeds of a shape together.
+    """List the runs of a study, shallow first, with the seeds of a shape together.
 
     Args:
-      config: ``families`` (arm to changes of the run's config, where ``name`` calls
-        the arm by a name that is no key, as '0.1'), ``depths``, ``seeds``,
+      config: ``families`` (arm to changes of the run's config; ``name`` sets an arm's
+        name if it cannot be a key, such as '0.1'), ``depths``, ``seeds``,
         ``overrides`` ('depth110' to changes) and ``run``.
 
     Returns:
-      Every family x depth x seed.
+      One run for every family x depth x seed.
 
     Raises:
-      ConfigError: a key or a run that cannot be; nothing has compiled yet.
+      ConfigError: an invalid key or run, reported before anything compiles.
     """
     config = check(config)
     runs = []
@@ -67,7 +67,7 @@ def expand(config: run_config.Config) -> list[Run]:
 
 
 def check(config: run_config.Config) -> dict[str, Any]:
-    """Refuse a study's config of the wrong form; its runs are not looked at.
+    """Refuse a study config of the wrong form; does not check its runs.
 
     Args:
       config: see `expand`.
@@ -132,7 +132,7 @@ def check(config: run_config.Config) -> dict[str, Any]:
 
 
 def families(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The arms of a checked config by their names, with the changes of each."""
+    """The arms of a checked config: name to changes of the run's config."""
     return {
         changes.get("name", key): {k: v for k, v in changes.items() if k != "name"}
         for key, changes in config["families"].items()
@@ -145,13 +145,13 @@ def config_of(
     """The config of one run of a study.
 
     Args:
-      config: of the study, checked.
+      config: the checked config of the study.
       family: the arm's name.
       depth: weight layers.
       seed: of the run.
 
     Returns:
-      The run's whole config.
+      The run's complete config.
     """
     shape = merge(config["run"], {"model": {"depth": depth}})
     shape = merge(shape, families(config)[family])
@@ -172,7 +172,7 @@ def _check_section(where: str, value: Any) -> None:
 
 
 def _check_name(where: str, name: Any) -> None:
-    """Refuse what cannot be the name of a folder."""
+    """Refuse a name that is not valid for a directory."""
     if (
         not isinstance(name, str)
         or not name.isprintable()
@@ -187,7 +187,7 @@ def _check_name(where: str, name: Any) -> None:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``base`` with ``changes``, section by section."""
+    """A copy of ``base`` with ``changes`` merged in, section by section."""
     merged = copy.deepcopy(dict(base))
     for key, value in changes.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):

@@ -1,7 +1,6 @@
-"""What the runs of a study came to, as tables, rebuilt from their directories.
+"""The results of a study's runs as tables, rebuilt from their directories.
 
-pandas is imported by what makes a table alone: a process that trains has no use
-for it.
+Only the functions that make tables import pandas, so training processes do not.
 """
 
 import pathlib
@@ -33,20 +32,19 @@ UNFINISHED = "not finished"
 
 
 def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
-    """The runs of a study, one a row.
+    """The runs of a study, one per row.
+
+    Directories and files in ``runs/`` that are not runs of the study are left out,
+    with a warning on stderr that names them.
 
     Args:
       directory: the study's directory.
 
-    Directories and files in ``runs/`` that are no runs of the study are left out, with
-    a warning on stderr that names them.
-
     Returns:
-      A table indexed by the runs' names, sorted by family, depth and seed. Its
-      columns are those of ``results.csv`` (errors are fractions; ``status`` is
-      'finished', 'diverged' or 'not finished'), then the keys of the config that
-      are not the same in all runs, as 'optimizer.momentum'. What a run does not
-      have is missing (NaN).
+      A table indexed by run name, sorted by family, depth and seed. Its columns are
+      those of ``results.csv`` (errors are fractions; ``status`` is 'finished',
+      'diverged' or 'not finished'), then the config keys that differ between runs,
+      such as 'optimizer.momentum'. Missing values are NaN.
 
     Raises:
       ConfigError: a file of a run is damaged.
@@ -71,15 +69,14 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
 
 
 def logs(directory: str | pathlib.Path) -> "pandas.DataFrame":
-    """The logs of a study's runs, one logged step a row.
+    """The logs of a study's runs, one logged step per row.
 
     Args:
       directory: the study's directory.
 
     Returns:
-      A table with the columns ``run``, ``family``, ``depth``, ``seed``, ``step``,
-      and what was logged (errors are fractions); what a row of the log does not
-      have is missing (NaN).
+      A table with the columns ``run``, ``family``, ``depth``, ``seed``, ``step`` and
+      the logged metrics (errors are fractions). Missing values are NaN.
 
     Raises:
       ConfigError: a log is damaged.
@@ -95,15 +92,15 @@ def logs(directory: str | pathlib.Path) -> "pandas.DataFrame":
 
 
 def over_seeds(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
-    """A column of the finished runs, over the seeds of each family and depth.
+    """Statistics of a column over the seeds of each family and depth.
 
     Args:
-      table: from `load`.
+      table: from `load`; only finished runs count.
       column: a numeric column.
 
     Returns:
-      The columns ``family``, ``depth``, ``mean``, ``std`` (of the sample; missing
-      for a single seed) and ``count``, sorted by family and depth.
+      The columns ``family``, ``depth``, ``mean``, ``std`` (sample standard deviation;
+      NaN for a single seed) and ``count``, sorted by family and depth.
     """
     finished = table[table["status"] == "finished"]
     groups = finished.groupby(["family", "depth"])[column]
@@ -111,7 +108,7 @@ def over_seeds(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
 
 
 def write_results(table: "pandas.DataFrame", path: pathlib.Path) -> None:
-    """Write ``results.csv``, the runs that have ended, replacing it in one go.
+    """Write the runs that have ended to ``results.csv``, atomically.
 
     Args:
       table: from `load`.
@@ -123,19 +120,19 @@ def write_results(table: "pandas.DataFrame", path: pathlib.Path) -> None:
 
 
 def held_out(config: Mapping[str, Any]) -> str:
-    """What the examples are that a run is evaluated on beside its training set.
+    """The kind of held-out set on which a run is evaluated.
 
     Args:
       config: of the run.
 
     Returns:
-      'validation' if they are a part of the training split, else 'test'. The
-      columns of files are called ``test_...`` for both.
+      'validation' if the set is part of the training split, else 'test'. In files the
+      columns are named ``test_...`` in both cases.
     """
     return "validation" if config["dataset"].get("validation_size") else "test"
 
 
 def held_out_of(directory: str | pathlib.Path) -> str:
-    """`held_out` of a study's runs, from their directories; 'test' of none."""
+    """`held_out` of a study's runs; 'test' if the study has none."""
     configs = (place.config() for place, _ in StudyDirectory(directory).runs())
     return next((held_out(config) for config in configs if config), "test")
