@@ -12,7 +12,8 @@ WIDTHS = (4, 8, 16)
 
 
 def narrow(name, **fields):
-    return families.create(name, num_classes=7, widths=WIDTHS, **fields)
+    widths = (2, 3, 4, 5) if name.startswith("timm/") else WIDTHS
+    return families.create(name, num_classes=7, widths=widths, **fields)
 
 
 def variables_of(module, side=32):
@@ -36,6 +37,7 @@ def test_the_depths_that_the_families_publish():
     [
         ("akamaster/resnet20", 19 * 6 + 2, "linear.weight"),
         ("chenyaofo/cifar10_resnet20", 21 * 6 + 2, "layer2.0.downsample.1.bias"),
+        ("timm/resnet18", 20 * 6 + 2, "layer2.0.downsample.1.bias"),
     ],
 )
 def test_names_there_and_back(name, tensors, some):
@@ -64,7 +66,7 @@ def test_other_stems_and_other_nets_are_refused_in_a_line():
         families.create("timm/resnet50d", 10)
     with pytest.raises(names.ConfigError, match="unknown published net 'akamaster/r"):
         families.create("akamaster/resnet50", 10)
-    module = families.create("timm/resnet18", 7, widths=(2, 3, 4, 5))
+    module = narrow("timm/resnet18")
     state = {"conv1.0.weight": np.zeros((2, 3, 3, 3))}
     with pytest.raises(names.ConfigError, match="stem is of three 3x3 convolutions"):
         families.read("timm/resnet18", module, state)
