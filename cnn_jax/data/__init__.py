@@ -1,17 +1,16 @@
-"""Data sets: files on disk in, batches of uint8 images out.
+"""Data sets: from files on disk to batches of uint8 images.
 
-A config section ``dataset = dict(name=..., ...)`` names one of:
+A config section ``dataset = dict(name=..., ...)`` selects one of:
 
   - a name of `TABLE`: 'digits' (needs no network), 'folder' (class folders of
     pictures), 'digit_strings' (lines composed from another set's digits);
   - any image-classification set that TFDS prepared under ``data_dir``;
-  - ``package.module:function``, whose keyword arguments are the section's
-    other keys and which returns NumPy arrays (see `cnn_jax.data.given`), a `Dataset`
-    of them, an `OnDisk`, or a function from (process_index, process_count) to a
-    `cnn_jax.data.sources.Source`.
+  - ``package.module:function``, called with the section's other keys. It returns
+    NumPy arrays (see `cnn_jax.data.given`), a `Dataset` of them, an `OnDisk`, or a
+    function from (process_index, process_count) to a `cnn_jax.data.sources.Source`.
 
-The other keys are those of `prepared.open_set`, and ``stream``, a section of
-its own, for sets that do not fit in memory (see `cnn_jax.data.streams`).
+The other keys are those of `prepared.open_set`, and a section ``stream`` for sets
+that do not fit in memory (see `cnn_jax.data.streams`).
 """
 
 import functools
@@ -33,14 +32,14 @@ TABLE: dict[str, Callable[..., Any]] = {
 
 
 def open_set(name: str, **fields: Any) -> Any:
-    """What a config section names, as its table entry or plugin returns it.
+    """Open the data set that a config section names, without decoding it.
 
     Args:
       name: see the module's description.
       **fields: the section's other keys, without ``stream``.
 
     Returns:
-      An `OnDisk`, or what a plugin returned.
+      An `OnDisk`, or the return value of a plugin.
 
     Raises:
       ConfigError: unknown name or field, or data that cannot be used.
@@ -48,19 +47,19 @@ def open_set(name: str, **fields: Any) -> Any:
     if not isinstance(name, str):
         raise names.ConfigError(f"dataset must be a name (str), got {name!r}")
     section = {"name": name, **fields}
-    # a set that is made of another one is given the way to open it
+    # a set composed from another one receives the function that opens it
     supplied = {"open_digits": load}
     if ":" in name:
         return given.open_set(section, **supplied)
     table = dict(TABLE)
     if name not in table:
-        prepared.find(name, fields.get("data_dir", ""))  # or says what is there
+        prepared.find(name, fields.get("data_dir", ""))  # or reports the choices
         table[name] = functools.partial(prepared.open_set, name)
     return names.build("dataset", section, table, **supplied)
 
 
 def load(name: str, **fields: Any) -> Dataset:
-    """The data set that a config section names, decoded into memory.
+    """Load the data set that a config section names into memory.
 
     Args:
       name: as in `open_set`.
@@ -70,8 +69,8 @@ def load(name: str, **fields: Any) -> Dataset:
       The data set.
 
     Raises:
-      ConfigError: as `open_set`, images of several sizes, or what makes batches
-        of its own.
+      ConfigError: as `open_set`, images of several sizes, or a source that makes
+        its own batches.
     """
     found = open_set(name, **fields)
     if isinstance(found, OnDisk):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from cnn_jax import names
 
-# Fixed, so that a validation part is the same in every run of every study.
+# Fixed, so that every run of every study has the same validation part.
 VALIDATION_SEED = 20151210  # the day arXiv:1512.03385 appeared
 
 
@@ -23,11 +23,11 @@ class Arrays:
       labels: classes from 0, (n,); integers of any width, kept as int32.
 
     Raises:
-      ConfigError: on construction, images or labels of another type, shape or
+      ConfigError: on construction, images or labels of the wrong type, shape or
         number.
     """
 
-    # Whatever NumPy makes arrays of; once checked, as said above.
+    # Anything that NumPy converts; after construction, arrays as documented above.
     images: Any
     labels: Any
 
@@ -66,7 +66,7 @@ class Arrays:
         return len(self.labels)
 
     def part(self, numbers: Int[np.ndarray, " m"]) -> "Arrays":
-        """Some of the examples."""
+        """The examples with the given numbers."""
         return Arrays(self.images[numbers], self.labels[numbers])
 
     @functools.cached_property
@@ -84,13 +84,13 @@ class Dataset:
     """A training set and the set that a run is evaluated on.
 
     Attributes:
-      name: as in the config.
+      name: name in the config.
       num_classes: labels are 0 ... num_classes - 1.
-      train: what is trained on.
-      test: what is evaluated: the test set, or the validation part.
+      train: training examples.
+      test: examples to evaluate on: the test set or the validation part.
       evaluated: which of the two ``test`` is.
-      path: directory of the set, beside which results are cached; '' for none.
-      class_names: what the classes are called, in their order; () where unknown.
+      path: directory of the set, where results are cached; '' for none.
+      class_names: names of the classes in order; () if unknown.
 
     Raises:
       ConfigError: on construction, an empty set, images of two shapes, pixels that
@@ -156,11 +156,11 @@ class Dataset:
 
 
 def held_out(count: int, size: int) -> Bool[np.ndarray, " count"]:
-    """Which training examples make the validation part.
+    """Select the training examples of the validation part.
 
     He et al. (2015), section 4.2, choose the schedule on such a part (45k/5k).
-    The examples are drawn at random with a fixed seed, so they depend on
-    ``count`` and ``size`` only.
+    The examples are drawn at random with a fixed seed and therefore depend only on
+    ``count`` and ``size``.
 
     Args:
       count: examples of the training set.
@@ -183,17 +183,17 @@ def held_out(count: int, size: int) -> Bool[np.ndarray, " count"]:
 
 
 def random_order(size: int, *seed: int) -> np.ndarray:
-    """A permutation of 0 ... size - 1 that depends on ``seed`` alone.
+    """A permutation of 0 ... size - 1 that depends only on ``seed``.
 
-    It sorts the raw words of NumPy's Philox, a stream that NumPy promises to
-    keep in all versions (unlike that of ``Generator.permutation``).
+    It sorts the raw words of NumPy's Philox, a stream that NumPy guarantees across
+    versions (unlike that of ``Generator.permutation``).
     """
     words = np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
     return np.argsort(words, kind="stable")
 
 
 def _array(field: str, value: Any) -> np.ndarray:
-    """What NumPy makes of images or labels that were given."""
+    """Convert images or labels to a NumPy array."""
     try:
         return np.asarray(value)
     except Exception as error:  # lists of several lengths, tensors on a device
@@ -204,7 +204,7 @@ def _array(field: str, value: Any) -> np.ndarray:
 
 
 def _range(images: np.ndarray) -> str:
-    """What helps who gave images that are not of bytes."""
+    """The range of images that are not uint8, and how to convert them."""
     if images.dtype.kind not in "fiub" or not images.size:
         return ""
     low, high = images.min(), images.max()

@@ -3,11 +3,11 @@
 The pictures are the test part of the UCI "Optical recognition of handwritten
 digits" set (Alpaydin and Kaynak 1998): 8x8 pixels, each the count 0..16 of ink
 in a 4x4 cell of a scanned bitmap, here scaled to 0..255 (rounded, so that
-``round(pixel * 16 / 255)`` gives the count back). The split is by a fixed seed
-and stratified: 1,500 to train, 297 to test, of every class its share to within
+``round(pixel * 16 / 255)`` recovers the count). The split is stratified, with a fixed
+seed: 1,500 training and 297 test examples, where each class has its share to within
 one. The same people wrote both parts.
 
-It is prepared on first use, without network and without TensorFlow, under the
+The set is prepared on first use, without network and without TensorFlow, under the
 TFDS data directory as array_record, like any other data set.
 """
 
@@ -34,8 +34,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     """Builder of the embedded digits."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. TFDS would look for a list of checksums beside this
-    # file, by way of a package (importlib_resources) that it does not require.
+    # Nothing is downloaded. Without this, TFDS would look for a list of checksums
+    # beside this file, through a package (importlib_resources) it does not require.
     url_infos: ClassVar[dict] = {}
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -54,7 +54,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        # scikit-learn takes a second to import and is not needed to read.
+        # scikit-learn takes a second to import and is not needed for reading.
         from sklearn.datasets import load_digits
 
         found = load_digits()
@@ -74,10 +74,10 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def test_part(labels: np.ndarray) -> np.ndarray:
-    """Which examples are the test set: a stratified draw by a fixed seed.
+    """Select the test examples: a stratified draw with a fixed seed.
 
-    Each class is put in random order and spread evenly over (0, 1); the first
-    ``TEST_SIZE`` on that line are the test set.
+    Each class is shuffled and spread evenly over (0, 1); the ``TEST_SIZE`` examples
+    with the lowest positions form the test set.
 
     Args:
       labels: class of every example, (n,).
@@ -96,10 +96,10 @@ def test_part(labels: np.ndarray) -> np.ndarray:
 
 
 def prepare(data_dir: str = "") -> str:
-    """Write the data set, unless it is there; safe in several processes at once.
+    """Write the data set unless it exists; safe in several processes at once.
 
-    TFDS writes to a directory of a name of its own and renames it when it is
-    complete, so one of several processes wins and the others find its work.
+    TFDS writes to a temporary directory and renames it when it is complete, so one of
+    several processes wins and the others use its result.
 
     Args:
       data_dir: as in `prepared.directory`.
@@ -116,7 +116,7 @@ def prepare(data_dir: str = "") -> str:
     if os.path.exists(complete):
         return str(builder.data_dir)
     prepared.check_writable("digits", data_dir)
-    quiet = io.StringIO()  # half a second's work needs no progress bars
+    quiet = io.StringIO()  # half a second of work needs no progress bars
     try:
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             builder.download_and_prepare()

@@ -1,13 +1,13 @@
 """A folder of class folders of pictures, as a data set.
 
     data_dir/train/cat/0001.jpg       split 'train', class 'cat'
-    data_dir/train/dog/more/any.png   also in folders of a class's own
-    data_dir/test/cat/0002.webp       a split to test may lack classes
+    data_dir/train/dog/more/any.png   subfolders of a class are allowed
+    data_dir/test/cat/0002.webp       a test split may lack classes
 
-Classes are numbered in the order of their sorted names. Pictures are told by the
-ends of their names (`pictures.SUFFIXES`). What systems leave behind (`LEFT_BEHIND`,
-names that begin with a dot) is not looked at, nor are files that stand beside
-folders and are no pictures: licences, lists. Among pictures any other file is refused.
+Classes are numbered by sorted name. Pictures are recognised by suffix
+(`pictures.SUFFIXES`). System files (`LEFT_BEHIND`, names that begin with a dot) are
+ignored, and so are non-picture files beside folders, such as licences and lists. A
+folder of pictures must contain no other files.
 """
 
 import logging
@@ -18,7 +18,7 @@ from cnn_jax import names
 from cnn_jax.data import pictures
 from cnn_jax.data.disk import OnDisk, open_parts
 
-# By Windows, macOS, Synology's and ext file systems; in lower case.
+# Files of Windows, macOS, Synology and ext file systems, in lower case.
 LEFT_BEHIND = (
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),
     *("system volume information", "icon\r", "__macosx", "@eadir", "lost+found"),
@@ -30,7 +30,7 @@ class Folder:
 
     Args:
       path: the folder that holds the splits.
-      train_split: the split that says which classes there are.
+      train_split: the split that defines the classes.
       channels: 1 (grey) or 3 (RGB).
 
     Raises:
@@ -54,8 +54,8 @@ class Folder:
         """Examples of a split.
 
         Raises:
-          ConfigError: no such folder, classes that the training split has not, a
-            class without a picture to train on, or a file that is no picture.
+          ConfigError: no such folder, classes that the training split lacks, a
+            training class without pictures, or a file that is no picture.
         """
         return len(self._examples(split)[0])
 
@@ -63,7 +63,7 @@ class Folder:
         """Contents of picture files and their classes.
 
         Raises:
-          ConfigError: a file that cannot be read.
+          ConfigError: a file cannot be read.
         """
         files, labels = self._examples(split)
         found = []
@@ -153,22 +153,22 @@ def open_set(
 
     Args:
       data_dir: the folder that holds the splits.
-      train_split: the subfolder to train on; '' where the class folders are
-        in ``data_dir`` itself.
+      train_split: the subfolder to train on; '' if ``data_dir`` itself holds the
+        class folders.
       test_split: the subfolder to evaluate on.
       validation_size: 0, or the number of training examples that are held out
         and evaluated in place of ``test_split`` (see `open_parts`).
       channels: 1 (grey) or 3 (RGB).
-      size: side to which the central squares of pictures are resized, for a set
-        in memory whose pictures are of several sizes; 0 for pictures as they are.
-      damaged: 'refuse' a damaged picture, or 'accept' what could be decoded of it
-        (see `pictures.decode`), for a set in memory.
+      size: for a set in memory with pictures of several sizes, the side to which
+        their central squares are resized; 0 to keep pictures unchanged.
+      damaged: for a set in memory, 'refuse' damaged pictures or 'accept' their
+        decodable part (see `pictures.decode`).
 
     Returns:
       The data set, not yet read.
 
     Raises:
-      ConfigError: folders that do not have this form.
+      ConfigError: the folders do not have this form.
     """
     if not data_dir:
         raise names.ConfigError("dataset 'folder' needs data_dir, the folder's path")
@@ -177,7 +177,7 @@ def open_set(
 
 
 def _visible(path: str) -> list[os.DirEntry]:
-    """What is in a directory, sorted by name, without what systems leave there."""
+    """The entries of a directory, sorted by name, without system files."""
     try:
         with os.scandir(path) as entries:
             found = [
@@ -198,7 +198,7 @@ def _is_picture(entry: os.DirEntry) -> bool:
 
 
 def _pictures(path: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """The picture files of a class, also in folders of its own."""
+    """The picture files of a class, including its subfolders."""
     above = (*above, os.path.realpath(path))
     entries = _visible(path)
     beside_folders = any(entry.is_dir() for entry in entries)

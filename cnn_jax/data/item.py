@@ -1,10 +1,10 @@
-"""What passes from data to training, batch by batch.
+"""The type of the items that sources pass to training, batch by batch.
 
-A leaf of the package's imports: sources, their batches and their workers share it.
+This module imports nothing of the package, so that sources and workers can share it.
 """
 
 from typing import Any, Literal
 
-# A tree of NumPy arrays whose first axis is that of the examples.
+# A tree of NumPy arrays whose first axis counts examples.
 Item = dict[str, Any]
 Split = Literal["train", "test"]

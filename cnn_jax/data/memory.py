@@ -1,4 +1,4 @@
-"""How much memory there is, and what does not fit in it."""
+"""The memory of this process, and a check of what fits in it."""
 
 import os
 import pathlib
@@ -9,27 +9,27 @@ CGROUP = "/sys/fs/cgroup/memory.max"
 
 
 def total() -> int:
-    """Bytes of memory that this process may use at most; 0 where unknown."""
+    """Maximum bytes of memory that this process may use; 0 if unknown."""
     try:
         found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # not on every system
         return 0
-    try:  # a container's own limit, a number or 'max'
+    try:  # the limit of a container, a number or 'max'
         return min(found, int(pathlib.Path(CGROUP).read_text()))
     except (OSError, ValueError):
         return found
 
 
 def check(needed: int, what: str, advice: str) -> None:
-    """Refuse what cannot fit in memory, before it is asked for.
+    """Reject data that cannot fit in memory, before allocating it.
 
     Args:
-      needed: bytes.
-      what: needs them, for the message.
-      advice: what to do.
+      needed: bytes needed.
+      what: what needs them, for the message.
+      advice: advice to the user, for the message.
 
     Raises:
-      ConfigError: there is less.
+      ConfigError: less memory is available.
     """
     there = total()
     if 0 < there < needed:

@@ -1,8 +1,8 @@
 """Training images mixed in pairs, on the device, inside the compiled step.
 
-What is built here is a pure function ``(key, images) -> (images, partner, share)``
-of a batch that has been augmented already. The loss of an example is ``share`` of
-that for its own label, and the rest of that for its partner's.
+Each entry of `TABLE` builds a pure function ``(key, images) -> (images, partner,
+share)`` of an augmented batch. The loss of an example is ``share`` times the loss for
+its own label plus ``1 - share`` times the loss for its partner's label.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def mixup(alpha: float = 0.2) -> Mix:
     """Weighted means of pairs of images.
 
     Zhang, Cisse, Dauphin and Lopez-Paz (2018), "mixup: beyond empirical risk
-    minimization", section 2: ``share x[i] + (1 - share) x[j]``, with one share a
+    minimization", section 2: ``share x[i] + (1 - share) x[j]``, with one share per
     batch, as in the authors' code.
 
     Args:
@@ -47,15 +47,15 @@ def mixup(alpha: float = 0.2) -> Mix:
 
 
 def cutmix(alpha: float = 1.0) -> Mix:
-    """A rectangle of each image replaced by its partner's.
+    """Replace a rectangle of each image by its partner's.
 
     Yun et al. (2019), "CutMix: regularization strategy to train strong classifiers
-    with localizable features", section 3.1: the rectangle has the image's aspect
-    ratio and, drawn for the batch, a share 1 - Beta(alpha, alpha) of its area; what
-    lies outside the image is cut off, and the share is that of the pixels kept.
+    with localizable features", section 3.1. The rectangle has the image's aspect
+    ratio and a share 1 - Beta(alpha, alpha) of its area, drawn once per batch. It is
+    clipped to the image, and ``share`` is the share of pixels kept.
 
     Args:
-      alpha: of the beta distribution.
+      alpha: parameter of the beta distribution.
 
     Returns:
       Function of a key and images (n, h, w, c).

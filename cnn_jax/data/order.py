@@ -1,4 +1,4 @@
-"""Which examples make up which batch: seeded permutations, cut without a gap."""
+"""The examples of each batch: seeded permutations, cut without gaps."""
 
 import functools
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from cnn_jax.data.dataset import random_order
 def shuffled(
     seed: int, size: int, positions: Int[np.ndarray, " n"]
 ) -> Int32[np.ndarray, " n"]:
-    """Numbers of the examples at places of the endless stream of epochs.
+    """Numbers of the examples at given positions of the endless stream of epochs.
 
-    Each epoch is a permutation by seed and epoch; permutations follow one
-    another, so a batch may straddle two of them and none is cut short.
+    Seed and epoch determine the permutation of each epoch. Permutations are
+    concatenated, so a batch may straddle two of them and none is truncated.
 
     Args:
-      seed: of the permutations.
-      size: examples of an epoch.
-      positions: places in the stream, from 0.
+      seed: seed of the permutations.
+      size: examples per epoch.
+      positions: positions in the stream, from 0.
 
     Returns:
-      A number in 0 ... size - 1 for each place.
+      A number in 0 ... size - 1 for each position.
     """
     epochs, places = np.divmod(positions, size)
     numbers = np.empty(len(positions), np.int32)
@@ -40,8 +40,8 @@ def in_order(
     """Numbers 0 ... size - 1 in batches, the last one padded with 0.
 
     Args:
-      size: examples in all.
-      batch_size: examples of a batch.
+      size: total number of examples.
+      batch_size: examples per batch.
 
     Yields:
       The numbers, and a mask that is 0 on padding.
@@ -53,10 +53,10 @@ def in_order(
 
 
 def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Which rows of a global batch belong to a process.
+    """The rows of a global batch that belong to a process.
 
     Raises:
-      ConfigError: the batch does not divide by the processes.
+      ConfigError: the batch is not divisible by the number of processes.
     """
     if batch_size < 1 or batch_size % process_count:
         raise names.ConfigError(

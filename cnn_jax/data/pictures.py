@@ -1,8 +1,7 @@
-"""Picture files to pixels, and whatever their decoders raise to one kind of error.
+"""Decodes picture files to pixels, with one error type for all decoders.
 
-JPEG files are decoded by libjpeg-turbo (simplejpeg), which says when one is
-damaged; Pillow decodes the other formats, and the JPEG files that simplejpeg does
-not convert.
+libjpeg-turbo (simplejpeg) decodes JPEG files and reports damage. Pillow decodes all
+other formats, and the JPEG files that simplejpeg does not convert.
 """
 
 import io
@@ -15,24 +14,24 @@ from PIL import Image, UnidentifiedImageError
 
 Damaged = Literal["refuse", "accept"]
 
-# What torchvision's and Keras's folders of pictures may hold between them.
+# The suffixes that torchvision and Keras accept in folders of pictures, combined.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".gif"),
     *(".webp", ".tif", ".tiff", ".ppm", ".pgm"),
 )
-# Pillow opens more, and some by programs that it starts (EPS).
+# Pillow supports more formats, some by starting other programs (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# Modes that lose nothing but alpha on the way to 8-bit grey or RGB.
+# Modes that lose nothing but alpha when converted to 8-bit grey or RGB.
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-LARGEST_SIDE = 2**15 - 1  # pixels: the most that OpenCV resizes
+LARGEST_SIDE = 2**15 - 1  # pixels: the limit of OpenCV's resize
 JPEG_START = b"\xff\xd8"
 
 
 class PictureError(ValueError):
-    """Bytes that give no pixels, or damaged ones; the message is one line.
+    """A file that cannot be decoded, or is damaged; the message is one line.
 
     Attributes:
-      acceptable: something could be decoded of it, which ``damaged='accept'`` takes.
+      acceptable: part of the picture is decodable, and ``damaged='accept'`` uses it.
     """
 
     def __init__(self, message: str, acceptable: bool = False):
@@ -46,27 +45,27 @@ def decode(
     damaged: Damaged = "refuse",
     least: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "height width channels"]:
-    """Pixels of a picture file, grey or RGB as ``channels`` asks.
+    """Decode a picture file, to grey or RGB according to ``channels``.
 
-    Grey, palette, CMYK and 1-bit pictures become RGB (or grey), alpha is
-    dropped without blending, of several pictures in a file the first is taken,
-    and the EXIF orientation is ignored, as the usual ImageNet pipelines do.
+    Grey, palette, CMYK and 1-bit pictures become RGB (or grey). Alpha is dropped
+    without blending. Only the first of several pictures in a file is used. The EXIF
+    orientation is ignored, as in the usual ImageNet pipelines.
 
     Args:
       encoded: the file's bytes.
       channels: 1 or 3.
-      damaged: whether a JPEG that libjpeg complains about, or a PNG with a wrong
-        checksum, is refused, or taken for what could be decoded of it. Truncated
-        files are always refused.
-      least: height and width that are enough: a JPEG is decoded at 1/8 to 4/8 of
-        its size where that has them. None for the whole picture.
+      damaged: 'refuse' a JPEG for which libjpeg reports an error and a PNG with a
+        wrong checksum, or 'accept' their decodable part. Truncated files are always
+        refused.
+      least: sufficient height and width: a JPEG is decoded at 1/8 to 4/8 of its
+        size if the result is at least this large. None for the whole picture.
 
     Returns:
       uint8 (height, width, channels).
 
     Raises:
-      PictureError: no picture, a damaged or truncated one, one of more than 8
-        bits a channel, or of too many pixels.
+      PictureError: not a picture, a damaged or truncated one, or one with more than
+        8 bits per channel or too many pixels.
     """
     try:
         if jpeg_sides(encoded, damaged) is None:
@@ -99,7 +98,7 @@ def jpeg_sides(encoded: bytes, damaged: Damaged = "refuse") -> tuple[int, int] |
       damaged: as in `decode`.
 
     Returns:
-      They; None for another format, and for a JPEG that simplejpeg does not convert.
+      Both; None for another format, and for a JPEG that simplejpeg does not convert.
 
     Raises:
       PictureError: a JPEG whose header is damaged.
@@ -109,14 +108,14 @@ def jpeg_sides(encoded: bytes, damaged: Damaged = "refuse") -> tuple[int, int] |
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
     except Exception as error:
-        # unusual sampling factors are Pillow's business, and so is no JPEG at all
+        # left to Pillow: unusual sampling factors, and files that are no JPEG
         if damaged == "refuse" and "Corrupt" in str(error):
             raise PictureError(_line(error)) from error
         return None
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's own
     if 0 < limit < height * width:
         raise PictureError(f"{height}x{width} pixels, more than the limit of {limit}")
-    # simplejpeg converts no CMYK that Adobe programs write inverted
+    # simplejpeg does not convert the inverted CMYK that Adobe programs write
     return (height, width) if space in ("YCbCr", "Gray", "RGB") else None
 
 
@@ -142,7 +141,7 @@ def _by_pillow(encoded: bytes, channels: int, damaged: Damaged) -> np.ndarray:
 
 
 def _check(encoded: bytes, form: str, mode: str) -> None:
-    """Refuse damage that Pillow decodes without a word."""
+    """Reject damage that Pillow decodes silently."""
     try:
         if form == "PNG":
             with Image.open(io.BytesIO(encoded), formats=("PNG",)) as other:
@@ -154,7 +153,7 @@ def _check(encoded: bytes, form: str, mode: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    """An error as one line, with its kind where the text alone does not tell."""
+    """An error as one line, with its type if the text alone is unclear."""
     text = " ".join(str(error).split())
     plain = isinstance(error, OSError | ValueError | SyntaxError)
     return text if plain and text else f"{type(error).__name__} {text}".strip()
@@ -163,7 +162,7 @@ def _line(error: Exception) -> str:
 def central_square(
     pixels: UInt8[np.ndarray, "height width channels"], size: int
 ) -> UInt8[np.ndarray, "{size} {size} channels"]:
-    """The largest square in the middle, resized (bilinear, antialiased)."""
+    """The largest central square, resized (bilinear, antialiased)."""
     height, width, channels = pixels.shape
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2

@@ -1,7 +1,7 @@
-"""Data sets that TFDS prepared, read without TensorFlow.
+"""Data sets prepared by TFDS, read without TensorFlow.
 
-A set is prepared when ``tfds.builder_from_directory`` can open it: a directory
-``data_dir/name[/config]/version`` with dataset_info.json, features.json and
+A prepared set is a directory ``data_dir/name[/config]/version`` that
+``tfds.builder_from_directory`` can open, with dataset_info.json, features.json and
 array_record files.
 """
 
@@ -29,28 +29,28 @@ def directory(data_dir: str = "") -> str:
     """The root of prepared data sets.
 
     Args:
-      data_dir: a directory, or '' for TFDS's own default: ``TFDS_DATA_DIR`` of
-        the environment, else ``~/tensorflow_datasets``.
+      data_dir: a directory, or '' for TFDS's default: the environment variable
+        ``TFDS_DATA_DIR`` if set, otherwise ``~/tensorflow_datasets``.
 
     Returns:
-      Its absolute path; it need not exist.
+      Its absolute path, which need not exist.
     """
     default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return os.path.abspath(os.path.expanduser(data_dir or default))
 
 
 def check_writable(name: str, data_dir: str = "") -> None:
-    """Refuse to prepare a set where all write permission was taken away.
+    """Refuse to prepare a set in a directory without any write permission.
 
-    Root is refused as well, whom the system would let write: the data of others
-    are left as they are.
+    The check also applies to root, whom the system would let write, so that read-only
+    data stay untouched.
 
     Args:
-      name: of the set, for the message.
-      data_dir: as in `directory`; one that does not exist yet is fine.
+      name: name of the set, for the message.
+      data_dir: as in `directory`; it need not exist yet.
 
     Raises:
-      ConfigError: nobody may write there.
+      ConfigError: the directory has no write permission.
     """
     root = directory(data_dir)
     if os.path.isdir(root) and not os.stat(root).st_mode & 0o222:
@@ -72,15 +72,15 @@ def find(name: str, data_dir: str = "") -> str:
     """The directory of a prepared data set.
 
     Args:
-      name: ``set`` or ``set/config``, of which the newest version is taken, or
-        either with ``/version``.
+      name: ``set`` or ``set/config``, which select the newest version, or either
+        with ``/version``.
       data_dir: as in `directory`.
 
     Returns:
       The directory that holds the set's dataset_info.json.
 
     Raises:
-      ConfigError: nothing prepared there.
+      ConfigError: no such prepared data set.
     """
     root = directory(data_dir)
     folder = pathlib.Path(root, name)
@@ -105,11 +105,11 @@ class Prepared:
     """A `Reader` of an image-classification set in TFDS's format.
 
     Args:
-      name: what the messages call it.
+      name: name of the set, for messages.
       path: a directory with dataset_info.json and features.json.
 
     Raises:
-      ConfigError: it holds something else.
+      ConfigError: the directory holds no usable image-classification set.
     """
 
     def __init__(self, name: str, path: str):
@@ -159,13 +159,13 @@ class Prepared:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Workers open files of their own."""
+        """State without open files, which each worker opens for itself."""
         opened = ("builder", "_records")
         return {key: value for key, value in vars(self).items() if key not in opened}
 
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
-        """TFDS's own reader."""
+        """TFDS's reader of the set."""
         builder = tfds.builder_from_directory(self.path)
         others = [other.value for other in builder.info.alternative_file_formats]
         if "array_record" in others:
@@ -178,7 +178,7 @@ class Prepared:
         """Examples of a split.
 
         Raises:
-          ConfigError: no such split, or one that TFDS cannot slice so.
+          ConfigError: no such split, or a slice that TFDS does not support.
         """
         source = self._source(split)
         with self._reading(f"split {split!r} cannot be read"):
@@ -188,23 +188,23 @@ class Prepared:
         """Encoded pictures and labels of records of a split.
 
         Raises:
-          ConfigError: a record that is damaged, or has no picture or label.
+          ConfigError: a record is damaged, or has no picture or label.
         """
         source = self._source(split)
         try:
             records = source.__getitems__(list(numbers))
-        except Exception:  # the record at fault is found by reading one by one
+        except Exception:  # read one by one to find the faulty record
             records = [self._single(source, split, number) for number in numbers]
         found = [(record[self.image_key], record[self.label_key]) for record in records]
         for number, (encoded, label) in zip(numbers, found, strict=True):
-            # array_record reads what a truncated file lacks as an empty record
+            # array_record returns records missing from a truncated file as empty
             if not isinstance(encoded, bytes) or label is None:
                 where = self.where(split, number)
                 raise names.ConfigError(f"{where} is damaged: no picture or no label")
         return found
 
     def where(self, split: str, number: int) -> str:
-        """The file and the record in it of an example."""
+        """The file of an example, and its record number there."""
         for part in self._file_parts(split):
             if number < part.take:
                 return f"{part.filename}, record {part.skip + number}"
@@ -217,12 +217,12 @@ class Prepared:
         return [features, *(part.filename for part in self._file_parts(split))]
 
     def _file_parts(self, split: str) -> list[Any]:
-        """Which records of which files make up a split."""
+        """The files of a split, and the range of records in each."""
         with self._reading(f"split {split!r} cannot be read"):
             return self.builder.info.splits[split].file_instructions
 
     def _source(self, split: str) -> Any:
-        """The records of a split, their pictures still encoded."""
+        """The records of a split, with encoded pictures."""
         if split not in self._records:
             with self._reading("cannot be opened"):
                 known = list(self.builder.info.splits)
@@ -236,7 +236,7 @@ class Prepared:
         return self._records[split]
 
     def _check_counts(self, split: str) -> None:
-        """Refuse files that hold more or fewer records than dataset_info.json says."""
+        """Reject files whose number of records differs from dataset_info.json."""
         parts = self._file_parts(split)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             counts = pool.map(_count, [part.filename for part in parts])
@@ -262,12 +262,12 @@ class Prepared:
 
     @contextlib.contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Turn whatever a file of the set makes TFDS raise into one line."""
+        """Turn any error that TFDS raises on the set's files into one line."""
         try:
             yield
         except names.ConfigError:
             raise
-        except Exception as error:  # whatever TFDS makes of a damaged file
+        except Exception as error:  # TFDS raises many types on damaged files
             raise self._refuse(f"{what}: {_first_line(error)}") from error
 
     def _refuse(self, reason: str) -> names.ConfigError:
@@ -292,10 +292,10 @@ def open_set(
       test_split: TFDS split to evaluate on.
       validation_size: 0, or the number of training examples that are held out
         and evaluated in place of ``test_split`` (see `open_parts`).
-      size: side to which the central squares of pictures are resized, for a set
-        in memory whose pictures are of several sizes; 0 for pictures as they are.
-      damaged: 'refuse' a damaged picture, or 'accept' what could be decoded of it
-        (see `pictures.decode`), for a set in memory.
+      size: for a set in memory with pictures of several sizes, the side to which
+        their central squares are resized; 0 to keep pictures unchanged.
+      damaged: for a set in memory, 'refuse' damaged pictures or 'accept' their
+        decodable part (see `pictures.decode`).
 
     Returns:
       The data set, not yet read.

@@ -1,8 +1,8 @@
 """From uint8 pixels to a network's input: scaling, resizing, padding.
 
-The constants come from the training images, or from a config where published weights
-were trained with others. What is built here is a pure function of a batch, meant to
-run inside the compiled step.
+The constants come from the training images, or from the config for published weights
+trained with other constants. `build` returns a pure function of a batch that runs
+inside the compiled step.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ class Statistics:
     """Mean and standard deviation of the training images, in units of 0..1.
 
     Attributes:
-      pixel_mean: of every pixel and channel over the images.
-      pixel_std: likewise (population, not sample).
-      covariance: of the channels, over images and pixels.
+      pixel_mean: mean of every pixel and channel over the images.
+      pixel_std: their standard deviation (population, not sample).
+      covariance: covariance of the channels, over images and pixels.
     """
 
     pixel_mean: Float32[np.ndarray, "height width channels"]
@@ -48,7 +48,7 @@ class Statistics:
 
 
 class Sums:
-    """Sums over images, taken in by batches, from which statistics follow.
+    """Running sums over batches of images, from which statistics follow.
 
     Args:
       shape: height, width and channels of an image.
@@ -61,17 +61,17 @@ class Sums:
         self.products = np.zeros((shape[-1], shape[-1]))
 
     def add(self, images: UInt8[np.ndarray, "n height width channels"]) -> None:
-        """Take in images, pixels 0..255."""
+        """Add images, pixels 0..255."""
         wide = images.astype(np.int32)
         self.count += len(images)
         self.pixels += wide.sum(0)
         self.squares += np.square(wide).sum(0)
-        # exact as well: integers below 2^53
+        # also exact: integers below 2^53
         flat = images.reshape(-1, images.shape[-1]).astype(np.float64)
         self.products += flat.T @ flat
 
     def statistics(self) -> Statistics:
-        """Of all images so far."""
+        """The statistics of all images added so far."""
         mean = self.pixels / self.count
         variance = np.maximum(self.squares / self.count - np.square(mean), 0)
         places = self.count * mean[..., 0].size
@@ -106,19 +106,19 @@ def standardize(
     size: int = 0,
     pad: int = 0,
 ) -> Preprocess:
-    """Pixels / 255, less their mean, over their standard deviation.
+    """``(pixels / 255 - mean) / std``.
 
-    The per-pixel mean alone is what He et al. (2015), section 4.2, and
-    Krizhevsky et al. (2012), section 2, subtract. A pixel (or channel) that is
-    the same in all training images has no deviation and is left undivided.
+    He et al. (2015), section 4.2, and Krizhevsky et al. (2012), section 2, subtract
+    the per-pixel mean only. A pixel (or channel) that is constant over all training
+    images is not divided.
 
     Args:
-      statistics: of the training images.
-      mean: what is subtracted; or a number for each channel, in units of 0..1, as
+      statistics: statistics of the training images.
+      mean: kind of mean to subtract, or one number per channel in units of 0..1, as
         published weights need them.
-      std: what divides; likewise.
+      std: kind of standard deviation to divide by, or numbers likewise.
       size: side to which images are resized (bilinear) afterwards; 0 for none.
-      pad: rows and columns of zeros, the mean, added on each side at the end.
+      pad: rows and columns of zeros (the mean) added on each side at the end.
 
     Returns:
       Function from uint8 (n, h, w, c) to float32 (n, H, W, c).
@@ -159,8 +159,8 @@ def interval(
 ) -> Preprocess:
     """Pixel 0 (background) becomes ``low``, pixel 255 (ink) ``high``.
 
-    The defaults are LeCun et al. (1998), section II.B: mean about 0 and
-    variance about 1 on MNIST; 28x28 digits stand in a 32x32 field (``pad=2``).
+    The defaults are those of LeCun et al. (1998), section II.B: mean about 0 and
+    variance about 1 on MNIST. With ``pad=2``, 28x28 digits fill a 32x32 field.
 
     Args:
       low: value of the background.
@@ -194,12 +194,12 @@ TABLE: dict[str, Callable[..., Any]] = {
 
 
 def build(section: Mapping[str, Any], statistics: Statistics) -> Preprocess:
-    """The function that a config section ``preprocess`` describes.
+    """Build the function of a config section ``preprocess``.
 
     Args:
       section: ``name`` ('standardize', 'interval', ``package.module:function``)
         and its fields.
-      statistics: of the training images.
+      statistics: statistics of the training images.
 
     Returns:
       Pure function from uint8 (n, h, w, c) to float32 (n, H, W, c).
@@ -216,7 +216,7 @@ def _constant(
     table: Mapping[str, np.ndarray],
     channels: int,
 ) -> np.ndarray:
-    """What a name means, or numbers of a config as they are."""
+    """The constant of a name, or the numbers of a config unchanged."""
     if isinstance(value, str):
         return table[value]
     if len(value) != channels or (field == "std" and min(value) <= 0):
@@ -229,14 +229,14 @@ def _constant(
 
 
 def _check(size: int, pad: int) -> None:
-    """Refuse a size or a padding that is no number of pixels."""
+    """Reject a negative size or padding."""
     for field, value in (("size", size), ("pad", pad)):
         if value < 0:
             raise names.ConfigError(f"preprocess: {field} {value} is negative")
 
 
 def _resize(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 c"]:
-    """To size x size pixels, bilinear; as it is if size is 0."""
+    """Resize to size x size pixels, bilinear; unchanged if size is 0."""
     if not size:
         return x
     return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), "bilinear")
@@ -245,6 +245,6 @@ def _resize(x: Float[Array, "n h w c"], size: int) -> Float[Array, "n h2 w2 c"]:
 def _pad(
     x: Float[Array, "n h w c"], pad: int, value: float
 ) -> Float[Array, "n h2 w2 c"]:
-    """``pad`` pixels of ``value`` on each side."""
+    """Add ``pad`` pixels of ``value`` on each side."""
     edges = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     return jnp.pad(x, edges, constant_values=value)

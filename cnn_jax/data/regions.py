@@ -1,9 +1,9 @@
-"""Regions of encoded pictures: decoded as far as needed, and resized.
+"""Regions of encoded pictures, decoded at the resolution needed and resized.
 
-JPEG files are decoded at 1/8 to 4/8 of their size where the region is shrunk
-that much anyway (see `cnn_jax.data.pictures`). OpenCV resizes in training (bilinear,
-as the Caffe code of He et al. did), Pillow in evaluation (bilinear with antialiasing,
-as torchvision does).
+JPEG files are decoded at 1/8 to 4/8 of their size if the region is shrunk by at least
+that factor (see `cnn_jax.data.pictures`). OpenCV resizes in training (bilinear, as in
+the Caffe code of He et al.), Pillow in evaluation (bilinear with antialiasing, as in
+torchvision).
 """
 
 import math
@@ -15,7 +15,7 @@ from PIL import Image
 
 from cnn_jax.data import pictures
 
-# Workers and their threads each decode one picture at a time.
+# Every worker and thread decodes one picture at a time.
 cv2.setNumThreads(1)
 
 Number = int | float
@@ -24,7 +24,7 @@ Pixels = UInt8[np.ndarray, "height width channels"]
 
 
 class Picture:
-    """An encoded picture, decoded as far as a crop needs.
+    """An encoded picture, decoded at the resolution that a crop needs.
 
     Args:
       encoded: the file's bytes.
@@ -36,7 +36,7 @@ class Picture:
       width: columns of the whole picture.
 
     Raises:
-      PictureError: as `pictures.decode`, some of it on use only.
+      PictureError: as `pictures.decode`, partly only on use.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class Picture:
         self.height, self.width = sides
 
     def cut(self, box: Box, size: int, mirrored: bool) -> Pixels:
-        """A region, resized bilinearly by OpenCV; for training.
+        """A region, resized bilinearly by OpenCV, for training.
 
         Args:
-          box: top, left, height and width in pixels of the whole picture; the
-            nearest whole pixels are taken.
+          box: top, left, height and width in pixels of the whole picture, rounded
+            to whole pixels.
           size: side of the result.
           mirrored: flip left to right.
 
@@ -82,7 +82,7 @@ class Picture:
         return image[:, ::-1] if mirrored else image
 
     def view(self, box: Box, size: tuple[int, int]) -> Pixels:
-        """A region, resized bilinearly with antialiasing by Pillow; to evaluate.
+        """A region, resized bilinearly with antialiasing by Pillow, for evaluation.
 
         Args:
           box: top, left, height and width in pixels of the whole picture, not
@@ -103,7 +103,7 @@ class Picture:
         return np.asarray(image).reshape(*size, self._channels)
 
     def _decode(self, scale: float) -> np.ndarray:
-        """The whole picture, at ``scale`` of its size or somewhat more."""
+        """The whole picture, at ``scale`` times its size or slightly larger."""
         if self._pixels is not None:
             return self._pixels
         sides = math.ceil(self.height * scale), math.ceil(self.width * scale)

@@ -1,8 +1,8 @@
-"""Batches decoded as they are needed, for sets that do not fit in memory.
+"""Batches decoded on demand, for sets that do not fit in memory.
 
-Grain's worker processes (or, with none, its threads) each make whole batches. A
-step alone determines its batch and its random crops, whatever the number of
-workers, so a run goes on in the middle of an epoch exactly where it stopped.
+Each of Grain's worker processes (or threads, if there are no workers) makes whole
+batches. The step alone determines a batch and its random crops, whatever the number
+of workers, so a stopped run resumes exactly, even in the middle of an epoch.
 """
 
 import contextlib
@@ -33,32 +33,33 @@ from cnn_jax.data.item import Item, Split
 from cnn_jax.data.order import process_rows
 from cnn_jax.data.preprocess import Statistics, Sums
 
-SHARED_MEMORY = "/dev/shm"  # where Grain's workers put batches, on Linux
+SHARED_MEMORY = "/dev/shm"  # where Grain's workers place batches, on Linux
 LARGEST = 2**62  # bytes, larger than any batch
 MOST_WORKERS = 1024
-THREADS = 4  # that make batches where there are no workers
+THREADS = 4  # that make batches if there are no workers
 AHEAD = 2  # batches that each worker keeps ready
 
 
 class Stream:
-    """A `Source` that decodes pictures as they are needed.
+    """A `Source` that decodes pictures on demand.
 
     Args:
       on_disk: the data set.
       train: section of the training transform: 'scale', 'alexnet', 'inception'.
       test: section of the evaluation transform: 'center', 'ten_crop'.
-      workers: processes that decode; 0 for threads of this one.
+      workers: number of decoding processes; 0 for threads of this process.
       clean_images: training examples, evenly spread, on which the clean training
         error is measured; 0 for all.
       statistics_images: training examples, evenly spread, from which the mean
         and standard deviation are computed (on central crops); 0 for all.
-      damaged: 'refuse' a damaged picture, or 'accept' what could be decoded of it
-        (see `pictures.decode`).
+      damaged: 'refuse' damaged pictures or 'accept' their decodable part (see
+        `pictures.decode`).
       process_index: this process (host) among ``process_count``.
       process_count: processes that share a global batch.
 
     Raises:
-      ConfigError: unknown transform or field, sizes that differ.
+      ConfigError: unknown transform or field, or training and evaluation sizes that
+        differ.
     """
 
     def __init__(
@@ -105,22 +106,22 @@ class Stream:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Checksum of the files and of the choice of examples, in hexadecimal."""
+        """Checksum of the files and the selected examples, in hexadecimal."""
         parts = {split: part.key(remember=True) for split, part in self._parts.items()}
         return cache.key(**parts)
 
     def resident(self) -> dict[str, Any]:
-        """Nothing: items carry the pixels."""
+        """Empty: items carry the pixels."""
         return {}
 
     def train_batches(
         self, seed: int, batch_size: int, step: int, state: bytes = b""
     ) -> Iterator[tuple[Item, bytes]]:
-        """See `Source.train_batches`; the state is checked, the step suffices.
+        """See `Source.train_batches`; the state only serves as a check.
 
         Raises:
-          ConfigError: the batch does not divide by the processes, the state is
-            that of another stream, or an example cannot be read or decoded.
+          ConfigError: the batch is not divisible by the number of processes, the
+            state belongs to another stream, or an example cannot be read or decoded.
         """
         rows = process_rows(batch_size, *self._process)
         if state:
@@ -132,7 +133,7 @@ class Stream:
             yield item, json.dumps(after).encode()
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Item]:
-        """See `Source.eval_batches`; of 'train', ``clean_images`` examples.
+        """See `Source.eval_batches`; 'train' yields ``clean_images`` examples.
 
         Raises:
           ConfigError: as `train_batches`.
@@ -144,7 +145,7 @@ class Stream:
         yield from self._batches(InOrder(maker, numbers, batch_size, rows))
 
     def take(self, resident: Any, item: Item) -> dict[str, Any]:
-        """See `Source.take`; several views of an example follow one another."""
+        """See `Source.take`; the views of an example are consecutive."""
         del resident
         image = item["image"].reshape(-1, *item["image"].shape[-3:])
         mask = item.get("mask", jnp.ones(item["label"].shape, jnp.float32))
@@ -153,7 +154,7 @@ class Stream:
     def statistics(self) -> Statistics:
         """Mean and standard deviation of central crops of training images.
 
-        They are computed once, by all workers, and kept beside the data.
+        All workers compute them once; a cache beside the data stores them.
         """
         part = self._parts["train"]
         crop = transforms.CenterCrop(
@@ -181,8 +182,8 @@ class Stream:
         return dataclasses.asdict(sums.statistics())
 
     def _batches(self, batches: Shuffled | InOrder) -> Iterator[Item]:
-        """The items in order, made ahead of time by Grain."""
-        # an evaluation of few batches is not worth starting many processes
+        """The items in order, prefetched by Grain."""
+        # an evaluation of few batches does not justify many processes
         workers = min(self._workers, len(batches))
         threads = 1 if workers else THREADS
         loader = grain.MapDataset.source(batches).to_iter_dataset(
@@ -192,8 +193,7 @@ class Stream:
             if self._shared_memory_is_small(batches, workers):
                 pipes = grain.experimental.DatasetOptions(min_shm_size=LARGEST)
                 loader = grain.experimental.WithOptionsIterDataset(loader, pipes)
-            # Grain's workers are governed by absl flags, which it reads also
-            # where the program never parsed any.
+            # Grain's workers read absl flags even if the program never parsed any.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             loader = loader.mp_prefetch(
@@ -219,16 +219,16 @@ class Stream:
     def _shared_memory_is_small(
         self, batches: Shuffled | InOrder, workers: int
     ) -> bool:
-        """Whether batches must go through pipes, which takes more time."""
+        """Whether batches must go through pipes, which are slower."""
         maker, rows = batches.maker, len(range(*batches.rows.indices(2**31)))
         rows = min(rows, batches.batch_size)
         image = math.prod(self.image_shape) * maker.transform.views
-        # each worker keeps its batches ready and has one under way, one is in use;
-        # twice, for an evaluation comes while training batches wait
+        # per worker: AHEAD prefetched batches, one being made and one in use; twice,
+        # because an evaluation runs while training batches wait
         needed = 2 * workers * (AHEAD + 2) * rows * image
         try:
             there = shutil.disk_usage(SHARED_MEMORY).free
-        except OSError:  # no such place on this system
+        except OSError:  # not on this system
             return False
         if needed <= there:
             return False
@@ -243,7 +243,7 @@ class Stream:
         return True
 
     def _state(self, seed: int, batch_size: int, step: int) -> dict[str, Any]:
-        """What must agree for a run to go on: the stream, and the place in it."""
+        """The stream and the position in it, which must match for a run to resume."""
         return {
             "data": self.fingerprint,
             "transform": str(self._train),
@@ -269,10 +269,10 @@ def _spread(count: int, wanted: int) -> np.ndarray:
 
 
 def _own(item: Item) -> Item:
-    """A copy outside the shared memory in which a worker hands it over.
+    """A copy outside the shared memory through which a worker passes it.
 
-    Device arrays may share a host array's memory, and some live until the process
-    ends. Grain no longer frees shared memory then, and Python complains of a leak.
+    Device arrays may alias a host array's memory, and some live until the process
+    ends. By then Grain no longer frees shared memory, and Python reports a leak.
     """
     return {key: np.array(value) for key, value in item.items()}
 
@@ -295,7 +295,7 @@ def death(code: int) -> ChildProcessError:
 
 
 def _follow_parent(worker: int, workers: int) -> None:
-    """End this worker when its parent is gone, also by SIGKILL."""
+    """End this worker when its parent ends, even by SIGKILL."""
     del worker, workers
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker

@@ -1,4 +1,4 @@
-"""Lines of digits as a source of batches: endless to train on, fixed to test."""
+"""Lines of digits as a source of batches: endless for training, fixed for tests."""
 
 import dataclasses
 import functools
@@ -22,24 +22,24 @@ STATISTICS_LINES = 512  # from which mean and standard deviation are estimated
 class StringSource:
     """A `cnn_jax.data.sources.Source` of composed lines.
 
-    A step's batch depends on (seed, step) alone. Of isolated digits the labels
-    are those of an image classifier, (n,); of lines they are strings (see
+    A step's batch depends only on (seed, step). The labels of isolated digits are
+    classes, (n,); those of lines are strings (see
     `cnn_jax.data.strings.StringBatch`).
 
     Args:
-      name: of the data set.
+      name: name of the data set.
       num_classes: labels are 0 ... num_classes - 1.
       train: lines of the training digits.
       test: lines of the test digits.
       evaluated: 'test' or 'validation'.
-      num_lines: lines of each of the two sets that are evaluated.
-      isolated: single digits in the middle of a square, in place of lines.
+      num_lines: number of lines in each of the two evaluated sets.
+      isolated: single digits centred in a square, in place of lines.
       process_index: this process (host) among ``process_count``.
       process_count: processes that share a global batch.
 
     Attributes:
       strings: labels are strings, not classes.
-      endless: each training line is made anew, so a batch may exceed ``num_train``.
+      endless: every training line is new, so a batch may exceed ``num_train``.
     """
 
     endless = True
@@ -69,7 +69,7 @@ class StringSource:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the lines that are evaluated, in hexadecimal."""
+        """SHA-256 of the evaluated lines, in hexadecimal."""
         digest = hashlib.sha256()
         for split in ("train", "test"):
             for array in self._evaluated(split).values():
@@ -81,7 +81,7 @@ class StringSource:
         return preprocess.statistics(self.train.batch(0, STATISTICS_LINES)["image"])
 
     def resident(self) -> dict[str, np.ndarray]:
-        """Nothing: the batches carry their pixels."""
+        """Empty: the batches carry their pixels."""
         return {}
 
     def train_batches(
@@ -104,7 +104,7 @@ class StringSource:
             yield {**item, "mask": mask[rows]}
 
     def take(self, resident: Any, item: Item) -> dict[str, Any]:
-        """See `Source.take`; of lines also 'length' and 'span'."""
+        """See `Source.take`; for lines also 'length' and 'span'."""
         del resident
         count = item["label"].shape[:1]
         return {"mask": jnp.ones(count, jnp.float32), **item}
@@ -139,26 +139,26 @@ def load(
     """Lines composed from the digits of another data set.
 
     Args:
-      open_digits: `cnn_jax.data.load`; no field of the section.
-      digits: its config section ('name' and fields).
-      num_lines: lines of each of the two sets that are evaluated, one of the
+      open_digits: `cnn_jax.data.load`; not a field of the section.
+      digits: config section of the digits ('name' and fields).
+      num_lines: number of lines in each of the two evaluated sets, one made of the
         training digits and one of the test digits.
-      isolated: single digits in the middle of a square, in place of lines.
-      min_length: see `DigitStrings`, as for all that follow.
+      isolated: single digits centred in a square, in place of lines.
+      min_length: see `DigitStrings`, as for all arguments below.
       max_length: digits of the longest line.
       height: rows of a line.
       glyph_height: rows of a digit.
-      spacing: least and most columns between digits that stand apart.
-      touching: probability that two neighbours touch.
-      overlap: most columns that they share then.
-      jitter: rows up or down.
-      noise: standard deviation of noise.
+      spacing: minimum and maximum columns between digits that do not touch.
+      touching: probability that two adjacent digits touch.
+      overlap: maximum columns that touching digits share.
+      jitter: maximum vertical shift in rows.
+      noise: standard deviation of the pixel noise.
 
     Returns:
       A function from (process_index, process_count) to the source.
 
     Raises:
-      ConfigError: digits or fields that make no lines.
+      ConfigError: digits or fields that cannot form lines.
     """
     if "name" not in digits:
         raise names.ConfigError("dataset.digits needs a 'name'")
@@ -183,7 +183,7 @@ def load(
         )
         return line.isolated() if isolated else line
 
-    # Training and test digits differ in width; their lines do not.
+    # Training and test digits differ in width; their lines must not.
     columns = max(lines(part, 0).width for part in (found.train, found.test))
     train, test = lines(found.train, columns), lines(found.test, columns)
     memory.check(

@@ -1,7 +1,7 @@
 """From an encoded picture to an image of fixed size, on the host.
 
-The crops of the papers, in training (random) and evaluation. A transform chooses
-a region of the picture and an output size; only that region is resized (see
+The crops of the papers, for training (random) and evaluation. A transform selects a
+region of the picture and an output size; only that region is resized (see
 `cnn_jax.data.regions`).
 """
 
@@ -23,16 +23,16 @@ class Transform(Protocol):
 
     Attributes:
       size: height and width of the result.
-      views: images of one example; their predictions are averaged.
+      views: images per example, whose predictions are averaged.
     """
 
     @property
     def size(self) -> int:
-        """Of the result."""
+        """Height and width of the result."""
 
     @property
     def views(self) -> int:
-        """Of an example."""
+        """Images per example."""
 
     def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
         """uint8 (size, size, channels); (views, size, size, channels) for views > 1."""
@@ -40,7 +40,7 @@ class Transform(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ScaleCrop:
-    """Scale augmentation: the shorter side at random, then a crop of fixed size.
+    """Scale augmentation: a random shorter side, then a crop of fixed size.
 
     Simonyan and Zisserman (2014), section 3.1 (there [256, 512]), and He et al.
     (2015), section 3.4: the shorter side is drawn from [256, 480], then a 224x224
@@ -48,8 +48,7 @@ class ScaleCrop:
 
     Attributes:
       size: side of the crop.
-      shorter: least and greatest length of the shorter side; equal for a fixed
-        scale.
+      shorter: minimum and maximum of the shorter side; equal for a fixed scale.
       flip: mirror left to right with probability 1/2.
     """
 
@@ -80,9 +79,9 @@ class ScaleCrop:
 
 @dataclasses.dataclass(frozen=True)
 class AlexNetCrop:
-    """A crop of the central square, and its mirror image half of the time.
+    """A crop of the central square, mirrored with probability 1/2.
 
-    Krizhevsky et al. (2012), sections 2 and 4.1: the shorter side becomes 256,
+    Krizhevsky et al. (2012), sections 2 and 4.1: the shorter side is resized to 256,
     the central 256x256 square is kept, and 224x224 patches are drawn from it.
     (Their colour shift is `cnn_jax.data.augment.pca_colour`.)
 
@@ -118,12 +117,12 @@ class InceptionCrop:
 
     Szegedy et al. (2015), "Going deeper with convolutions", section 6, in the
     form of torchvision's ``RandomResizedCrop``: up to ten draws of the area
-    (uniform) and the aspect ratio (log-uniform), else the centre.
+    (uniform) and the aspect ratio (log-uniform), otherwise the centre.
 
     Attributes:
       size: side of the result.
-      area: least and greatest part of the picture's area.
-      ratio: least and greatest width / height.
+      area: minimum and maximum share of the picture's area.
+      ratio: minimum and maximum width / height.
       flip: mirror left to right with probability 1/2.
     """
 
@@ -170,7 +169,7 @@ class InceptionCrop:
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop:
-    """The central square, after the shorter side has been resized.
+    """The central square after resizing the shorter side.
 
     Attributes:
       size: side of the result.
@@ -188,7 +187,7 @@ class CenterCrop:
         """uint8 (size, size, channels); nothing is random."""
         del random
         whole = scaled(picture, self.shorter)
-        # rounded as torchvision rounds
+        # rounded as in torchvision
         top, left = (round((side - self.size) / 2) for side in whole)
         box = unscaled(picture, whole, (top, left, self.size, self.size))
         return picture.view(box, (self.size, self.size))
@@ -196,7 +195,7 @@ class CenterCrop:
 
 @dataclasses.dataclass(frozen=True)
 class TenCrop:
-    """Four corners and the centre of the central square, and their mirror images.
+    """Four corner crops and the centre of the central square, and their mirror images.
 
     Krizhevsky et al. (2012), section 4.1; the "10-crop testing" of He et al.
     (2015), table 3.
@@ -234,11 +233,11 @@ TEST: dict[str, Callable[..., Any]] = {"center": CenterCrop, "ten_crop": TenCrop
 
 
 def build(kind: str, section: Mapping[str, Any]) -> Transform:
-    """The transform that a config section describes.
+    """Build the transform of a config section.
 
     Args:
-      kind: 'train' or 'test', which names to choose from.
-      section: ``name`` and fields; either kind may be used for both purposes as
+      kind: 'train' or 'test', which selects the table of names.
+      section: ``name`` and fields; a transform of the other table is available as
         ``cnn_jax.data.transforms:CenterCrop`` and so on.
 
     Returns:
@@ -252,14 +251,14 @@ def build(kind: str, section: Mapping[str, Any]) -> Transform:
 
 
 def scaled(picture: Picture, shorter: int) -> tuple[int, int]:
-    """Height and width when the shorter side is resized to ``shorter``."""
+    """Height and width after resizing the shorter side to ``shorter``."""
     if picture.height <= picture.width:
         return shorter, int(shorter * picture.width / picture.height)
     return int(shorter * picture.height / picture.width), shorter
 
 
 def unscaled(picture: Picture, whole: tuple[int, int], box: Box) -> Box:
-    """A box of a picture resized to ``whole``, in pixels of the picture itself."""
+    """A box in a picture resized to ``whole``, in pixels of the original picture."""
     down, across = picture.height / whole[0], picture.width / whole[1]
     top, left, height, width = box
     return top * down, left * across, height * down, width * across
