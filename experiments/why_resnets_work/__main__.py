@@ -1,15 +1,15 @@
-"""Why residual networks work: what trained plain and residual nets look like inside.
+"""Analyse trained plain and residual nets to show why residual networks work.
 
     python -m experiments.why_resnets_work [--study=DIR | --run=DIR] \\
         [--config=configs/why_resnets_work_digits.py] [--workdir=DIR] \\
         [--only=gradients,responses] [--data_dir=DIR] [--workers=N]
 
-Looks at the nets of a study (trained first, unless ``--study`` names one that is) or
-at a single run. Writes a page of all of it (``report.html``), a CSV and figures (PNG
-and SVG) of each analysis, and the main numbers of all (``summary.csv``) into
-``runs/NAME`` by default, or ``why_resnets_work`` in the study or run looked at. What
-is done is kept: the same command resumes after a stop. An analysis that fails is
-shown as failed in the page, and the exit status is 1.
+Analyses the nets of a study, which it first trains unless ``--study`` names a trained
+one, or those of a single run. Writes a report (``report.html``), a CSV file and
+figures (PNG and SVG) for each analysis, and the main numbers of all analyses
+(``summary.csv``). The directory is ``runs/NAME`` by default, or ``why_resnets_work``
+in the given study or run. Completed work is kept: the same command resumes a stopped
+analysis. If an analysis fails, the report shows the failure and the exit status is 1.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from experiments.why_resnets_work.measurement import (
 from experiments.why_resnets_work.pool import compute_all
 from experiments.why_resnets_work.tables import NET
 
-# Of ``summary.csv``.
+# Columns of ``summary.csv``.
 COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
 
 
@@ -77,7 +77,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 def body(values: argparse.Namespace) -> int:
-    """Train what is not finished, measure what is not kept, write everything."""
+    """Train unfinished runs, measure missing rows and write all results."""
     config = run_config.as_dict(values.config)
     chosen = registry.check(config, values.only)
     if values.study and values.run:
@@ -143,7 +143,7 @@ def body(values: argparse.Namespace) -> int:
 
 
 def place(values: argparse.Namespace, name: str) -> pathlib.Path:
-    """Where the results go: those of different nets never into one directory."""
+    """The directory of the results, a different one for each study or run."""
     looked_at = values.study or values.run
     if values.workdir or not looked_at:
         return files.local(values.workdir or f"runs/{name}")
@@ -151,7 +151,7 @@ def place(values: argparse.Namespace, name: str) -> pathlib.Path:
 
 
 def title_of(values: argparse.Namespace, name: str) -> str:
-    """What is looked at, in titles: a study's own name, or the directory's."""
+    """The name shown in titles: the study's own name, or that of the directory."""
     recorded = study.StudyDirectory(values.study).config() if values.study else None
     if recorded:
         return recorded["name"]
@@ -159,10 +159,10 @@ def title_of(values: argparse.Namespace, name: str) -> str:
 
 
 def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None:
-    """Train the study's runs that are not finished.
+    """Train the unfinished runs of the study.
 
     Raises:
-      ConfigError: a run failed or diverged: what is missing must not go unnoticed.
+      ConfigError: a run failed or diverged; an incomplete study must be noticed.
     """
     runs = study.StudyDirectory(directory).enter(config)
     with StudyProgress(runs) as progress:
@@ -177,7 +177,7 @@ def groups_of(directory: pathlib.Path) -> list[Group]:
     """The groups of a study's finished runs.
 
     Raises:
-      ConfigError: there are none.
+      ConfigError: the study has no finished runs.
     """
     found: dict[tuple[str, int], list[str]] = {}
     for name, row in study.load(directory).iterrows():
@@ -190,10 +190,10 @@ def groups_of(directory: pathlib.Path) -> list[Group]:
 
 
 def left_out(directory: pathlib.Path) -> list[str]:
-    """Runs of a study that are not looked at, as 'plain-56-seed1 (diverged)'.
+    """Runs of a study that are not analysed, such as 'plain-56-seed1 (diverged)'.
 
-    Of those that its config asks for; where none is recorded, of those that have
-    been started.
+    These are runs that the study's config requests, or, if no config is recorded,
+    runs that have been started.
     """
     status = dict(study.load(directory)["status"])
     asked = study.StudyDirectory(directory).asked() or list(status)
@@ -205,18 +205,18 @@ def left_out(directory: pathlib.Path) -> list[str]:
 
 
 def group_of(run: str, data_dir: str) -> Group:
-    """A single run as a group of its own."""
+    """A group with a single run."""
     return Group(*trained.kind(program_of(run, data_dir), run), (run,))
 
 
 def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:
-    """Refuse rows that are kept where the data is no longer what the runs had.
+    """Refuse stored rows if the data set has changed since the runs were trained.
 
-    Where rows are measured, loading the net checks it. Data that is not there at all
-    is no mistake as long as every row is.
+    For rows still to be measured, loading the net checks the data. Missing data is no
+    error if every row is stored.
 
     Raises:
-      ConfigError: other data.
+      ConfigError: the data set differs from that of the runs.
     """
     runs = [run for task in tasks if task.cached() for run in task.group.runs]
     opened: dict[str, sources.Source] = {}
@@ -232,29 +232,29 @@ def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:
 
 
 def failed(name: str, reason: str) -> page.Section:
-    """The section of an analysis that failed, which is also said on stderr."""
+    """Report a failed analysis on stderr; return a section that shows the failure."""
     print(f"error: {name} failed: {reason}", file=sys.stderr)
     return page.Section(title=name, failure=reason)
 
 
 def attempt(name: str, make: Callable[[], page.Section]) -> page.Section:
-    """What ``make`` returns; a failed section where it raises anything."""
+    """Call ``make``; if it raises an error, return a section that shows the failure."""
     try:
         return make()
-    except Exception as error:  # the report shows the others
+    except Exception as error:  # the report still shows the other analyses
         traceback.print_exc()
         return failed(name, reason_of(error))
 
 
 @dataclasses.dataclass
 class Show:
-    """Shows analyses: writes tables and figures, makes sections of the report.
+    """Writes the tables and figures of analyses and builds sections of the report.
 
     Attributes:
-      title: what is looked at.
-      directory: of the files.
+      title: name of the study or run.
+      directory: directory of the files.
       styles: colour and dash of each depth.
-      numbers: the main numbers of what was shown.
+      numbers: main numbers of the analyses shown so far.
     """
 
     title: str
@@ -265,7 +265,7 @@ class Show:
     def section(
         self, name: str, analysis: Analysis, settings: Settings, results: Sequence[Any]
     ) -> page.Section:
-        """The section of an analysis from the rows of its groups, or a failed one."""
+        """The section of an analysis from the rows of its groups, or of its failure."""
         failures = [one.reason for one in results if isinstance(one, Failure)]
         if failures:
             return failed(name, "; ".join(failures))
@@ -274,24 +274,24 @@ class Show:
         def show() -> page.Section:
             table = rows.sort_values(NET, kind="stable", ignore_index=True)
             write_csv(table, self.directory / f"{name}.csv")
-            # What is not finite is not there, see `tables`.
+            # Non-finite numbers count as missing, see `tables`.
             table = table.replace([np.inf, -np.inf], np.nan)
             self.draw(analysis, table)
             made = analysis.section(table, settings)
             for figure in made.figures:
-                figure.source(self.directory)  # raises where one is missing
+                figure.source(self.directory)  # raises if the file is missing
             self.numbers.append(main_numbers(name, analysis, table))
             return made
 
         return attempt(name, show)
 
     def draw(self, analysis: Analysis, rows: pd.DataFrame) -> None:
-        """Write an analysis's figures, those of nets under the study's name."""
+        """Write an analysis's figures; those of nets carry the study's name."""
         with plt.rc_context(FIGURE_STYLE):
             for name, figure in analysis.draw(rows, self.styles).items():
                 words = f"{self.title}: " if analysis.of_nets else ""
                 words += figure.get_suptitle()
-                # A narrow figure has its title in several lines.
+                # The title of a narrow figure is wrapped.
                 width = int(12 * figure.get_figwidth())
                 figure.suptitle("\n".join(textwrap.wrap(words, width)))
                 plots.save(figure, self.directory, name)
@@ -301,8 +301,9 @@ def main_numbers(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFr
     """The main numbers of an analysis, as mean and spread over seeds.
 
     Returns:
-      `COLUMNS`; 'std' is the sample standard deviation over the seeds that have the
-      number, 0 of a single one. Empty of an analysis that has none.
+      A table of `COLUMNS`; 'std' is the sample standard deviation over the seeds that
+      have the number, 0 for a single seed. It is empty if the analysis has no main
+      numbers.
     """
     found = [
         (name, quantity, *net[:2], value)
@@ -318,7 +319,7 @@ def main_numbers(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFr
 def write_summary(
     numbers: Sequence[pd.DataFrame], chosen: Iterable[str], directory: pathlib.Path
 ) -> None:
-    """The main numbers, beside those of analyses that were not asked for now."""
+    """Write the main numbers, keeping those of analyses not requested this time."""
     path, tables = directory / "summary.csv", [pd.DataFrame(columns=COLUMNS), *numbers]
     if path.exists():
         before = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -327,7 +328,7 @@ def write_summary(
 
 
 def write_csv(table: pd.DataFrame, path: pathlib.Path) -> None:
-    """Write a table in one go."""
+    """Write a table atomically."""
     text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
     write_atomically(path, text.encode())
     print(path)

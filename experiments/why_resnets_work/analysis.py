@@ -1,4 +1,4 @@
-"""What an analysis consists of; each file that holds one ends with an `Analysis`."""
+"""The parts of an analysis; each analysis file ends with an `Analysis`."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +18,12 @@ Styles = Mapping[int, Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The runs of a family and depth, which differ by their seed alone.
+    """The runs of a family and depth, which differ only in their seed.
 
     Attributes:
       family: the arm of the study.
-      depth: weight layers.
-      runs: their directories.
+      depth: number of weight layers.
+      runs: directories of the runs.
     """
 
     family: str
@@ -32,13 +32,13 @@ class Group:
 
     @property
     def name(self) -> str:
-        """As 'plain-56'."""
+        """The name, such as 'plain-56'."""
         return f"{self.family}-{self.depth}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """What is measured, on which nets, and how it is shown.
+    """A measurement, the nets that it applies to, and its presentation.
 
     Every row that ``measure`` returns has 'family', 'depth', 'seed' and 'step';
     errors are fractions. The other functions take these rows as a table.
@@ -48,15 +48,15 @@ class Analysis:
         arguments are the schema of the config's section.
       section: (rows of all groups, settings) to a section of the report.
       draw: (rows of all groups, colour and dash of each depth) to figures by file
-        name. A figure of nets gets the study's name in front of its title.
+        name. The study's name is put before the title of a figure of nets.
       main_numbers: rows of one net to (quantity, value), for ``summary.csv``.
-      wants: whether a group is measured, by the group and the settings.
-      check: raises `ConfigError` for settings that the types let through.
-      of_nets: whether it measures trained nets at all.
-      has_files: ``measure`` also takes the 'directory' for files of its own.
-      long: takes longer than other analyses, so it starts first.
-      version: raised when its code returns other rows than before; older rows are
-        then measured again.
+      wants: (group, settings) to whether the group is measured.
+      check: raises `ConfigError` for settings of the right type but a wrong value.
+      of_nets: whether it measures trained nets.
+      has_files: whether ``measure`` also takes a 'directory' for its own files.
+      long: whether it takes longer than other analyses and should start first.
+      version: to be increased whenever the code returns different rows; older rows
+        are then measured again.
     """
 
     measure: Callable[..., list[Row]]

@@ -1,7 +1,7 @@
-"""Claims that the numbers of several seeds decide: yes, no or undecided.
+"""Claims tested on several seeds: yes, no or undecided.
 
-Values are a series whose last index level is 'seed'; each combination of the levels
-before it is a case that a claim must hold in.
+Values are a series whose last index level is 'seed'. Each combination of the other
+levels is a case, and a claim must hold in every case.
 """
 
 import itertools
@@ -16,16 +16,17 @@ Case = str | Callable[..., str]
 
 
 def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
-    """Whether one mean lies below the other, from the differences seed by seed.
+    """Whether one mean lies below the other, from the paired differences by seed.
 
     Args:
       low: values by seed that should be lower.
-      high: those that should be higher; seeds that only one side has do not count.
-      equal: equal means count too.
+      high: values by seed that should be higher; seeds present on only one side are
+        ignored.
+      equal: whether equal means satisfy the claim.
 
     Returns:
-      None, undecided, where the mean difference is within its standard error, of a
-      single seed, or where a value is missing.
+      The answer, or None (undecided) if the mean difference is within its standard
+      error, there is a single seed, or a value is missing.
     """
     low, high = low.align(high, join="inner")
     differences = high - low
@@ -35,15 +36,15 @@ def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
 
 
 def unpaired(low: pd.Series, high: pd.Series) -> bool | None:
-    """Whether one mean lies below the other, where seeds have nothing in common.
+    """Whether one mean lies below the other, for unpaired seeds.
 
     Args:
-      low: values of the seeds that should be lower.
-      high: values that should be higher, of as many seeds or not.
+      low: values by seed that should be lower.
+      high: values by seed that should be higher; the numbers of seeds may differ.
 
     Returns:
-      None, undecided, where the difference of the means is within its standard
-      error, one of them is of a single seed, or a value is missing.
+      The answer, or None (undecided) if the difference of the means is within its
+      standard error, one side has a single seed, or a value is missing.
     """
     if min(len(low), len(high)) < 2 or low.isna().any() or high.isna().any():
         return None
@@ -59,7 +60,7 @@ def _decide(difference: float, error: float, equal: bool = False) -> bool | None
 
 
 def _together(verdicts: Mapping[str, bool | None]) -> tuple[bool | None, str]:
-    """The verdict on all cases, and the cases that stand in the way of a yes."""
+    """The verdict on all cases, and the cases that prevent a yes."""
     failing = [case for case, verdict in verdicts.items() if verdict is False]
     open_ = [case for case, verdict in verdicts.items() if verdict is None]
     where = ""
@@ -70,12 +71,12 @@ def _together(verdicts: Mapping[str, bool | None]) -> tuple[bool | None, str]:
 
 
 def cases_of(values: pd.Series, case: Case) -> dict[str, pd.Series]:
-    """Values by seed, by the name of their case.
+    """Group values by the name of their case.
 
     Args:
-      values: index levels of the case, then 'seed'.
-      case: a function or format of the levels' values; the name itself where 'seed'
-        is the only level.
+      values: a series whose index has the levels of the case, then 'seed'.
+      case: a function or format string of the levels' values; the name itself if
+        'seed' is the only level.
     """
     levels = [name for name in values.index.names if name != "seed"]
     if not levels:
@@ -96,15 +97,16 @@ def below(
     """Whether one mean lies below the other in every case (see `paired`).
 
     Args:
-      claim: what is claimed.
+      claim: the claim.
       low: values that should be lower.
-      high: values that should be higher; what only one side has is left out.
-      write: how values are written.
-      case: how cases are named, see `cases_of`.
-      equal: equal means bear the claim out too.
+      high: values that should be higher; cases present on only one side are ignored.
+      write: formats the values of a case.
+      case: names the cases, see `cases_of`.
+      equal: whether equal means satisfy the claim.
 
     Returns:
-      The finding, whose evidence lists both sides of each case; None of no case.
+      The finding, whose evidence lists both sides of each case; None if there is no
+      case.
     """
     low, high = low.align(high, join="inner")
     if not len(low):
@@ -149,14 +151,14 @@ def ascending(
     """Whether means rise from each case to the next (see `unpaired`).
 
     Args:
-      claim: what is claimed.
-      values: of cases that ascend.
-      write: how values are written.
-      case: how cases are named, see `cases_of`.
-      from_the_last: the last case should have the lowest mean instead.
+      claim: the claim.
+      values: values of the cases, in ascending order of the cases.
+      write: formats the values of a case.
+      case: names the cases, see `cases_of`.
+      from_the_last: whether the last case should have the lowest mean instead.
 
     Returns:
-      The finding, whose evidence lists the cases; None of fewer than two.
+      The finding, whose evidence lists the cases; None for fewer than two cases.
     """
     cases = cases_of(values, case) if len(values) else {}
     if len(cases) < 2:

@@ -1,6 +1,6 @@
-"""The effect that is to be explained: training and test error over depth.
+"""The effect to be explained: training and test error over depth.
 
-No analysis of nets: its rows are what the study's runs came to.
+This section analyses no nets: its rows are the results of the study's runs.
 """
 
 import pathlib
@@ -14,7 +14,7 @@ from experiments.why_resnets_work import claims, page, papers, tables
 def draw(
     study_directory: pathlib.Path, directory: pathlib.Path, title: str
 ) -> page.Section:
-    """The section of a study, and its figure in ``directory``."""
+    """Write the figure of a study to ``directory`` and return its section."""
     rows = study.load(study_directory)
     held_out = study.held_out_of(study_directory)
     plots.depth_vs_error(rows, directory, title, held_out)

@@ -1,7 +1,7 @@
-"""What the figures share: lines of means in bands, and panels of families.
+"""Shared parts of the figures: lines of means with bands, and panels of families.
 
-Lines join means over seeds, bands are +- one sample standard deviation (of the
-logarithm on logarithmic axes). Where a number is missing, the line has a gap.
+Lines join means over seeds. Bands are +- one sample standard deviation (of the
+logarithm on logarithmic axes). A missing number leaves a gap in the line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ POINTS = {"marker": "o", "markersize": 2.5}
 
 
 def seeds_of(rows: pd.DataFrame, what: str = "seeds") -> str:
-    """'mean ± std of 3 seeds', as titles say it."""
+    """A phrase for titles, such as 'mean ± std of 3 seeds'."""
     counts = seed_counts(rows)
     if counts == [1]:
         return f"one {what.removesuffix('s')}"
@@ -31,19 +31,19 @@ def seeds_of(rows: pd.DataFrame, what: str = "seeds") -> str:
 def over_seeds(
     rows: pd.DataFrame, x: str, y: str, logarithmic: bool = False
 ) -> pd.DataFrame:
-    """A column against another, over seeds.
+    """Mean and spread over seeds of one column against another.
 
     Args:
-      rows: those of one line.
+      rows: rows of one line.
       x: column of the abscissa.
       y: column of the ordinate.
-      logarithmic: take mean and spread of the logarithm; what is not above zero
-        is missing then.
+      logarithmic: take mean and spread of the logarithm; values that are not positive
+        then count as missing.
 
     Returns:
       'mean', and 'low' and 'high' (the ends of the band), by abscissa.
     """
-    # Several values of a seed (draws) count as one: the spread is that of seeds.
+    # Several values of a seed (draws) count as one: the spread is over seeds.
     values = rows.groupby([x, "seed"])[y].mean()
     if logarithmic:
         values = np.log(values.where(values > 0))
@@ -55,14 +55,14 @@ def over_seeds(
 
 
 def draw_line(panel: Any, rows: pd.DataFrame, x: str, y: str, **look: Any) -> Any:
-    """Means over seeds as a line, in a band of one standard deviation.
+    """Draw means over seeds as a line with a band of one standard deviation.
 
     Args:
       panel: axes; on a logarithmic ordinate, mean and spread are of the logarithm.
-      rows: those of one line.
+      rows: rows of one line.
       x: column of the abscissa.
       y: column of the ordinate.
-      **look: of the line.
+      **look: matplotlib's properties of the line.
 
     Returns:
       The line.
@@ -87,20 +87,20 @@ def family_panels(
     more_columns: int = 0,
     **look: Any,
 ) -> tuple[Any, Any]:
-    """A column of panels for each family, a line in them for each depth (or step).
+    """Draw a column of panels per family, each with a line per depth (or step).
 
     Args:
-      lines: for each line of panels its rows, the column of the abscissa, what is
-        written at it, and what is written after the family in the panels' titles.
+      lines: for each row of panels its data, the column of the abscissa, the label of
+        the abscissa, and the text after the family in the panels' titles.
       y: column of the ordinate.
-      label: what is written at the ordinates.
+      label: label of the ordinates.
       styles: colour and dash of each line, by the value of its column (see
         `depth_styles`: all figures of a study have the same colours).
-      by: the column that has a line for each value, and the legend's title.
-      log: 'x' and 'y' where abscissae and ordinates are logarithmic.
-      share: 'all' panels have the same ordinate, or those of a 'row'.
-      more_columns: empty panels at the right, with ordinates of their own.
-      **look: of every line.
+      by: the column with one line per value; also the legend's title.
+      log: contains 'x' or 'y' for logarithmic abscissae or ordinates.
+      share: 'all' panels share an ordinate, or those of a 'row'.
+      more_columns: number of empty panels at the right, with separate ordinates.
+      **look: matplotlib's properties of every line.
 
     Returns:
       The figure and its panels.
@@ -139,7 +139,7 @@ def of_name(rows: pd.DataFrame, family: str) -> pd.DataFrame:
 
 
 def name_values(figure: Any, lines: Mapping[int, Any], title: str) -> None:
-    """A legend of lines by their depth, or another number, at the right."""
+    """Add a legend at the right that names lines by depth or another number."""
     if lines:
         names = sorted(lines)
         drawn = [lines[name] for name in names]
@@ -147,7 +147,7 @@ def name_values(figure: Any, lines: Mapping[int, Any], title: str) -> None:
 
 
 def plain_numbers(axis: Any) -> None:
-    """Ticks of a logarithmic axis as '0.9' and '2', also between powers of ten."""
+    """Label a logarithmic axis '0.9' and '2', also between powers of ten."""
     form = matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}")
     axis.set_major_formatter(form)
     axis.set_minor_formatter(form)

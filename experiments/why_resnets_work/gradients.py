@@ -26,19 +26,19 @@ def measure(
     along_training: Sequence[int],
     snapshots: Sequence[int],
 ) -> list[analysis.Row]:
-    """Gradient norm of each layer before and after training, or along it.
+    """Measure the gradient norm of each layer before and after training, or along it.
 
     Args:
-      nets: the seeds of a group, trained.
-      batches: training batches that norms are averaged over.
-      along_training: depths whose training is repeated to look in between.
-      snapshots: the steps to look at then.
+      nets: trained nets of the seeds of a group.
+      batches: number of training batches to average over.
+      along_training: depths whose training is repeated to measure at ``snapshots``.
+      snapshots: steps of the repeated training to measure at.
 
     Returns:
       A row for each seed, step and layer, see `gradients.norms`.
 
     Raises:
-      ConfigError: repeating a training does not lead to its network.
+      ConfigError: the repeated training does not reproduce the trained network.
     """
     rows = []
     for net in nets:
@@ -55,7 +55,7 @@ def measure(
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Gradient norm of each layer, at initialisation, after and along training."""
+    """Plot each layer's gradient norm, at initialisation, after and along training."""
     steps = sorted(set(rows["step"]))
     label = "gradient norm of the layer"
     figure, _ = drawing.family_panels(
@@ -72,7 +72,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
 def first_and_last(
     rows: pd.DataFrame, x: str, label: str
 ) -> list[tuple[pd.DataFrame, str, str, str]]:
-    """Lines of panels before and after training, for `family_panels`."""
+    """Rows of panels before and after training, for `family_panels`."""
     last = rows["step"].max()
     return [
         (tables.of(rows, step=0), x, label, "at initialisation"),
@@ -81,7 +81,7 @@ def first_and_last(
 
 
 def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) -> Any:
-    """One panel a family and depth, one line a step: gradient norm over layers."""
+    """Plot gradient norm over layers: a panel per family and depth, a line per step."""
     depths = sorted(set(rows[rows["step"].isin(steps[1:-1])]["depth"]))
     colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))
     styles = {
@@ -101,9 +101,9 @@ def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) ->
 
 
 def growth(rows: pd.DataFrame) -> float:
-    """Second layer's gradient norm over that of the last convolution, of a net.
+    """Ratio of a net's gradient norms: second layer over last convolution.
 
-    The first layer has other inputs than the rest, and the last is the classifier.
+    The first layer's inputs differ from the others', and the last is the classifier.
     """
     norms = rows.sort_values("layer")["gradient_norm"].to_numpy()
     return tables.ratio(norms[1], norms[-2]) if len(norms) > 3 else math.nan
@@ -170,7 +170,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
 
 
 def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
-    """How much larger the second layer's gradient is than the last but one's."""
+    """Ratio of the gradient norms of the second and the last-but-one layer."""
     for step in sorted({0, rows["step"].max()} & set(rows["step"])):
         found = growth(tables.of(rows, step=step))
         yield f"gradient, layer 2 / last 3x3, step {step}", found

@@ -22,20 +22,20 @@ def measure(
     seeds: int,
     lags: int,
 ) -> list[analysis.Row]:
-    """Autocorrelation of the derivative of random nets of a scalar.
+    """Measure the autocorrelation of the derivative of random nets of a scalar.
 
     Args:
-      nets: none.
-      depths: layers.
-      width: units of a layer.
-      points: of the grid.
+      nets: empty; this analysis needs no trained nets.
+      depths: numbers of layers.
+      width: units per layer.
+      points: number of points of the grid.
       beta: scale of the branches of the third kind of net.
-      seeds: random nets of each kind and depth.
-      lags: of the autocorrelation.
+      seeds: number of random nets of each kind and depth.
+      lags: lags of the autocorrelation.
 
     Returns:
       A row for each net and lag: 'lag' and 'autocorrelation'. The families are
-      'plain', 'residual' and one that names ``beta``.
+      'plain', 'residual' and one whose name contains ``beta``.
     """
     families = {
         "plain": (0.0, 1.0),
@@ -59,7 +59,7 @@ def measure(
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Autocorrelation of the derivative of random nets of a scalar."""
+    """Plot the autocorrelation of the derivative of random nets of a scalar."""
     own = depth_styles(rows["depth"])  # these depths are not the study's
     lines = [(rows, "lag", "lag (grid points)", "")]
     figure, _ = drawing.family_panels(lines, "autocorrelation", "autocorrelation", own)

@@ -14,7 +14,7 @@ from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import STYLES, name_lines
 from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
-# Ways of inserting: in the figure, in the table, and the line.
+# Ways of inserting: name in the figure, name in the table, and line style.
 WAYS = {
     "none": (
         *("nothing inserted", "nothing inserted"),
@@ -44,28 +44,29 @@ def measure(
     rates: Sequence[float],
     steps: Sequence[int],
 ) -> list[analysis.Row]:
-    """Training error after layers were inserted, and after more training.
+    """Measure training error after inserting layers, and after further training.
 
     Args:
-      nets: the seeds of the group that layers are inserted in, trained.
-      family: of that group (others are not given).
-      depth: of that group.
-      site: the module behind which layers are inserted.
-      blocks: how many blocks of two layers.
-      rates: of the further training, constant.
-      steps: when the error is measured, ascending from 0, right after the insertion.
+      nets: trained nets of the seeds of the group that layers are inserted into.
+      family: family of that group (other groups are not measured).
+      depth: depth of that group.
+      site: the module after which layers are inserted.
+      blocks: numbers of inserted blocks of two layers.
+      rates: constant learning rates of the further training.
+      steps: steps at which the error is measured, ascending; 0 is right after the
+        insertion.
 
     Returns:
       A row for each seed, way of inserting (see `insertion.insert`), number of
       blocks, rate and step: 'how', 'blocks', 'rate', 'more_steps', 'train_error',
-      'train_loss', 'changed_logits' (whose bits the insertion changed, of the
-      training set) and 'largest_change' (of a logit).
+      'train_loss', 'changed_logits' (number of logits on the training set whose bits
+      the insertion changed) and 'largest_change' (of a logit).
     """
     rows = []
     for net in nets:
         program, data = net.program, list(net.batches("train"))
         more = net.train_batches(steps[-1], start=net.step)
-        # The control, nothing inserted, once.
+        # The control, with nothing inserted, runs once.
         ways = [(how, n) for how in WAYS for n in (blocks if how != "none" else (0,))]
         for how, count in ways:
             key = jax.random.key(net.seed)
@@ -99,14 +100,14 @@ def measure(
 
 
 def check(settings: analysis.Settings) -> None:
-    """Refuse steps that do not start right after the insertion, or are not sorted."""
+    """Refuse steps that do not start at 0 or are not ascending."""
     steps = list(settings["steps"])
     if steps != sorted({0, *steps}):
         raise ConfigError(f"insertion.steps {steps} must ascend from 0")
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Training error after the insertion, a panel for each rate and number."""
+    """Plot training error after the insertion, a panel per rate and block number."""
     rows = rows.assign(percent=100 * rows["train_error"])
     rates = sorted(set(rows["rate"]))
     counts = sorted(set(rows["blocks"]) - {0})
@@ -160,14 +161,14 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     errors = of_case["train_error"].mean()
 
     def at(how: str, step: int) -> pd.Series:
-        """Errors by blocks, rate and seed; none if this way is not there."""
+        """Errors by blocks, rate and seed; empty if this way was not measured."""
         levels = errors.index
         there = levels.get_level_values("how") == how
         now = levels.get_level_values("more_steps") == step
         return errors[there & now].droplevel(["how", "more_steps"])
 
     def control(step: int, like: pd.Series) -> pd.Series:
-        """Errors of the control, for each case of another way."""
+        """Errors of the control, repeated for each case of another way."""
         none = at("none", step).droplevel("blocks")
         return pd.Series(
             [none.get((rate, seed), float("nan")) for _, rate, seed in like.index],
@@ -181,7 +182,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         (name, own, claims.cases_of(before, case)[name])
         for name, own in claims.cases_of(residual, case).items()
     ]
-    # Within what seeds differ by anyway (the control's own spread).
+    # Within the spread of the control over seeds.
     no_worse = all(own.mean() <= other.mean() + other.std() for _, own, other in pairs)
     decided = all(len(other) > 1 and other.notna().all() for *_, other in pairs)
     changed = tables.of(rows, how="residual")["changed_logits"].max()

@@ -1,6 +1,6 @@
 """The loss landscape around trained nets (Li et al. 2018, figure 1).
 
-Losses rise by orders of magnitude around a deep net, so they are drawn by their
+Losses rise by orders of magnitude around a deep net. The figures therefore show their
 logarithm, on one scale for all nets of a figure.
 """
 
@@ -19,7 +19,7 @@ from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import name_lines, style_of
 from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
 
-# Losses below this are drawn as this (nats).
+# Lower losses are drawn at this value (nats).
 LEAST = 1e-3
 HUGE = float(np.finfo(np.float32).max)
 COLORS = "cividis"
@@ -34,16 +34,16 @@ def measure(
     images: int,
     seed: int,
 ) -> list[analysis.Row]:
-    """Training loss and error on a square grid around each net.
+    """Measure training loss and error on a square grid around each net.
 
     Args:
-      nets: the seeds of a group, trained.
-      directory: receives a file of each net's landscape with its directions.
-      depths: which are looked at.
-      points: of an axis, odd, so that the net itself is one of them.
-      extent: the axes go from minus this to this (1 in the paper).
-      images: training images that the loss is a mean over, 0 for all.
-      seed: of the directions, the same for all nets.
+      nets: trained nets of the seeds of a group.
+      directory: receives a file with the landscape and the directions of each net.
+      depths: depths to measure.
+      points: points per axis, odd, so that the net itself is one of them.
+      extent: the axes go from ``-extent`` to ``extent`` (1 in the paper).
+      images: training images that the loss is averaged over, 0 for all.
+      seed: random seed of the directions, the same for all nets.
 
     Returns:
       A row for each seed and point: 'first' and 'second' (its coordinates), 'loss'
@@ -75,7 +75,7 @@ def measure(
 
 
 def check(settings: analysis.Settings) -> None:
-    """Refuse grids without a middle or without an area."""
+    """Refuse grids without a centre point or without an area."""
     if settings["points"] < 3 or settings["points"] % 2 == 0:
         raise ConfigError(
             f"landscape.points is {settings['points']}: must be odd and at least 3, so "
@@ -89,10 +89,10 @@ def check(settings: analysis.Settings) -> None:
 
 
 def array(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    """A column of the rows of one net: the first direction down, the second across.
+    """A column of one net's rows as a grid: first direction down, second across.
 
     Raises:
-      ValueError: a point of the grid is missing, or is there twice.
+      ValueError: a point of the grid is missing or duplicated.
     """
     found = rows.pivot(index="first", columns="second", values=value)
     if found.size != len(rows):
@@ -101,7 +101,7 @@ def array(rows: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Surfaces and contours around the first seeds, sections of all seeds."""
+    """Plot surfaces and contours around the first seeds, and sections of all seeds."""
     nets = dict(iter(rows.groupby(["depth", "family"])))
     firsts = {
         key: logarithms(own[own["seed"] == own["seed"].min()])
@@ -109,7 +109,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     }
     lowest = min(values.min().min() for values in firsts.values())
     highest = max(values.max().max() for values in firsts.values())
-    # A landscape may be flat; a scale and its axis have some height.
+    # A landscape may be flat, but a scale and its axis need some height.
     scale = matplotlib.colors.Normalize(lowest, max(highest, lowest + 1))
     seeds = sorted({own["seed"].min() for own in nets.values()})
     around = f"around the nets of seed {', '.join(map(str, seeds))}"
@@ -129,14 +129,14 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
 
 
 def logarithms(rows: pd.DataFrame) -> pd.DataFrame:
-    """Powers of ten of a net's losses; infinite ones are drawn as the highest."""
+    """Base-10 logarithms of a net's losses; infinite ones become the highest."""
     values = array(rows, "loss").replace([np.inf, -np.inf], np.nan)
     top = values.max().max()
     return np.log10(values.fillna(LEAST if np.isnan(top) else top).clip(lower=LEAST))
 
 
 def draw_surfaces(nets: Mapping[Any, pd.DataFrame], scale: Any) -> Any:
-    """The loss of each net as a surface over both directions."""
+    """Plot the loss of each net as a surface over both directions."""
     depths, families = places_of(nets)
     size = (4.3 * len(families), 3.7 * len(depths) + 0.2)
     figure = plt.figure(figsize=size)
@@ -161,7 +161,7 @@ def draw_surfaces(nets: Mapping[Any, pd.DataFrame], scale: Any) -> Any:
 
 
 def draw_contours(nets: Mapping[Any, pd.DataFrame], scale: Any) -> Any:
-    """The same from above, with lines of equal loss a factor of ten apart."""
+    """Plot contours of the same surfaces, a factor of ten apart in loss."""
     levels = np.arange(np.floor(scale.vmin), np.ceil(scale.vmax) + 0.1, 0.2)
     depths, families = places_of(nets)
     size = (3.8 * len(families) + 0.9, 3.6 * len(depths) + 0.2)
@@ -189,7 +189,7 @@ def draw_contours(nets: Mapping[Any, pd.DataFrame], scale: Any) -> Any:
 
 
 def draw_sections(nets: Mapping[Any, pd.DataFrame]) -> Any:
-    """Loss and error of every seed along the first direction."""
+    """Plot loss and error of every seed along the first direction."""
     depths, families = places_of(nets)
     size = (8.2, 3.3 * len(depths))
     shared = {"sharex": True, "squeeze": False}
@@ -216,45 +216,45 @@ def draw_sections(nets: Mapping[Any, pd.DataFrame]) -> Any:
 
 
 def places_of(nets: Mapping[Any, Any]) -> tuple[list[int], list[str]]:
-    """Depths and families of the panels, down and across."""
+    """Depths (rows) and families (columns) of the panels."""
     return sorted({depth for depth, _ in nets}), sorted({name for _, name in nets})
 
 
 def power_of_ten(power: float) -> str:
-    """A label such as 10³, in matplotlib's mathematics."""
+    """A label such as 10³, in matplotlib's mathtext."""
     return f"$10^{{{round(power)}}}$"
 
 
 def finite(rows: pd.DataFrame, value: str = "loss") -> np.ndarray:
-    """A column of the rows of one net as its grid; what is not finite is huge."""
+    """A column of one net's rows as a grid, with non-finite values made huge."""
     return np.nan_to_num(array(rows, value).to_numpy(), nan=HUGE, posinf=HUGE)
 
 
 def centre(rows: pd.DataFrame) -> float:
-    """The loss of the net itself, in the middle of its grid (nats)."""
+    """The loss of the net itself, at the centre of its grid (nats)."""
     found = finite(rows)
     return float(found[found.shape[0] // 2, found.shape[1] // 2])
 
 
 def rise(rows: pd.DataFrame) -> float:
-    """Power of ten of the median loss at the grid's edge (nats)."""
+    """Base-10 logarithm of the median loss (nats) at the grid's edge."""
     found = finite(rows)
     edge = np.concatenate([found[0], found[-1], found[1:-1, 0], found[1:-1, -1]])
     return float(np.log10(max(np.median(edge), 1e-12)))
 
 
 def area(rows: pd.DataFrame) -> float:
-    """Share of the grid with a training error of at most a half."""
+    """Fraction of the grid with a training error of at most one half."""
     return float((finite(rows, "error") <= 0.5).mean())
 
 
 def minima(rows: pd.DataFrame) -> float:
-    """Local minima among the inner points."""
+    """Number of local minima among the inner points."""
     return float(landscape.local_minima(finite(rows)))
 
 
 def percent(values: Any) -> str:
-    """Shares of the grid, with the sign."""
+    """Fractions of the grid, formatted with a percent sign."""
     return f"{tables.percent(values)} %"
 
 

@@ -17,20 +17,20 @@ def measure(
     swaps: Sequence[int],
     draws: int,
 ) -> list[analysis.Row]:
-    """Test error with blocks removed or exchanged.
+    """Measure test error with blocks removed or exchanged.
 
     Args:
-      nets: the seeds of a group, trained.
-      images: test images, 0 for all.
-      removed: how many blocks to remove at random; counts that a net does not have
-        are left out.
-      swaps: how many random exchanges of two blocks, where two are alike.
-      draws: random choices for each of those counts.
+      nets: trained nets of the seeds of a group.
+      images: number of test images, 0 for all.
+      removed: numbers of blocks to remove at random; numbers larger than a net's
+        removable blocks are skipped.
+      swaps: numbers of random exchanges of two blocks of the same shape.
+      draws: number of random choices for each of those numbers.
 
     Returns:
-      Rows of a 'kind': 'intact', 'one' (each block that can be removed, in turn),
-      'several' and 'exchanged'; with 'count' (blocks removed, exchanges), 'block'
-      (from 1; 0 where it is not one), 'draw', 'kendall_tau' and 'error'.
+      Rows of a 'kind': 'intact', 'one' (one row for each removable block), 'several'
+      and 'exchanged'; with 'count' (of blocks removed or exchanges), 'block' (from 1;
+      0 for the other kinds), 'draw', 'kendall_tau' and 'error'.
     """
     rows = []
     for net in nets:
@@ -55,7 +55,7 @@ def cases(
     swaps: Sequence[int],
     draws: int,
 ) -> Iterator[tuple[str, np.ndarray, Sequence[int], dict[str, int]]]:
-    """Lesions of a net: kind, blocks that stay, their order, columns of the row."""
+    """Lesions of a net: kind, mask of kept blocks, block order, columns of the row."""
     random = np.random.default_rng(seed)
     whole, still = np.ones(len(sites)), range(len(sites))
     removable = [number for number, site in enumerate(sites) if site.removable]
@@ -79,10 +79,10 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     rows = rows.assign(percent=100 * rows["error"])
     intact = tables.of(rows, kind="intact")
     exchanged = tables.of(rows, kind="exchanged")
-    # One abscissa for all draws of a count.
+    # All draws of a count share one abscissa.
     groups = exchanged.groupby(["family", "depth", "count"])["kendall_tau"]
     exchanged = exchanged.assign(kendall_tau=groups.transform("mean"))
-    # Zero blocks removed or exchanged are part of those lines.
+    # These lines start at the intact net, with zero blocks removed or exchanged.
     several = pd.concat([intact, tables.of(rows, kind="several")])
     exchanged = pd.concat([intact.assign(kendall_tau=1.0), exchanged])
     one = tables.of(rows, kind="one")
@@ -107,7 +107,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Test error with blocks removed or exchanged."""
     intact = tables.per_net(tables.of(rows, kind="intact"), "error")
     one = tables.per_net(tables.of(rows, kind="one"), "error")
-    damage = (one - intact).reindex(intact.index)  # missing where no block goes
+    damage = (one - intact).reindex(intact.index)  # NaN if no block is removable
     return page.Section(
         title="Lesions",
         question="How much depends on a single block?",

@@ -1,4 +1,4 @@
-"""Distance from the identity: how much a block changes what passes through it."""
+"""Distance from the identity: how much a block changes its input."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,16 +10,16 @@ from experiments.why_resnets_work import analysis, claims, drawing, page, papers
 
 
 def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
-    """How far blocks are from the identity, on training images.
+    """Measure the distance of blocks from the identity, on training images.
 
     Args:
-      nets: the seeds of a group, trained.
-      images: training images that are looked at, 0 for all.
+      nets: trained nets of the seeds of a group.
+      images: number of training images, 0 for all.
 
     Returns:
-      A row for each seed and block that keeps the shape: 'block' (from 1, among all
-      blocks), 'name' and 'change' (NaN of a dead net, no image of which has any
-      input there).
+      A row for each seed and shape-preserving block: 'block' (from 1, among all
+      blocks), 'name' and 'change' (NaN in a dead net, where the block's input is zero
+      for every image).
     """
     rows = []
     for net in nets:
@@ -35,7 +35,7 @@ def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """How far each block is from the identity."""
+    """Plot the distance of each block from the identity."""
     lines = [(rows, "block", "block, from the input", "")]
     label = "‖output - input‖ / ‖input‖"
     figure, panels = drawing.family_panels(

@@ -1,7 +1,7 @@
 """Measurements: the rows of one analysis and one group, kept on disk.
 
-Rows are kept in a file beside a note of what they were made of, so that a command
-that was stopped resumes, and nothing is measured twice.
+A file holds the rows and a record of what they depend on. A stopped command can thus
+resume, and nothing is measured twice.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ NO_NETS = Group("", 0, ())
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a measurement has no rows.
+    """A failed measurement.
 
     Attributes:
-      reason: a line.
+      reason: the reason, in one line.
     """
 
     reason: str
 
 
 def reason_of(error: Exception) -> str:
-    """An unforeseen error as one line."""
+    """An unexpected error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -44,11 +44,11 @@ class Measurement:
     """One analysis of one group.
 
     Attributes:
-      analysis: the name of a section of the config.
-      group: what is looked at.
-      section: of the config, see `registry.resolve`.
-      directory: where rows are kept.
-      data_dir: where the runs' data is now; '' for where they had it.
+      analysis: name of a section of the config.
+      group: the nets to measure.
+      section: the section of the config, see `registry.resolve`.
+      directory: directory of the stored rows.
+      data_dir: current directory of the runs' data; '' if it has not moved.
     """
 
     analysis: str
@@ -59,26 +59,26 @@ class Measurement:
 
     @property
     def name(self) -> str:
-        """Its file's name, without the suffix."""
+        """Name of the file of rows, without suffix."""
         nets = f"-{self.group.name}" if self.group.runs else ""
         return self.analysis + nets
 
     @property
     def path(self) -> pathlib.Path:
-        """Its file."""
+        """The file of rows."""
         return self.directory / f"{self.name}.json"
 
     def cached(self) -> list[Row] | None:
-        """The rows, if this version made them of these runs with these settings."""
+        """The stored rows, if this version made them from these runs and settings."""
         try:
             found = json.loads(self.path.read_text())
             made_of, rows = found["made_of"], found["rows"]
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # none, or not ours
+            return None  # no file, or one of another format
         return rows if made_of == self.made_of() else None
 
     def made_of(self) -> dict[str, Any]:
-        """What the rows depend on, as JSON gives it back."""
+        """Everything that the rows depend on, in the form that JSON restores."""
         analysis, settings = registry.resolve(self.analysis, self.section)
         found = {
             "version": analysis.version,
@@ -89,11 +89,11 @@ class Measurement:
         return json.loads(json.dumps(found))
 
     def compute(self) -> list[Row] | Failure:
-        """Measure, keep the rows and return them; or a `Failure`, not kept.
+        """Measure, store the rows and return them; or return a `Failure`, not stored.
 
         Raises:
-          ConfigError: a directory holds no run, or the data is not the run's.
-          CheckpointError: a run has no whole checkpoint.
+          ConfigError: a directory holds no run, or the data differs from the run's.
+          CheckpointError: a run has no complete checkpoint.
         """
         made_of = self.made_of()
         analysis, settings = registry.resolve(self.analysis, self.section)
@@ -109,7 +109,7 @@ class Measurement:
             rows = analysis.measure(nets, **place, **settings)
         except (ConfigError, CheckpointError, OSError):
             raise
-        except Exception as error:  # of this analysis; the others have their rows
+        except Exception as error:  # affects only this analysis
             traceback.print_exc()
             return Failure(f"{self.name}: {reason_of(error)}")
         text = json.dumps({"made_of": made_of, "rows": rows})
@@ -124,17 +124,17 @@ def measurements(
     directory: pathlib.Path,
     data_dir: str = "",
 ) -> list[Measurement]:
-    """What is to be done, the longest first and those of a group together.
+    """The measurements to make, the longest first and those of a group together.
 
     Args:
       config: a section for each analysis.
-      chosen: which of them.
-      groups: nets to look at.
-      directory: where rows are kept.
+      chosen: names of the analyses to do.
+      groups: groups of nets to measure.
+      directory: directory of the stored rows.
       data_dir: see `Measurement`.
 
     Returns:
-      A measurement for each analysis and each group that it wants.
+      A measurement for each analysis and each group that it applies to.
     """
     found = {name: registry.resolve(name, config[name]) for name in chosen}
     pairs = [
@@ -153,5 +153,5 @@ def measurements(
 
 @functools.lru_cache(maxsize=1)
 def program_of(run: str, data_dir: str) -> Program:
-    """The program of a group; the measurements of a group follow one another."""
+    """The program of a group, cached because a group's measurements are consecutive."""
     return trained.program_of(run, data_dir)

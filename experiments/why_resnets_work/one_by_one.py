@@ -1,11 +1,12 @@
-"""1x1 convolutions: what they save, and what they add.
+"""1x1 convolutions: what they save and what they add.
 
-Lin, Chen and Yan (2013), "Network in network". Before a large convolution, a 1x1
-convolution with fewer channels saves most of its multiply-accumulates (MACs): both
-are counted in the traced program, and timed side by side. With as many channels as
-it gets, a 1x1 convolution and ReLU adds a non-linearity at each pixel: a net that
-must tell where exactly one of two channels is on (an exclusive or, which no linear
-map computes) learns it with, and not without. Neither needs a trained net.
+Lin, Chen and Yan (2013), "Network in network". A 1x1 convolution with fewer channels
+before a large convolution saves most of its multiply-accumulates (MACs). Both variants
+are counted in the traced program and timed side by side. A 1x1 convolution with equal
+numbers of input and output channels, followed by ReLU, adds a non-linearity at each
+pixel. A net that must detect where exactly one of two channels is on (an exclusive or,
+which no linear map computes) learns this with the 1x1 convolution, and not without.
+Neither measurement needs a trained net.
 """
 
 import statistics
@@ -32,7 +33,7 @@ class Spatial(nn.Module):
     Attributes:
       kernel: k, odd.
       width: output channels.
-      shrink: channels between; 0 for none.
+      shrink: output channels of the 1x1 convolution; 0 for no such convolution.
     """
 
     kernel: int
@@ -53,7 +54,7 @@ class PixelClassifier(nn.Module):
 
     Attributes:
       width: channels of the convolution.
-      one_by_one: between them, a 1x1 convolution of as many channels and ReLU.
+      one_by_one: whether a 1x1 convolution of as many channels and ReLU lie between.
     """
 
     width: int
@@ -61,7 +62,7 @@ class PixelClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool) -> Maps:
-        """Logit of each pixel, (n, h, w, 1)."""
+        """The logit of each pixel, (n, h, w, 1)."""
         x = Conv(self.width, (3, 3), padding=1, name="spatial")(x)
         if self.one_by_one:
             x = relu(Conv(self.width, (1, 1), padding=0, name="one_by_one")(x))
@@ -80,7 +81,7 @@ class Saving(NamedTuple):
 def measure_saving(
     kernel: int, size: int, channels: int, shrink: int, width: int, batch: int
 ) -> Saving:
-    """Count and time both kinds of a kernel, see `measure`."""
+    """Count and time both variants for a kernel size, see `measure`."""
     shape = (size, size, channels)
     nets = [Spatial(kernel, width), Spatial(kernel, width, shrink)]
     images = jax.random.normal(jax.random.key(0), (batch, *shape))
@@ -98,7 +99,7 @@ def measure_saving(
 def time_ratio(
     slow: Callable[[], Any], fast: Callable[[], Any], repeats: int = 15
 ) -> float:
-    """Median of the ratios of two calls' times, measured in turn."""
+    """Median ratio of the times of two alternating calls."""
     jax.block_until_ready((slow(), fast()))
     ratios = []
     for _ in range(repeats):
@@ -112,15 +113,15 @@ def time_ratio(
 
 
 def learn_exclusive_or(one_by_one: bool, seed: int = 0, steps: int = 300) -> float:
-    """Train a `PixelClassifier` on fresh noise; its error on more of it.
+    """Train a `PixelClassifier` on random noise and test it on new noise.
 
     Args:
-      one_by_one: with the added 1x1 convolution and ReLU.
-      seed: of the weights and of the noise.
-      steps: of Adam, 8 images of 16 x 16 each.
+      one_by_one: whether to add the 1x1 convolution and ReLU.
+      seed: random seed of the weights and the noise.
+      steps: number of steps of Adam, on 8 images of 16 x 16 each.
 
     Returns:
-      Share of wrong pixels; guessing makes 0.5.
+      Fraction of misclassified pixels; guessing gives 0.5.
     """
     net, optimizer = PixelClassifier(16, one_by_one), optax.adam(1e-2)
     start, order, last = jax.random.split(jax.random.key(seed), 3)
@@ -153,7 +154,7 @@ def learn_exclusive_or(one_by_one: bool, seed: int = 0, steps: int = 300) -> flo
     return float(((logits > 0) != (target > 0.5)).mean())
 
 
-# The nets of the exclusive or, by whether they have the 1x1 convolution.
+# The exclusive-or nets, by whether they have the 1x1 convolution.
 LAYERS = {False: "linear", True: "with 1x1 and ReLU"}
 
 
@@ -166,22 +167,22 @@ def measure(
     batch: int,
     seeds: int,
 ) -> list[analysis.Row]:
-    """What 1x1 convolutions save and add.
+    """Measure what 1x1 convolutions save and add.
 
     Args:
-      nets: none.
+      nets: empty; this analysis needs no trained nets.
       size: height and width of the input.
-      channels: of the input.
-      shrink: channels of the 1x1 convolution.
+      channels: channels of the input.
+      shrink: output channels of the 1x1 convolution.
       width: channels of the output.
       batch: images in a timed call.
-      seeds: nets that learn the exclusive or, of each kind.
+      seeds: number of exclusive-or nets of each kind.
 
     Returns:
       Rows of a 'kind': 'shrink' for each kernel, with 'direct_parameters',
       'parameters', 'direct_macs', 'macs' and 'time_ratio'; and 'exclusive_or' for
-      each seed, with 'layers', 'parameters', 'macs' and 'error'. What a kind has
-      not is 0 or ''.
+      each seed, with 'layers', 'parameters', 'macs' and 'error'. Columns that do not
+      apply to a kind are 0 or ''.
     """
     blank = {
         **{"family": "", "depth": 0, "seed": 0, "step": 0, "kind": "", "kernel": 0},

@@ -1,8 +1,8 @@
-"""The report as one HTML file that needs nothing else: text, tables, figures.
+"""The report as one self-contained HTML file: text, tables and figures.
 
-The page opens without network (its content-security policy forbids every request),
-fits a telephone, follows the reader's light or dark theme, and prints. What it
-says is given as data; `page.html.jinja` beside this file is how it looks.
+The page opens offline (its content-security policy forbids every request), fits a
+phone screen, follows the reader's light or dark theme, and prints. Its content is
+passed as data; `page.html.jinja` in this directory defines its appearance.
 """
 
 import base64
@@ -19,19 +19,19 @@ import jinja2
 
 from cnn_jax.names import ConfigError
 
-# A drawing of more bytes than this (a surface of many facets) goes in as pixels.
+# Larger SVG files (surfaces of many facets), in bytes, are embedded as PNG instead.
 LARGEST_SVG = 300_000
 LIBRARIES = ("jax", "flax", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture.
+    """A figure.
 
     Attributes:
-      name: of the file, without suffix; ``.svg`` and ``.png`` are beside each other.
-      alternative: what it shows, for those who cannot see it.
-      caption: what stands below it.
+      name: file name without suffix; ``.svg`` and ``.png`` are in the same directory.
+      alternative: alternative text for readers who cannot see the figure.
+      caption: text below the figure.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Figure:
     caption: str
 
     def source(self, directory: pathlib.Path) -> str:
-        """The picture as a ``data:`` address: the drawing, or pixels if too large.
+        """The figure as a ``data:`` URL: the SVG, or the PNG if the SVG is too large.
 
         Args:
-          directory: where its files are.
+          directory: directory of the files.
 
         Raises:
           ConfigError: a file is missing.
@@ -62,9 +62,9 @@ class Table:
     """A table; the first column names its rows, the others are numbers.
 
     Attributes:
-      caption: what it shows, with the number of seeds and what the spread is.
+      caption: what the table shows, with the number of seeds and the kind of spread.
       columns: the header.
-      rows: cells, already formatted.
+      rows: formatted cells.
     """
 
     caption: str
@@ -74,11 +74,11 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A claim and whether the numbers bear it out.
+    """A claim and whether the numbers support it.
 
     Attributes:
       claim: a sentence that is true or false of the measurements.
-      holds: what they say; None where they do not decide it.
+      holds: whether the measurements support it; None if they are inconclusive.
       evidence: the numbers that decide it.
     """
 
@@ -97,8 +97,8 @@ class Source:
     """A paper.
 
     Attributes:
-      name: authors, year and place in it.
-      address: where it is found.
+      name: authors, year, and section or figure.
+      address: URL of the paper.
     """
 
     name: str
@@ -110,16 +110,16 @@ class Section:
     """One analysis.
 
     Attributes:
-      title: its heading.
-      question: what was asked.
-      method: how it was measured.
-      sources: the papers that this follows.
-      figures: what was found, drawn.
-      tables: what was found, in numbers.
-      findings: what the numbers say; None among them, of nothing that could be
-        compared, are left out.
-      remark: where the setting differs from the papers'; may be empty.
-      failure: why there is nothing of the above; may be empty.
+      title: the heading.
+      question: the question that the analysis answers.
+      method: the method of measurement.
+      sources: the papers that the analysis follows.
+      figures: the results as figures.
+      tables: the results as tables.
+      findings: conclusions from the numbers; None entries, for claims with nothing to
+        compare, are dropped.
+      remark: how the setting differs from the papers'; may be empty.
+      failure: why the analysis has no results; may be empty.
     """
 
     title: str
@@ -139,14 +139,14 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """A page.
+    """The content of the page.
 
     Attributes:
-      title: its heading.
+      title: the heading.
       introduction: paragraphs.
-      facts: name to value, what was trained and with what.
-      sections: the analyses by their name, a word, in order.
-      configs: name to config, shown folded at the end.
+      facts: name to value: what was trained, and with which settings.
+      sections: the analyses by one-word name, in order.
+      configs: name to config, shown collapsed at the end.
     """
 
     title: str
@@ -157,14 +157,14 @@ class Report:
 
 
 def render(report: Report, directory: pathlib.Path) -> str:
-    """The page of a report.
+    """Render a report as a page.
 
     Args:
-      report: what it says.
-      directory: where its figures are.
+      report: the content.
+      directory: directory of the figures.
 
     Returns:
-      HTML; the same report gives the same text.
+      HTML, the same for the same report.
 
     Raises:
       ConfigError: a figure's file is missing.
@@ -189,19 +189,19 @@ def compose(
     missing: Sequence[str] = (),
     trained_here: bool = True,
 ) -> Report:
-    """The whole report.
+    """Compose the whole report.
 
     Args:
-      title: what the study or run is called.
-      config: of the command: name, study and a section for each analysis.
-      sections: what was found.
-      runs: family, depth and config of each run that was looked at.
-      missing: runs of the study that could not be looked at.
-      trained_here: whether the runs are those of the config's own study; of others,
-        the page shows each different config, without its seed.
+      title: name of the study or run.
+      config: the command's config: name, study and a section for each analysis.
+      sections: the results.
+      runs: family, depth and config of each analysed run.
+      missing: runs of the study that could not be analysed.
+      trained_here: whether the runs belong to the config's own study; for other runs,
+        the page shows each distinct config, without its seed.
 
     Returns:
-      The page as data.
+      The content of the page.
     """
     findings = [f for section in sections.values() for f in section.findings]
     verdicts = collections.Counter(finding.verdict for finding in findings)
@@ -256,7 +256,7 @@ def compose(
 def _distinct(
     runs: Sequence[tuple[str, int, Mapping[str, Any]]],
 ) -> dict[str, Mapping[str, Any]]:
-    """The different configs among the runs', but for their seeds, by their nets."""
+    """The distinct configs of the runs, ignoring seeds, named by their nets."""
     found: list[tuple[str, dict[str, Any]]] = []
     for family, depth, run in runs:
         shared = {key: value for key, value in run.items() if key != "seed"}

@@ -15,13 +15,13 @@ from experiments.why_resnets_work import analysis, claims, drawing, page, papers
 def measure(
     nets: Sequence[Net], depths: Sequence[int], images: int, draws: int
 ) -> list[analysis.Row]:
-    """Gradient along paths of each length, and how many paths have that length.
+    """Measure the gradient along paths of each length, and the share of such paths.
 
     Args:
-      nets: the seeds of a group of residual nets, trained.
-      depths: which depths are looked at (the others are not given).
-      images: training images of the loss.
-      draws: random paths of each length.
+      nets: trained nets of the seeds of a residual group.
+      depths: depths to measure (groups of other depths are not passed).
+      images: number of training images of the loss.
+      draws: number of random paths of each length.
 
     Returns:
       A row for each seed and length: 'length', 'share' (of all paths), 'gradient'
@@ -34,7 +34,7 @@ def measure(
         random = np.random.default_rng(net.seed)
         for length, share in enumerate(lesions.path_lengths(len(sites))):
             norms = []
-            alike = length in (0, len(sites))  # then there is a single path
+            alike = length in (0, len(sites))  # only one path has this length
             for _ in range(1 if alike else draws):
                 through = np.zeros(len(sites))
                 through[random.choice(len(sites), length, replace=False)] = 1
@@ -51,10 +51,10 @@ def measure(
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Paths by length: how many, their gradient, and the product of both."""
+    """Plot the number of paths by length, their gradient and the product of both."""
     whole = rows.groupby(tables.NET)["contribution"].transform("sum")
     rows = rows.assign(part=rows["contribution"] / whole.where(whole > 0))
-    # Beyond some length nothing is left that float32 could hold.
+    # Beyond some length the values underflow float32.
     rows = rows[rows["gradient"] > 0]
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.3))
     panels[1].set_yscale("log")
@@ -79,7 +79,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
 
 
 def mean_length(rows: pd.DataFrame, weight: str) -> float:
-    """Mean length of the paths of a net, by some weight."""
+    """Mean path length of a net, weighted by a column."""
     return tables.ratio((rows["length"] * rows[weight]).sum(), rows[weight].sum())
 
 
@@ -107,7 +107,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 rows,
                 "Mean length of a path, in branches",
                 {
-                    # of the seeds of a depth it is one and the same
+                    # the same for all seeds of a depth
                     "of all paths": (every, lambda own: tables.short(own.iloc[0])),
                     "weighted by gradient": (weighted, tables.spread),
                 },

@@ -1,4 +1,4 @@
-"""Tasks computed in several processes, one a core on CPU."""
+"""Tasks computed in several processes, one per core on CPU."""
 
 import concurrent.futures
 import concurrent.futures.process
@@ -16,42 +16,42 @@ from cnn_jax.runtime import backend, compilation_cache
 from cnn_jax.study import execution
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
-# Seconds between looks at signals and at the parent process.
+# Seconds between checks for signals and for the parent process.
 LOOK_EVERY = 0.2
 
 
 class Task(Protocol):
-    """Work that keeps its result on disk; it is sent to a process."""
+    """A task that is sent to a process and stores its result on disk."""
 
     @property
     def name(self) -> str:
-        """What it is called in reports."""
+        """Name in progress reports."""
 
     def cached(self) -> Any:
-        """The result if it is there, else None."""
+        """The stored result, or None."""
 
     def compute(self) -> Any:
-        """Compute the result, keep it and return it."""
+        """Compute the result, store it and return it."""
 
 
 def compute_all(
     tasks: Sequence[Task], workers: int, report: Callable[[str], None]
 ) -> list[Any]:
-    """The result of every task; what is kept is not computed again.
+    """Compute the results of all tasks, except stored ones.
 
     Args:
-      tasks: what is to be done, longest first.
-      workers: processes; 0 for one a core on CPU, and none beside this one on a
-        GPU or TPU, which a single process holds.
-      report: called with the name of each task as it is done.
+      tasks: the tasks, longest first.
+      workers: number of processes; 0 for one per core on CPU, and only this process
+        on a GPU or TPU, which a single process holds.
+      report: called with the name of each finished task.
 
     Returns:
       Results in the order of the tasks.
 
     Raises:
-      Interrupted: a signal asked to stop; what was done is kept.
-      ChildProcessError: a process was killed; what was done is kept.
-      Exception: what a task raised, as soon as it did.
+      Interrupted: a signal asked to stop; finished results are stored.
+      ChildProcessError: a process was killed; finished results are stored.
+      Exception: the first exception of a task, immediately.
     """
     results: dict[int, Any] = {}
     for number, task in enumerate(tasks):
@@ -90,8 +90,8 @@ def compute_all(
         left = set(futures)
         try:
             while left and not stop.received:
-                # The executor itself does not look at processes that it started
-                # after its first wait began.
+                # The executor itself does not watch processes started after its
+                # first wait began.
                 if multiprocessing.connection.wait(ends, timeout=0):
                     raise concurrent.futures.process.BrokenProcessPool
                 done, left = concurrent.futures.wait(
@@ -101,14 +101,14 @@ def compute_all(
                     results[futures[future]] = future.result()
                     report(tasks[futures[future]].name)
         except concurrent.futures.process.BrokenProcessPool:
-            # Tasks start in their order; which one it was, nobody knows.
+            # Tasks start in order, but it is unknown which one the process ran.
             begun = [tasks[n].name for n in todo if n not in results][:workers]
             raise ChildProcessError(
                 f"a process was killed, or out of memory, at {' or '.join(begun)}; "
                 "what was done is kept, and the same command resumes"
             ) from None
         finally:
-            # Tasks write their results in one go, so they can be cut off.
+            # Tasks write their results atomically, so they can be killed.
             executor.shutdown(wait=not left, cancel_futures=True)
             if left:
                 for process in own:
@@ -123,7 +123,7 @@ def _compute(task: Task) -> Any:
 
 
 def _start(places: Any, parent: int, keep_compiled: bool) -> None:
-    """A worker's beginning: its own cores, and an end with its parent."""
+    """Initialise a worker: assign its cores, and make it end with its parent."""
     execution.prepare_process(places.get(), keep_compiled)
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""The analyses, in the order of the report: a line each.
+"""The analyses, one per line, in the order of the report.
 
-One from elsewhere needs no line here: a section of the config whose ``name`` is
-``package.module:attribute`` brings an `Analysis` of its own.
+A third-party analysis needs no line here: a section of the config whose ``name`` is
+``package.module:attribute`` refers to a user-defined `Analysis`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,14 +42,14 @@ def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, 
     """The analysis that a section of the config describes, and its settings.
 
     Args:
-      name: the section's key.
-      section: settings; a 'name' among them is ``package.module:attribute``.
+      name: key of the section.
+      section: settings; an optional 'name' is ``package.module:attribute``.
 
     Returns:
       The analysis, and the section without 'name'.
 
     Raises:
-      ConfigError: there is none of this name, or it is no `Analysis`.
+      ConfigError: the name is unknown or does not refer to an `Analysis`.
     """
     settings = dict(section)
     target = settings.pop("name", name)
@@ -60,14 +60,14 @@ def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, 
 
 
 def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
-    """The analyses to do, if the config has all that they need.
+    """Check the config and return the names of the analyses to do.
 
     Args:
       config: a section for each analysis, beside 'name' and 'study'.
-      only: names of some; none for all that the config has.
+      only: names of the analyses to do; empty for all in the config.
 
     Returns:
-      Sections' names: `ANALYSES` in their order, then those from elsewhere.
+      Names of sections: those in `ANALYSES` in its order, then third-party ones.
 
     Raises:
       ConfigError: an unknown name, or a section with a wrong key, type or value.

@@ -1,4 +1,4 @@
-"""Layer responses: how strongly each layer acts (He et al. 2015, figure 7)."""
+"""Layer responses: how strongly each layer responds (He et al. 2015, figure 7)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +11,11 @@ from experiments.why_resnets_work import analysis, claims, drawing, page, papers
 
 
 def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
-    """Standard deviation of each layer's response on training images.
+    """Measure the standard deviation of each layer's response on training images.
 
     Args:
-      nets: the seeds of a group, trained.
-      images: training images that are looked at, 0 for all.
+      nets: trained nets of the seeds of a group.
+      images: number of training images, 0 for all.
 
     Returns:
       A row for each seed and layer: 'layer' (from 1, forward order), 'name', 'std'.
@@ -30,7 +30,7 @@ def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Layer responses in order, sorted, and over depth."""
+    """Plot layer responses in forward order, sorted, and over depth."""
     ranks = rows.groupby(tables.NET)["std"].rank(method="first", ascending=False)
     rows = rows.assign(rank=ranks)
     figure, panels = drawing.family_panels(

@@ -1,4 +1,4 @@
-"""Shattered gradients: whether gradients at nearby images resemble each other."""
+"""Shattered gradients: whether gradients at nearby images are similar."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,16 +15,16 @@ from experiments.why_resnets_work.gradients import first_and_last
 def measure(
     nets: Sequence[Net], images: int, distances: Sequence[float]
 ) -> list[analysis.Row]:
-    """Likeness of gradients at nearby images, before and after training.
+    """Measure the similarity of gradients at nearby images, before and after training.
 
     Args:
-      nets: the seeds of a group, trained.
-      images: training images that are moved, one batch.
-      distances: how far, as fractions of an image's norm.
+      nets: trained nets of the seeds of a group.
+      images: number of training images to move, as one batch.
+      distances: distances to move, as fractions of an image's norm.
 
     Returns:
       A row for each seed, step (0 and the last) and distance: 'distance' and
-      'correlation'. Before training, batch-norm statistics are those of a batch.
+      'correlation'. Before training, batch norm uses the statistics of a batch.
     """
     rows = []
     for net in nets:
@@ -48,7 +48,7 @@ def measure(
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Likeness of gradients at an image and where it has moved."""
+    """Plot the similarity of gradients at an image and at the moved image."""
     lines = first_and_last(rows, "distance", "distance / ‖image‖")
     label = "cosine of gradients"
     figure, _ = drawing.family_panels(lines, "correlation", label, styles, log="x")

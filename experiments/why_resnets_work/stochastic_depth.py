@@ -21,19 +21,19 @@ def measure(
     removed: Sequence[int],
     draws: int,
 ) -> list[analysis.Row]:
-    """Test error with blocks removed, of nets trained with and without the field.
+    """Measure test error with blocks removed, with and without stochastic depth.
 
     Args:
-      nets: the seeds of a residual group, trained without stochastic depth.
-      depth: of that group (others are not given).
-      death_rate: of the last block (see `cnn_jax.models.resnet.ResNet`); the same
-        runs are trained with it anew.
-      removed: how many blocks to remove at random.
-      draws: random choices for each count.
+      nets: nets of the seeds of a residual group, trained without stochastic depth.
+      depth: depth of that group (other groups are not passed).
+      death_rate: death rate of the last block (see `cnn_jax.models.resnet.ResNet`);
+        the same runs are trained again with it.
+      removed: numbers of blocks to remove at random.
+      draws: number of random choices for each number of blocks.
 
     Returns:
-      A row for each seed, death rate (0 and this), count and draw: 'death_rate',
-      'removed', 'draw' and 'error'. Both nets lose the same blocks.
+      A row for each seed, death rate (0 and ``death_rate``), number and draw:
+      'death_rate', 'removed', 'draw' and 'error'. Both nets lose the same blocks.
     """
     changes = {"model": {"stochastic_depth": death_rate}}
     config = study.merge(nets[0].program.config, changes)
@@ -57,7 +57,7 @@ def measure(
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
-    """Test error over blocks removed, of nets trained at one depth and at many."""
+    """Plot test error over blocks removed, for both kinds of training."""
     looks = {
         "trained as usual": STYLES["residual"],
         "trained with stochastic depth": OTHER_STYLES[0],
@@ -87,7 +87,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     depth, usual, trained = rows["depth"].iloc[0], rates[0], rates[-1]
 
     def rise(rate: float) -> pd.Series:
-        """By blocks removed and seed."""
+        """The rise of the error, by blocks removed and seed."""
         own = errors[rate]
         intact = own[0].reindex(own.index, level="seed")
         return (own - intact).drop(0, level="removed")

@@ -1,6 +1,6 @@
-"""Tables of rows of several seeds: a number for each net, and how it is written.
+"""Tables over several seeds: one number per net, and its formatting.
 
-A number that is not there is NaN, and written as `MISSING`.
+A missing number is NaN and is printed as `MISSING`.
 """
 
 import math
@@ -16,15 +16,15 @@ NET = ["family", "depth", "seed"]
 GROUP = NET[:2]
 MISSING = "n/a"
 
-# How the numbers of some seeds are written.
+# A function that formats the numbers of several seeds.
 Write = Callable[[Iterable[float]], str]
 
 
 def per_net(rows: pd.DataFrame, value: str | Callable[..., float]) -> pd.Series:
-    """A number for each net: the mean of a column, or what a function returns.
+    """One number per net: the mean of a column, or the result of a function.
 
     Args:
-      rows: of a table.
+      rows: rows of an analysis.
       value: the column, or a function of the rows of one net.
 
     Returns:
@@ -46,22 +46,22 @@ def of(rows: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 
 def of_family(values: pd.Series, family: str) -> pd.Series:
-    """The values of a family, by depth and seed; none if it is not there."""
+    """The values of a family, by depth and seed; empty if the family is missing."""
     own = values[values.index.get_level_values("family") == family]
     return own.droplevel("family")
 
 
 def ratio(above: float, below: float) -> float:
-    """Their quotient; NaN where the divisor is zero."""
+    """The quotient, or NaN if the divisor is zero."""
     return above / below if below else math.nan
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number as people write it: 0.123, 12.3, 1234, 1.2e+06.
+    """Format a number as 0.123, 12.3, 1234 or 1.2e+06.
 
     Args:
       value: the number.
-      digits: how many are significant.
+      digits: number of significant digits.
     """
     if math.isnan(value):
         return MISSING
@@ -78,12 +78,12 @@ def spread(
     mean: Callable[[float], str] = short,
     std: Callable[[float], str] = lambda value: short(value, 2),
 ) -> str:
-    """Mean ± sample standard deviation; the mean alone of a single seed.
+    """Format mean ± sample standard deviation, or the mean alone for a single seed.
 
     Args:
-      values: one a seed; of those that are NaN the number is said.
-      mean: how the mean is written.
-      std: how the standard deviation is written.
+      values: one value per seed; the number of NaN values is reported.
+      mean: formats the mean.
+      std: formats the standard deviation.
     """
     every = np.array(list(values), float)
     there = every[~np.isnan(every)]
@@ -97,17 +97,17 @@ def spread(
 
 
 def percent(values: Iterable[float]) -> str:
-    """Fractions as per cent: mean ± sample standard deviation, two decimals."""
+    """Format fractions in percent: mean ± sample standard deviation, two decimals."""
     return spread([100 * value for value in values], "{:.2f}".format, "{:.2f}".format)
 
 
 def seed_counts(rows: pd.DataFrame) -> list[int]:
-    """How many seeds the families and depths have, each number once, ascending."""
+    """The distinct numbers of seeds of the families and depths, ascending."""
     return sorted(set(rows.groupby(GROUP)["seed"].nunique()))
 
 
 def seeds(rows: pd.DataFrame, what: str = "seeds") -> str:
-    """'mean ± sample standard deviation of 3 seeds', of each family and depth."""
+    """A phrase for captions, such as 'mean ± sample standard deviation of 3 seeds'."""
     least, *_, most = (*seed_counts(rows), max(seed_counts(rows)))
     if most == 1:
         return f"one {what.removesuffix('s')}, so without a spread"
@@ -124,17 +124,17 @@ def group_table(
     columns: Mapping[str, tuple[pd.Series, Write]],
     what: str = "seeds",
 ) -> Table:
-    """A row for each family and depth.
+    """A table with a row for each family and depth.
 
     Args:
-      rows: of the analysis.
-      caption: what the table shows; the number of seeds is added.
-      columns: header to the values of all nets (see `per_net`) and how those of a
-        family and depth are written.
+      rows: rows of the analysis.
+      caption: what the table shows; the number of seeds is appended.
+      columns: header to the values of all nets (see `per_net`) and the function that
+        formats those of a family and depth.
       what: a word for the seeds.
 
     Returns:
-      The table, with a column of the number of seeds where groups differ in it.
+      The table, with a column for the number of seeds if the groups differ in it.
     """
     count = rows.drop_duplicates(NET).set_index(NET, drop=False)["seed"]
     if len(seed_counts(rows)) > 1:
