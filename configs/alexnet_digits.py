@@ -1,14 +1,14 @@
 """AlexNet, narrow and for small images, on the embedded digits.
 
-Krizhevsky et al. (2012), section 3, at a sixth of its width: two towers, response
-normalisation, overlapping pooling, dropout. The stem (5x5, stride 1) is for images
-of 32x32; weights start by fan-in.
+Krizhevsky et al. (2012), section 3, at one sixth of its width: two towers, response
+normalisation, overlapping pooling, dropout. The stem (5x5, stride 1) suits images of
+32x32; weights have fan-in initialisation.
 
     python -m experiments.train --config=configs/alexnet_digits.py \\
         --workdir=runs/alexnet_digits
 
-Hardware and time: 2 CPU cores, 26 s, compiling included.
-Expected: test error 0.34 % (seed 0; rates chosen while looking at this test set).
+Hardware and time: 2 CPU cores, 26 s including compilation.
+Expected: test error 0.34 % (seed 0; learning rates were tuned on this test set).
 """
 
 from ml_collections import ConfigDict

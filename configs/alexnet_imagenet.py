@@ -2,21 +2,22 @@
 
 Krizhevsky, Sutskever and Hinton (2012), sections 3 to 5: two towers, response
 normalisation, weights from N(0, 0.01^2), dropout, patches of the central
-256x256 square and their mirror images, colour shift, batch 128, momentum 0.9,
-weight decay 5e-4, rate 0.01 divided by ten three times, about 90 epochs, ten
-views at test. The paper divided when the validation error stopped falling and
-does not say when; here at thirds of the run, and once near its end.
+256x256 square and their mirror images, colour shift, batch size 128, momentum 0.9,
+weight decay 5e-4, learning rate 0.01 divided by 10 three times, about 90 epochs, ten
+crops at test time. The paper divided the rate when the validation error stopped
+falling and does not give the steps; here they are at each third of the run and once
+near its end.
 
-Pixels keep their scale of 0..255, less one mean, 116: initial weights and
-response normalisation are made for it. So the colour shift's deviation, 0.1
-where pixels are in 0..1, is 0.1 * 255.
+Pixels keep their scale of 0..255, minus a single mean, 116: initial weights and
+response normalisation assume this scale. The colour shift's standard deviation, 0.1
+for pixels in 0..1, is therefore 0.1 * 255.
 
     python -m experiments.prepare imagenet2012 --data_dir=DATA --manual_dir=TARS
     python -m experiments.train --config=configs/alexnet_imagenet.py \\
         --workdir=runs/alexnet_imagenet --config.dataset.data_dir=DATA
 
 Hardware and time: GPUs; not measured.
-Expected top-1 error (%), ten views, table 2 of the paper: 40.7.
+Expected top-1 error (%), ten crops, table 2 of the paper: 40.7.
 """
 
 from ml_collections import ConfigDict

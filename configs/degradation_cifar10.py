@@ -1,20 +1,20 @@
-"""Degradation study on CIFAR-10: the recipe of the paper.
+"""Degradation study on CIFAR-10 with the paper's recipe.
 
 He et al. (2015), section 4.2 and figure 6: depths 20 to 110, 64k steps of 128
-images, the rate divided by 10 at 32k and 48k, per-pixel mean, pad-4 crops and
-flips, batch norm over 64 images (128 on two GPUs). Depth 110 starts at 0.01
-until its training error is below 80 %.
+images, learning rate divided by 10 at 32k and 48k, per-pixel mean, pad-4 crops and
+flips, batch norm over 64 images (128 on two GPUs). Depth 110 trains at rate 0.01
+until its training error falls below 80 %.
 
     python -m experiments.prepare cifar10
     python -m experiments.degradation --config=configs/degradation_cifar10.py
 
-The paper's 1,202 layers (7.93 % test error; whether with this warm-up it does not
-say) are one more depth: ``--config.depths='(1202,)'``.
+For the paper's 1,202 layers, use ``--config.depths='(1202,)'``. The paper reports a
+test error of 7.93 % and does not state whether it used this warm-up.
 
 Hardware and time: one GPU; not measured. 5 depths x 2 families x 5 seeds.
-Expected test error (%), residual: 8.75, 7.51, 7.17, 6.97, 6.43 (the paper, best
-of 5 at 110: 6.61 +- 0.16 on average); plain: about 9.8, 9.9, 11.4, 12.95
-(reproductions) and above 60 at 110 (the paper's figure).
+Expected test error (%): residual 8.75, 7.51, 7.17, 6.97, 6.43 (from the paper; depth
+110 is the best of 5, with mean 6.61 +- 0.16); plain about 9.8, 9.9, 11.4, 12.95 (from
+reproductions) and above 60 at depth 110 (from the paper's figure).
 """
 
 from ml_collections import ConfigDict

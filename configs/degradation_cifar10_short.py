@@ -1,10 +1,10 @@
-"""Degradation study on CIFAR-10: the paper's recipe on a quarter of its schedule.
+"""Degradation study on CIFAR-10: the paper's recipe with one quarter of its schedule.
 
-He et al. (2015), section 4.2: the paper's nets at their own widths, batches, batch
-norm, augmentation and optimizer. The schedule alone differs: 16k steps (41 epochs)
-instead of 64k, the rate divided by 10 at the same fractions, one half and three
-quarters; depths 20, 32, 44 and 56, one seed. The errors are higher than the paper's,
-and the order of the curves is what to look at.
+He et al. (2015), section 4.2, with the paper's widths, batch size, batch norm,
+augmentation and optimizer. Only the schedule differs: 16k steps (41 epochs) instead of
+64k, with the learning rate divided by 10 at the same fractions, one half and three
+quarters. Depths 20, 32, 44 and 56, one seed. Errors are higher than the paper's; the
+result of interest is the order of the curves.
 
     python -m experiments.prepare cifar10
     python -m experiments.degradation --config=configs/degradation_cifar10_short.py

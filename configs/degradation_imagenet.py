@@ -1,11 +1,11 @@
 """Degradation study on ImageNet: plain and residual nets of 18 and 34 layers.
 
-He et al. (2015), section 3.4, table 2 and figure 4: SGD with batch 256 (here as
-eight groups of 32 for batch norm, one for each of eight GPUs), rate 0.1 divided
-by 10 where the error plateaus (in figure 4 about every 150k steps), 600k steps,
-shorter side at random in [256, 480], 224x224 crop, flip, per-pixel mean, option
-A. The AlexNet colour shift that the paper adds is ``augment.name='pca_colour'``;
-its ten-crop test is ``dataset.stream.test.name='ten_crop'`` (the default here is
+He et al. (2015), section 3.4, table 2 and figure 4: SGD with batch size 256 (here as
+eight groups of 32 for batch norm, one for each of eight GPUs), learning rate 0.1
+divided by 10 where the error plateaus (in figure 4 about every 150k steps), 600k
+steps, random shorter side in [256, 480], 224x224 crop, flip, per-pixel mean, option
+A. For the AlexNet colour shift that the paper adds, set ``augment.name='pca_colour'``;
+for its ten-crop test, set ``dataset.stream.test.name='ten_crop'`` (the default here is
 the central crop, ten times faster).
 
     pip install -e '.[streams,prepare]'
@@ -13,7 +13,7 @@ the central crop, ten times faster).
     python -m experiments.degradation --config=configs/degradation_imagenet.py \\
         --config.run.dataset.data_dir=DATA --config.run.dataset.stream.workers=16
 
-For class folders of JPEG files instead: ``--config.run.dataset.name=folder
+To read class folders of JPEG files instead: ``--config.run.dataset.name=folder
 --config.run.dataset.test_split=val``.
 
 Hardware and time: eight GPUs; not measured. 2 depths x 2 families x 1 seed.

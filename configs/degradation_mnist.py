@@ -1,7 +1,7 @@
 """Degradation study on MNIST: the paper's nets at half width.
 
-He et al. (2015), section 4.2, with the paper's optimizer; no flips (a digit is
-not its mirror image), crops of 2 pixels; 10 epochs.
+He et al. (2015), section 4.2, with the paper's optimizer; pad-2 crops, no flips
+(mirrored digits are not digits); 10 epochs.
 
     python -m experiments.prepare mnist
     python -m experiments.degradation --config=configs/degradation_mnist.py

@@ -1,14 +1,15 @@
 """Lines of touching digits, read by graph transformer networks.
 
 LeCun, Bottou, Bengio and Haffner (1998), sections V to VII, in miniature: the
-embedded 8x8 digits at 20 rows in lines of three to five, half of the neighbours
-touching, read by LeNet-5 (with ReLU, max-pooling and linear outputs). Three
-systems, each trained anew for every seed:
+embedded 8x8 digits, scaled to 20 rows, in lines of three to five. Half of the
+neighbouring digits touch. LeNet-5 (with ReLU, max-pooling and linear outputs) reads
+them. Three systems, each trained for every seed:
 
-    isolated       the recogniser is trained on digits one at a time, then reads
-                   lines through the over-segmentation system
-    system         the same, trained on with the discriminative forward criterion
-    displacement   the space displacement network, from scratch
+    isolated       the recogniser is trained on isolated digits, then reads lines
+                   in the over-segmentation system
+    system         the same, trained further with the discriminative forward
+                   criterion
+    displacement   the space displacement network, trained from scratch
 
     python -m experiments.gtn
 
@@ -20,8 +21,8 @@ Errors on 500 lines of held-out digits, mean +- std of 3 seeds:
     system                              9.7 +- 2.4         2.5 +- 0.7
     displacement                       10.5 +- 3.6         2.7 +- 0.9
 
-Hardware and time: 2 CPU cores, 1.5 minutes, compiling included. Steps and rates
-were chosen while looking at lines of the test digits.
+Hardware and time: 2 CPU cores, 1.5 minutes including compilation. Steps and learning
+rates were tuned on lines of the test digits.
 """
 
 from ml_collections import ConfigDict
@@ -78,7 +79,7 @@ def get_config() -> ConfigDict:
 
 
 def run() -> ConfigDict:
-    """What the three runs share."""
+    """The settings that the three runs share."""
     run = ConfigDict()
     run.seed = 0  # replaced by each of config.seeds
     run.dataset = {

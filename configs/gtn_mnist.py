@@ -1,8 +1,8 @@
-"""Lines of touching MNIST digits at their own 28x28, as in `gtn_digits`.
+"""Lines of touching MNIST digits at their native 28x28, as in `gtn_digits`.
 
-LeCun, Bottou, Bengio and Haffner (1998), sections V to VII; half of the
-neighbours touch, and share up to four columns. MNIST must have been prepared by
-TFDS; ``dataset.digits.data_dir`` or TFDS_DATA_DIR says where.
+LeCun, Bottou, Bengio and Haffner (1998), sections V to VII. Half of the neighbouring
+digits touch and share up to four columns. TFDS must have prepared MNIST, in the
+directory given by ``dataset.digits.data_dir`` or TFDS_DATA_DIR.
 
     python -m experiments.gtn --config=configs/gtn_mnist.py
 
@@ -14,11 +14,11 @@ Errors on 500 lines of the test digits, mean +- std of 3 seeds:
     system                             13.5 +- 1.0         4.0 +- 0.2
     displacement                       16.4 +- 1.5         4.4 +- 0.4
 
-Hardware and time: 2 CPU cores that other work kept busy, 24 minutes for the three
-seeds (7.5 of processor time). The schedule is short: errors still fell when it
-was lengthened to this, which was done while looking at lines of 10,000 digits
-held out of the training set (``dataset.digits.validation_size``), seed 0. About
-one line in fourteen has no cut where two of its digits meet.
+Hardware and time: 2 CPU cores under other load, 24 minutes for the three seeds (7.5 of
+processor time). The schedule is short: errors were still falling when it was lengthened
+to this. It was tuned on lines of 10,000 digits held out of the training set
+(``dataset.digits.validation_size``), seed 0. About one line in fourteen has no cut
+where two of its digits meet.
 """
 
 from ml_collections import ConfigDict
@@ -40,6 +40,6 @@ def get_config() -> ConfigDict:
         run.steps = steps
         run.schedule.steps = steps
     config.system.batch_size = 16
-    # Thin strokes have more thin places than the blurred ones of 8x8 digits.
+    # MNIST's thin strokes have more narrow places than the blurred 8x8 digits.
     config.system.model.update({"cuts": 16, "average": 24, "radius": 2, "depth": 0.1})
     return config

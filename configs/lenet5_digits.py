@@ -6,8 +6,8 @@ of 8x8 pixels, enlarged to 32x32.
     python -m experiments.train --config=configs/lenet5_digits.py \\
         --workdir=runs/lenet5_digits
 
-Hardware and time: 2 CPU cores, 10 s, compiling included.
-Expected: test error 1.68 % (seed 0; rates chosen while looking at this test set).
+Hardware and time: 2 CPU cores, 10 s including compilation.
+Expected: test error 1.68 % (seed 0; learning rates were tuned on this test set).
 """
 
 from ml_collections import ConfigDict

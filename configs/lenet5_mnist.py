@@ -1,27 +1,27 @@
-"""LeNet-5 of 1998 on MNIST, as published but for the step.
+"""LeNet-5 of 1998 on MNIST, as published except for the optimizer step.
 
 LeCun, Bottou, Bengio and Haffner (1998), sections II.B and III.B: 60,000 images
 in a 32x32 field, background -0.1 and ink 1.175, weights uniform in
 +-2.4 / fan-in, the discriminative loss of equation 9, 20 epochs, no distortions.
-The paper divides each rate (5e-4 to 1e-5) by a curvature of the weight, image by
-image; plain stochastic gradient descent on 16 images a step has rates of its
-own. They, and the constant j, which the paper does not give, were compared in runs
-of 10 epochs with the last 10,000 training images held out (1.22 to 1.46 % there;
-this schedule, at half its length, 1.26 %).
+The paper divides each learning rate (5e-4 to 1e-5) by an estimate of the weight's
+curvature, one image at a time. Here plain stochastic gradient descent takes 16 images
+a step and needs different rates. These rates, and the constant j, which the paper does
+not give, were compared in runs of 10 epochs with the last 10,000 training images held
+out (1.22 to 1.46 % there; this schedule, at half its length, 1.26 %).
 
-The figure below is not a blind one. A first sweep of j and the rate was scored on
-the test set; a first schedule of 20 epochs, ten times the paper's rates at the
-paper's epochs, ended at 1.01 % there (seed 0), a run of 10 epochs at 0.88 %; and
-this schedule, that of the second run stretched to 20 epochs, was taken after both
-had been seen.
+The error below is not from a blind test. A first sweep of j and the rate was scored on
+the test set. A first schedule of 20 epochs, with ten times the paper's rates at the
+paper's epochs, ended at 1.01 % on it (seed 0), and a run of 10 epochs at 0.88 %. This
+schedule, that of the second run stretched to 20 epochs, was chosen after both results
+were known.
 
     python -m experiments.prepare mnist
     python -m experiments.train --config=configs/lenet5_mnist.py \\
         --workdir=runs/lenet5_mnist
 
-Hardware and time: 2 CPU cores, 4 minutes a seed with two or three at once.
+Hardware and time: 2 CPU cores, 4 minutes per seed with two or three runs at once.
 Measured: test error 0.95 +- 0.07 % (seeds 0, 1, 2: 0.87, 0.99, 0.99); the paper
-has 0.95 %.
+reports 0.95 %.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""LeNet-5 with today's parts on the embedded digits.
+"""LeNet-5 with modern components on the embedded digits.
 
-The module of LeCun et al. (1998) with ReLU, max-pooling, a dense C3 and softmax,
+The network of LeCun et al. (1998) with ReLU, max-pooling, a dense C3 and softmax,
 on 1,500 images of 8x8 pixels, enlarged to 32x32.
 
     python -m experiments.train --config=configs/lenet5_modern_digits.py \\
         --workdir=runs/lenet5_modern_digits
 
-Hardware and time: 2 CPU cores, 4 s, compiling included.
-Expected: test error 3.03 % (seed 0; rates chosen while looking at this test set).
+Hardware and time: 2 CPU cores, 4 s including compilation.
+Expected: test error 3.03 % (seed 0; learning rates were tuned on this test set).
 """
 
 from ml_collections import ConfigDict

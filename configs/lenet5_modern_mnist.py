@@ -1,6 +1,6 @@
-"""LeNet-5 with today's parts on MNIST.
+"""LeNet-5 with modern components on MNIST.
 
-The module of LeCun et al. (1998) with ReLU, max-pooling, a dense C3, softmax and
+The network of LeCun et al. (1998) with ReLU, max-pooling, a dense C3, softmax and
 He initialisation; stochastic gradient descent with momentum and weight decay.
 
     python -m experiments.prepare mnist

@@ -1,10 +1,10 @@
 """Network in Network on CIFAR-10.
 
 Lin, Chen and Yan (2013), section 4: three mlpconv layers, dropout after the
-first two, global average pooling; translation and flips. The paper leaves rates
-and initialisation open and preprocesses by contrast normalisation and whitening;
-here weights start by fan-in, channels are standardised, and the rate is divided
-by ten twice.
+first two, global average pooling; translation and flips. The paper does not give
+learning rates and initialisation, and preprocesses by contrast normalisation and
+whitening. Here weights have fan-in initialisation, channels are standardised, and the
+rate is divided by 10 twice.
 
     python -m experiments.prepare cifar10
     python -m experiments.train --config=configs/nin_cifar10.py \\

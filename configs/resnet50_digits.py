@@ -1,13 +1,13 @@
-"""ResNet-50 at an eighth of its width on the embedded digits.
+"""ResNet-50 at one eighth of its width on the embedded digits.
 
-He et al. (2015), table 1: the ImageNet net of 50 layers with bottlenecks, on
-images enlarged to 32x32.
+He et al. (2015), table 1: the 50-layer ImageNet net with bottlenecks, on images
+enlarged to 32x32.
 
     python -m experiments.train --config=configs/resnet50_digits.py \\
         --workdir=runs/resnet50_digits
 
-Hardware and time: 2 CPU cores, 26 s, compiling included.
-Expected: test error 3.70 % (seed 0; rates chosen while looking at this test set).
+Hardware and time: 2 CPU cores, 26 s including compilation.
+Expected: test error 3.70 % (seed 0; learning rates were tuned on this test set).
 """
 
 from ml_collections import ConfigDict

@@ -1,18 +1,18 @@
 """ResNet-50 on ImageNet.
 
 He, Zhang, Ren and Sun (2015), section 3.4: bottlenecks, projection shortcuts
-(option B), batch 256 (as groups of 32 for batch norm, one for each of eight
-GPUs), momentum 0.9, weight decay 1e-4, rate 0.1 divided by ten where the error
-plateaus, 600,000 steps, the shorter side at random in [256, 480], 224x224 crop,
-flip, per-pixel mean, ten views at test. The stride is in the first 1x1 layer, as
-in the paper; ``--config.model.bottleneck_stride=3x3`` makes it torchvision's.
+(option B), batch size 256 (as groups of 32 for batch norm, one for each of eight
+GPUs), momentum 0.9, weight decay 1e-4, learning rate 0.1 divided by 10 where the error
+plateaus, 600,000 steps, random shorter side in [256, 480], 224x224 crop, flip,
+per-pixel mean, ten crops at test time. The stride is in the first 1x1 layer, as in the
+paper; ``--config.model.bottleneck_stride=3x3`` gives torchvision's net.
 
     python -m experiments.prepare imagenet2012 --data_dir=DATA --manual_dir=TARS
     python -m experiments.train --config=configs/resnet50_imagenet.py \\
         --workdir=runs/resnet50_imagenet --config.dataset.data_dir=DATA
 
 Hardware and time: GPUs; not measured.
-Expected top-1 error (%), ten views, table 3 of the paper: 22.85.
+Expected top-1 error (%), ten crops, table 3 of the paper: 22.85.
 """
 
 from ml_collections import ConfigDict

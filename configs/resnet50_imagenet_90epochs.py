@@ -1,23 +1,24 @@
-"""ResNet-50 (v1.5) on ImageNet in 90 epochs: the recipe that most papers since use.
+"""ResNet-50 (v1.5) on ImageNet in 90 epochs: the recipe of most later papers.
 
 Goyal et al. (2017), "Accurate, large minibatch SGD: training ImageNet in 1 hour",
-section 5.1: the stride in the 3x3 layer, the last batch-norm scale of each branch 0
-at first, Nesterov momentum 0.9, weight decay 1e-4 but not of batch norm, batch norm
-over 32 images, crops of random area and shape, one centre crop at test; the rate is
-0.1 for each 256 images, divided by ten after 30, 60 and 80 epochs, and grows to that
-in the first 5. Other than in the paper, the last layer starts by fan-in (there
-N(0, 0.01^2)), biases do not decay, and the mean and deviation are the set's own.
+section 5.1: the stride in the 3x3 layer, the last batch-norm scale of each branch
+initialised to 0, Nesterov momentum 0.9, weight decay 1e-4 except for batch norm, batch
+norm over 32 images, crops of random area and aspect ratio, one centre crop at test
+time. The learning rate is 0.1 per 256 images, with 5 epochs of warm-up, divided by 10
+after 30, 60 and 80 epochs. Unlike in the paper, the last layer has fan-in
+initialisation (the paper: N(0, 0.01^2)), biases do not decay, and the mean and
+standard deviation are those of the data set.
 
     python -m experiments.train --config=configs/resnet50_imagenet_90epochs.py \\
         --workdir=runs/resnet50_90epochs --config.dataset.data_dir=DATA
 
-An epoch is 5,004.6 steps of 256 images. Of more images there are fewer: 8,192 take
-14,076 steps, with ``--config.schedule.boundaries='(4692,9384,12512)'`` and
-``--config.schedule.warmup_steps=782``; the rates follow by themselves.
+An epoch is 5,004.6 steps of 256 images. Larger batches need fewer steps: a batch of
+8,192 takes 14,076 steps, with ``--config.schedule.boundaries='(4692,9384,12512)'`` and
+``--config.schedule.warmup_steps=782``. The rates scale automatically.
 
 Hardware and time: GPUs; not measured.
 Expected top-1 accuracy (%), one crop, table 1 of the paper: 76.3 (76.40 +- 0.12 with
-256 images, 76.26 +- 0.09 with 8,192).
+batches of 256, 76.26 +- 0.09 with 8,192).
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""One residual net on the embedded digits: the first run of a newcomer.
+"""One residual net on the embedded digits: a first run.
 
 He et al. (2015), section 4.2, at half width on 8x8 images.
 
     python -m experiments.train --config=configs/resnet_digits.py --workdir=runs/first
 
-Hardware and time: 2 CPU cores, 8 s, compiling included.
+Hardware and time: 2 CPU cores, 8 s including compilation.
 Expected: test error 3.03 % (seed 0).
 """
 

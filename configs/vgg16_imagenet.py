@@ -1,23 +1,23 @@
 """VGG-16 (configuration D) on ImageNet.
 
-Simonyan and Zisserman (2014), section 3.1: batch 256, momentum 0.9, weight decay
-5e-4, dropout, rate 0.01 divided by ten three times, 370,000 steps, the shorter
-side at random in [256, 512], 224x224 crop, flip, colour shift. The paper starts
-from the weights of configuration A, and notes that Glorot's initialisation makes
-that needless; it is the default here. It divided when the validation error
-stopped falling; here after 150,000, 250,000 and 330,000 steps.
+Simonyan and Zisserman (2014), section 3.1: batch size 256, momentum 0.9, weight decay
+5e-4, dropout, learning rate 0.01 divided by 10 three times, 370,000 steps, random
+shorter side in [256, 512], 224x224 crop, flip, colour shift. The paper starts from the
+weights of configuration A, and notes that Glorot initialisation makes this
+unnecessary; Glorot is the default here. The paper divided the rate when the validation
+error stopped falling; here it is divided after 150,000, 250,000 and 330,000 steps.
 
-Pixels keep their scale of 0..255, less one mean, 116: sixteen layers of Glorot's
-weights shrink what is in 0..1 to nothing. So the colour shift's deviation, 0.1
-where pixels are in 0..1, is 0.1 * 255.
+Pixels keep their scale of 0..255, minus a single mean, 116: sixteen layers with Glorot
+initialisation would shrink inputs in 0..1 to nothing. The colour shift's standard
+deviation, 0.1 for pixels in 0..1, is therefore 0.1 * 255.
 
     python -m experiments.prepare imagenet2012 --data_dir=DATA --manual_dir=TARS
     python -m experiments.train --config=configs/vgg16_imagenet.py \\
         --workdir=runs/vgg16_imagenet --config.dataset.data_dir=DATA
 
 Hardware and time: GPUs; not measured.
-Expected top-1 error (%), table 3 of the paper: 25.6, at a scale of 384 over the
-whole picture; the central crop measured here is a harder test.
+Expected top-1 error (%), table 3 of the paper: 25.6, at a scale of 384 over the whole
+image; the central crop used here is a harder test.
 """
 
 from ml_collections import ConfigDict
