@@ -1,7 +1,6 @@
 """Random changes to training images, on the device, inside the compiled step.
 
-What is built here is a pure function ``(key, images) -> images`` of a batch
-that has been preprocessed already.
+`build` returns a pure function ``(key, images) -> images`` of a preprocessed batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ Augment = Callable[[Any, Array], Array]
 
 
 def none() -> Augment:
-    """Images as they are."""
+    """Leave images unchanged."""
 
     def augment(key: Key[Array, ""], images: Images) -> Images:
         del key
@@ -30,10 +29,10 @@ def none() -> Augment:
 
 
 def crop_flip(pad: int = 4, flip: bool = True, erase: float = 0.0) -> Augment:
-    """A random crop of the padded image and, half of the time, its mirror image.
+    """A random crop of the padded image, mirrored with probability 1/2.
 
     He et al. (2015), section 4.2 (after Lee et al. 2015): 4 pixels of zeros on
-    each side of the normalised image, then a crop of the old size.
+    each side of the normalised image, then a crop of the original size.
 
     Args:
       pad: pixels of zeros on each side; 0 for no crop.
@@ -41,10 +40,10 @@ def crop_flip(pad: int = 4, flip: bool = True, erase: float = 0.0) -> Augment:
       erase: probability of `random_erasing` in the result.
 
     Returns:
-      Function of a key and images (n, h, w, c), each image drawn for itself.
+      Function of a key and images (n, h, w, c), with independent draws per image.
 
     Raises:
-      ConfigError: pad is negative, or erase no probability.
+      ConfigError: pad is negative, or erase is no probability.
     """
     if pad < 0:
         raise names.ConfigError(f"augment: pad {pad} is negative")
@@ -74,23 +73,23 @@ def crop_flip(pad: int = 4, flip: bool = True, erase: float = 0.0) -> Augment:
 
 
 def random_erasing(key: Key[Array, ""], images: Images, probability: float) -> Images:
-    """A rectangle of some images set to 0, the mean of what has been standardised.
+    """Set a rectangle of some images to 0, the mean of standardised images.
 
     Zhong et al. (2020), "Random erasing data augmentation", algorithm 1, with the
-    paper's numbers: 2 to 40 % of the area, an aspect ratio of 0.3 to 1 / 0.3, drawn
-    again where it does not fit.
+    paper's numbers: 2 to 40 % of the area and an aspect ratio of 0.3 to 1 / 0.3, drawn
+    again if the rectangle does not fit.
 
     Args:
-      key: of this batch.
-      images: (n, h, w, c), each drawn for itself.
-      probability: that an image has a rectangle.
+      key: random key of this batch.
+      images: (n, h, w, c), with independent draws per image.
+      probability: probability that an image has a rectangle.
 
     Returns:
       Images of the same shape.
     """
     count, height, width, _ = images.shape
     chosen_key, area_key, aspect_key, place_key = jax.random.split(key, 4)
-    tries = (count, 4)  # one in 30 does not fit
+    tries = (count, 4)  # one draw in 30 does not fit
     area = jax.random.uniform(area_key, tries, minval=0.02, maxval=0.4)
     area = area * height * width
     aspect = jax.random.uniform(aspect_key, tries, minval=0.3, maxval=1 / 0.3)
@@ -114,24 +113,24 @@ def random_erasing(key: Key[Array, ""], images: Images, probability: float) -> I
 
 
 def pca_colour(statistics: Statistics, deviation: float = 0.1) -> Augment:
-    """A shift of each image's colour along the principal axes of the set's pixels.
+    """Shift each image's colour along the principal axes of the training set's pixels.
 
-    Krizhevsky et al. (2012), section 4.1: to every pixel of an image is added
-    ``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]``, where p and l are eigenvectors and
-    eigenvalues of the covariance of RGB values in the training set, and the a
-    are drawn once an image from a normal distribution. Pixels are in 0..1 (the
-    formula depends on the unit, which the paper does not give; in 0..255 it would
-    shift by hundreds of grey levels), so preprocess with ``std='none'``.
+    Krizhevsky et al. (2012), section 4.1: every pixel of an image is shifted by
+    ``[p1, p2, p3] [a1 l1, a2 l2, a3 l3]``. Here p and l are eigenvectors and
+    eigenvalues of the covariance of RGB values in the training set, and each a is
+    drawn once per image from a normal distribution. The formula depends on the unit
+    of the pixels, which the paper does not give: here 0..1, since in 0..255 it would
+    shift by hundreds of grey levels. Preprocess with ``std='none'``.
 
     Args:
-      statistics: of the training images.
-      deviation: standard deviation of the a.
+      statistics: statistics of the training images.
+      deviation: standard deviation of each a.
 
     Returns:
       Function of a key and images (n, h, w, c).
 
     Raises:
-      ConfigError: a deviation below 0.
+      ConfigError: the deviation is negative.
     """
     if deviation < 0:
         raise names.ConfigError(f"augment: deviation {deviation} is negative")
@@ -156,20 +155,20 @@ def distort(
 
     LeCun et al. (1998), section III.B: combinations of translation, scaling,
     squeezing (compressed one way, stretched the other) and horizontal shearing.
-    The paper gives no amounts; these are drawn uniformly within bounds.
+    The paper gives no amounts; here they are drawn uniformly within bounds.
 
     Args:
-      translate: greatest shift along each axis, in pixels.
-      scale: greatest relative change of size.
-      squeeze: greatest relative stretch of the height, and the width's inverse.
-      shear: greatest horizontal shift for a row one pixel further down.
-      background: value of what comes in from outside.
+      translate: maximum shift along each axis, in pixels.
+      scale: maximum relative change of size.
+      squeeze: maximum relative stretch of the height; the width changes inversely.
+      shear: maximum horizontal shift per row, in pixels.
+      background: value of pixels from outside the image.
 
     Returns:
       Function of a key and images (n, h, w, c), resampled bilinearly.
 
     Raises:
-      ConfigError: an amount below 0, or one that turns an image inside out.
+      ConfigError: an amount is negative, or so large that it inverts the image.
     """
     amounts = {"scale": scale, "squeeze": squeeze, "shear": shear}
     for name, value in {"translate": translate, **amounts}.items():
@@ -184,7 +183,7 @@ def distort(
         middle = (height - 1) / 2, (width - 1) / 2
         rows = jnp.arange(height, dtype=jnp.float32)[None, :, None] - middle[0]
         columns = jnp.arange(width, dtype=jnp.float32)[None, None, :] - middle[1]
-        # where each pixel of the result comes from
+        # source coordinates of each pixel of the result
         source_rows = (rows - down) / ((1 + grow) * (1 + stretch))
         source_columns = (columns - across) * (1 + stretch) / (1 + grow)
         source_columns = source_columns - slant * source_rows
@@ -217,12 +216,12 @@ TABLE: dict[str, Callable[..., Any]] = {
 
 
 def build(section: Mapping[str, Any], statistics: Statistics | None = None) -> Augment:
-    """The function that a config section ``augment`` describes.
+    """Build the function of a config section ``augment``.
 
     Args:
       section: ``name`` (of `TABLE`, or ``package.module:function``) and its
         fields.
-      statistics: of the training images, for those that need them.
+      statistics: statistics of the training images, for functions that need them.
 
     Returns:
       Pure function ``(key, float images (n, h, w, c)) -> images``.

@@ -1,6 +1,6 @@
-"""Batches of a stream by number: pictures fetched, decoded and cropped.
+"""Batches of a stream by number: fetches, decodes and crops pictures.
 
-Everything here can be sent to a worker process.
+All classes here can be pickled and sent to a worker process.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ class Maker:
     """Makes the images of chosen examples.
 
     Attributes:
-      part: where the examples are.
+      part: the part of a data set that holds the examples.
       transform: from a picture to an image.
       damaged: as in `pictures.decode`.
-      seed: of the random crops.
+      seed: seed of the random crops.
     """
 
     part: Part
@@ -36,14 +36,15 @@ class Maker:
 
         Args:
           numbers: examples of the part, (n,).
-          positions: place of each in the stream, which seeds its crop, (n,).
+          positions: position of each in the stream, which seeds its crop, (n,).
 
         Returns:
           'image' uint8 (n, size, size, channels), with an axis of views after
           the first if the transform has several, and 'label' int32 (n,).
 
         Raises:
-          ConfigError: an example that cannot be read or decoded, by its file.
+          ConfigError: an example cannot be read or decoded; the message names its
+            file.
         """
         size, channels = self.transform.size, self.part.reader.channels
         views = () if self.transform.views == 1 else (self.transform.views,)
@@ -66,7 +67,7 @@ class Maker:
 
 @dataclasses.dataclass(frozen=True)
 class Shuffled:
-    """The batches of optimizer steps, by number from the first one wanted."""
+    """The batches of optimizer steps, numbered from step ``first``."""
 
     maker: Maker
     batch_size: int

@@ -1,8 +1,8 @@
-"""What is computed once from a data set and kept beside it.
+"""A cache, beside a data set, of results computed from it.
 
-Decoded arrays and statistics are named by a checksum of what they came from, so
-a changed source finds nothing and a stale entry is never used. A cache only
-saves time: where it cannot be written, the work is done again.
+A checksum of their inputs names decoded arrays and statistics, so a stale entry is
+never used after the source changes. The cache only saves time: if it cannot be
+written, the results are computed again.
 """
 
 import concurrent.futures
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 FOLDER = ".cnn_jax"
-CLOCK = 3 * 10**9  # ns; the coarsest file systems count in steps of two seconds
+CLOCK = 3 * 10**9  # ns; the coarsest file systems have a resolution of two seconds
 
 
 class Cache:
-    """Arrays by name, beside a data set, or in the user's cache if it is read-only.
+    """Arrays by name, beside a data set or, if it is read-only, in the user's cache.
 
     Args:
       beside: directory of the data set.
@@ -33,21 +33,21 @@ class Cache:
         self.beside = os.path.abspath(beside)
 
     def folders(self) -> list[pathlib.Path]:
-        """Where entries may be, the preferred place first."""
+        """Directories that may hold entries, the preferred one first."""
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         own = hashlib.sha256(self.beside.encode()).hexdigest()[:16]
         places = [pathlib.Path(home, "cnn_jax", own)]
-        # A set whose owner took away all write permission is left alone, also
-        # by root, whom the system would let write.
+        # Never write to a set without any write permission, not even as root, whom
+        # the system would let write.
         if os.stat(self.beside).st_mode & 0o222:
             places.insert(0, pathlib.Path(self.beside, FOLDER))
         return places
 
     def read(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays kept under a name; None if absent or damaged."""
+        """The arrays stored under a name; None if absent or damaged."""
         for folder in self.folders():
-            # The archive has a checksum of each array; of a damaged one NumPy and
-            # zipfile raise nearly anything.
+            # The archive has a checksum for each array; NumPy and zipfile raise many
+            # types of errors on damage.
             with (
                 contextlib.suppress(Exception),
                 open(folder / f"{name}.npz", "rb") as file,
@@ -57,12 +57,12 @@ class Cache:
         return None
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray], replaces: str) -> None:
-        """Keep arrays under a name, atomically, in place of older ones.
+        """Store arrays under a name, atomically, in place of older ones.
 
         Args:
-          name: of the entry.
-          arrays: what to keep.
-          replaces: pattern of the names of entries that this one makes useless.
+          name: name of the entry.
+          arrays: arrays to store.
+          replaces: pattern of the names of entries that this one makes obsolete.
         """
         for folder in self.folders():
             writer = f"{socket.gethostname()}.{os.getpid()}"
@@ -75,7 +75,7 @@ class Cache:
                     old.unlink(missing_ok=True)
                 os.replace(partial, folder / f"{name}.npz")
                 return
-            except OSError:  # read-only, full: the next place, or none
+            except OSError:  # read-only or full: try the next place, if any
                 with contextlib.suppress(OSError):
                     partial.unlink(missing_ok=True)
 
@@ -84,10 +84,10 @@ class Cache:
 
         Args:
           files: their paths.
-          remember: take a file's checksum from last time if its size and time
-            of change are the same; for sets too large to read at every start. Of a
-            file changed just now it is not kept, for it may change again within what
-            the file system's clock tells apart.
+          remember: reuse a file's stored checksum if its size and modification time
+            are unchanged; for sets too large to read at every start. The checksum of
+            a file modified just now is not stored, because the file may change again
+            within the resolution of the file system's clock.
 
         Returns:
           Checksum of each file in hexadecimal, by its path relative to the set.
@@ -116,7 +116,7 @@ class Cache:
 
 
 def key(**parts: Any) -> str:
-    """A name for what depends on ``parts`` (of JSON's types) and nothing else."""
+    """A key for a result that depends only on ``parts`` (of JSON types)."""
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -1,8 +1,8 @@
 """Data sets on disk: encoded pictures by number, whole or split for validation.
 
-A *reader* knows a format (`cnn_jax.data.prepared`, `cnn_jax.data.folder`); a
-`Part` is what one run sees of a split; `OnDisk` is what a config section names.
-From there a set goes into memory, or is streamed (`cnn_jax.data.streams`).
+A *reader* implements a format (`cnn_jax.data.prepared`, `cnn_jax.data.folder`). A
+`Part` holds the examples of a split that one run uses. A config section names an
+`OnDisk`, which is then loaded into memory or streamed (`cnn_jax.data.streams`).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from cnn_jax.data.dataset import Arrays, Dataset, held_out
 Numbers = Int[np.ndarray, " n"] | Sequence[int]
 
 CHUNK = 4096  # examples fetched at once
-# Splits of fewer examples are decoded in less time than a cache is worth.
+# Smaller splits decode so fast that a cache does not pay.
 CACHE_FROM = 5_000
 STREAM_OR_SMALLER = (
     "a `stream` section of the dataset reads them as they are needed (see "
@@ -34,12 +34,12 @@ class Reader(Protocol):
     """A format of image-classification sets on disk; it can be pickled.
 
     Attributes:
-      name: of the data set, for messages.
-      path: its directory.
+      name: name of the data set, for messages.
+      path: directory of the data set.
       num_classes: labels are 0 ... num_classes - 1.
       channels: 1 (grey) or 3 (RGB).
       sides: height and width of every picture; None for any.
-      class_names: what the classes are called, in their order.
+      class_names: names of the classes in order.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Reader(Protocol):
         """Examples of a split; ConfigError if there is no such split."""
 
     def fetch(self, split: str, numbers: Sequence[int]) -> list[tuple[bytes, int]]:
-        """Encoded pictures and labels; ConfigError names one that is unreadable."""
+        """Encoded pictures and labels; ConfigError names an unreadable file."""
 
     def where(self, split: str, number: int) -> str:
-        """An example's place, for messages: a file, or a record of one."""
+        """Location of an example, for messages: a file, or a record in a file."""
 
     def files(self, split: str) -> list[str]:
         """The files that hold a split."""
@@ -67,8 +67,8 @@ class Part:
     """A split, or some of its examples.
 
     Attributes:
-      reader: of the data set.
-      split: its name there.
+      reader: reader of the data set.
+      split: name of the split.
       numbers: the examples of the split that belong to this part; () for all.
     """
 
@@ -96,7 +96,7 @@ class Part:
         return found
 
     def where(self, chosen: int) -> str:
-        """An example's place, for messages."""
+        """Location of an example, for messages."""
         return self.reader.where(self.split, self._numbers([chosen])[0])
 
     def refusal(
@@ -105,9 +105,9 @@ class Part:
         """The error for an example that is no picture, or a damaged one.
 
         Args:
-          chosen: the example.
-          error: what its decoder said.
-          key: of the config, that would accept what can be decoded of it.
+          chosen: number of the example.
+          error: the decoder's error.
+          key: config key that makes the decodable part acceptable.
         """
         advice = f" ({key}='accept' takes what can be decoded of it)"
         return names.ConfigError(
@@ -116,7 +116,7 @@ class Part:
         )
 
     def key(self, remember: bool) -> str:
-        """Names the part's content: its files' checksums and its examples.
+        """Key of the part's content, from its files' checksums and its examples.
 
         Raises:
           ConfigError: a file cannot be read.
@@ -148,11 +148,11 @@ class OnDisk:
     """A training set and the set that a run is evaluated on, not yet read.
 
     Attributes:
-      train: what is trained on.
-      test: what is evaluated.
+      train: training examples.
+      test: examples to evaluate on.
       evaluated: 'test', or 'validation' for a part held out of the training set.
-      size: side of the images in memory, made of the central square of each
-        picture; 0 for pictures as they are.
+      size: side of the images in memory, resized from the central square of each
+        picture; 0 to keep pictures unchanged.
       damaged: as in `pictures.decode`, for images in memory.
     """
 
@@ -168,11 +168,11 @@ class OnDisk:
         return self.train.reader.name
 
     def in_memory(self) -> Dataset:
-        """Decode everything.
+        """Decode both parts into memory.
 
         Raises:
-          ConfigError: an example that cannot be decoded, images of several
-            sizes, a label outside the classes.
+          ConfigError: an example cannot be decoded, images of several sizes, or a
+            label outside the classes.
         """
         form = self.size, self.damaged
         train = read(self.train.reader, self.train.split, *form)
@@ -206,12 +206,12 @@ def open_parts(
     """The parts of a data set that a run trains on and is evaluated on.
 
     Args:
-      reader: of the data set.
+      reader: reader of the data set.
       train_split: split to train on.
       test_split: split to evaluate on.
       validation_size: 0, or the number of training examples held out and
-        evaluated in place of ``test_split`` (see `held_out`), which is then not
-        looked at.
+        evaluated in place of ``test_split`` (see `held_out`), which is then never
+        read.
       size: see `OnDisk`.
       damaged: see `OnDisk`.
 
@@ -244,11 +244,11 @@ def read(
     size: int = 0,
     damaged: pictures.Damaged = "refuse",
 ) -> Arrays:
-    """Decode a whole split, or take it from the cache beside it.
+    """Decode a whole split, or read it from the cache beside it.
 
     Args:
-      reader: of the data set.
-      split: its name there.
+      reader: reader of the data set.
+      split: name of the split.
       size: see `OnDisk`.
       damaged: see `OnDisk`.
 

@@ -1,7 +1,7 @@
-"""What a network must know of the data it was trained on, kept without that data.
+"""The properties of its training data that a network needs, without the data.
 
-A run records it at its start (``data.npz``), so that the network can be used where
-the data set is not.
+A run records them at its start (``data.npz``), so that the network can be used
+without the data set.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ class Facts:
     """A data set without its examples.
 
     Attributes:
-      name: of the set.
+      name: name of the set.
       num_classes: labels are 0 ... num_classes - 1.
       image_shape: height, width, channels of the uint8 images of a batch.
       num_train: training examples.
       num_test: examples of the evaluated set.
       evaluated: what the evaluated set is, 'test' or 'validation'.
-      fingerprint: identifies the data, in hexadecimal; '' where it was never seen.
-      class_names: in the order of the classes; () where unknown.
+      fingerprint: identifies the data, in hexadecimal; '' if it was never opened.
+      class_names: names of the classes in order; () if unknown.
       strings: labels are strings, not classes.
-      endless: each training example is made anew.
-      statistics: of the training images.
+      endless: every training example is new.
+      statistics: statistics of the training images.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Facts:
 
     @classmethod
     def of(cls, source: Source, statistics: Statistics) -> "Facts":
-        """The facts of a source that is open, whose statistics are known."""
+        """The facts of an open source with known statistics."""
         height, width, channels = map(int, source.image_shape)
         return cls(
             name=source.name,
@@ -69,7 +69,7 @@ class Facts:
         )
 
     def words(self) -> str:
-        """All but the statistics, as JSON."""
+        """All fields except the statistics, as JSON."""
         fields = {key: value for key, value in vars(self).items()}
         del fields["statistics"]
         return json.dumps(fields)
@@ -80,7 +80,7 @@ class Facts:
 
     @classmethod
     def read(cls, words: str, arrays: Mapping[str, np.ndarray]) -> "Facts":
-        """What `words` and `arrays` say.
+        """The facts from the results of `words` and `arrays`.
 
         Raises:
           ValueError, KeyError, TypeError: they do not belong to a `Facts`.
@@ -99,10 +99,10 @@ class Facts:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Facts | None":
-        """What `to_bytes` wrote; None if it is damaged."""
+        """The facts from the result of `to_bytes`; None if it is damaged."""
         try:
-            # The archive has a checksum of each array; of a damaged one NumPy and
-            # zipfile raise nearly anything.
+            # The archive has a checksum for each array; NumPy and zipfile raise many
+            # types of errors on damage.
             with np.load(io.BytesIO(content), allow_pickle=False) as found:
                 return cls.read(str(found["json"]), found)
         except Exception:
@@ -110,12 +110,12 @@ class Facts:
 
 
 class Recorded:
-    """A `Source` that knows its facts, and opens the data when batches are asked for.
+    """A `Source` with recorded facts that opens the data only when batches are needed.
 
     Args:
-      facts: of the data.
-      open_data: opens it.
-      owner: whose data it is, for the message.
+      facts: facts of the data.
+      open_data: function that opens the data.
+      owner: owner of the data, for messages.
     """
 
     def __init__(self, facts: Facts, open_data: Callable[[], Source], owner: str):
@@ -129,16 +129,16 @@ class Recorded:
 
     @property
     def data(self) -> Source:
-        """The data itself.
+        """The data itself, opened on first use.
 
         Raises:
-          ConfigError: it is not there, or is other data than was recorded.
+          ConfigError: the data is missing, or differs from the recorded data.
         """
         if self._opened is None:
             found = self._open()
             self._check(found)
             self._opened = found
-            # What was never seen has no number of examples yet.
+            # Data never opened before has no recorded number of examples.
             self.num_train, self.num_test = found.num_train, found.num_test
         return self._opened
 
@@ -158,7 +158,7 @@ class Recorded:
                 )
 
     def statistics(self) -> Statistics:
-        """As recorded."""
+        """The recorded statistics."""
         return self.facts.statistics
 
     def resident(self) -> Any:

@@ -1,11 +1,11 @@
-"""Data sets that a function of one's own gives, as NumPy arrays or as it likes.
+"""Data sets from user-defined functions, usually as NumPy arrays.
 
     def shapes(split):                    # 'train' or 'test'
-        return images, labels, names      # uint8 (n, h, w, c), (n,), one a class
+        return images, labels, names      # uint8 (n, h, w, c), (n,), one per class
 
-A function without an argument ``split`` gives one set of examples, of which the
-config's ``validation_size`` are held out and evaluated. Both are checked as any set
-is. What returns a `Dataset`, an `OnDisk` or a source says itself what is what.
+A function without an argument ``split`` returns one set of examples, of which
+``validation_size`` (in the config) are held out for evaluation. The arrays are checked
+like any other set. A function may also return a `Dataset`, an `OnDisk` or a source.
 """
 
 import inspect
@@ -21,19 +21,19 @@ FORM = "(images, labels, names)"
 
 
 def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
-    """The data set of a function ``package.module:function``.
+    """Open the data set of a function ``package.module:function``.
 
     Args:
-      section: of a config: ``name``, the function's keyword arguments and, where it
-        gives arrays of one set, ``validation_size``.
+      section: config section with ``name``, the function's keyword arguments and, if
+        it returns the arrays of one set, ``validation_size``.
       **supplied: arguments that the program adds, as in `names.build`.
 
     Returns:
-      A `Dataset` of the arrays, or what the function returned.
+      A `Dataset` of the arrays, or the function's return value.
 
     Raises:
-      ConfigError: no such function, fields that it does not take, or arrays that
-        make no data set.
+      ConfigError: no such function, fields that it does not accept, or arrays that
+        do not form a data set.
     """
     name, fields = section["name"], dict(section)
     accepted = names.parameters(names.resolve("dataset", name, {}))
@@ -79,7 +79,7 @@ def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
 
 
 def no_data(name: str, found: Any) -> names.ConfigError:
-    """The error for a function that gives what is no data set."""
+    """The error for a function whose return value is no data set."""
     return names.ConfigError(
         f"dataset {name!r} gives {type(found).__name__}; arrays {FORM}, a Dataset, an "
         "OnDisk or a Source is needed (see cnn_jax.data)"
@@ -87,7 +87,7 @@ def no_data(name: str, found: Any) -> names.ConfigError:
 
 
 def _arrays(name: str, split: str, found: Any) -> tuple[Arrays, tuple[str, ...]]:
-    """Images, labels and names that a function returned, checked."""
+    """Check the images, labels and names that a function returned."""
     if not isinstance(found, tuple | list) or len(found) != 3:
         size = f" of {len(found)}" if isinstance(found, tuple | list) else ""
         raise names.ConfigError(

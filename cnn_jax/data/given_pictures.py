@@ -1,4 +1,4 @@
-"""Picture files of one's own, as the images of a network that is trained."""
+"""User-supplied picture files, as input images of a trained network."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,37 +16,38 @@ def read(
     shape: tuple[int, int, int],
     dataset: Mapping[str, Any],
 ) -> np.ndarray:
-    """Pictures as a run sees those of its test set.
+    """Read pictures with the preprocessing of a run's test set.
 
     Args:
-      files: their paths.
+      files: paths of the pictures.
       shape: height, width and channels of the network's images.
-      dataset: the config's section: a stream's evaluation transform is taken (of one
-        with several views, the central crop); else the central square, resized.
+      dataset: the config section. With a stream, its evaluation transform applies
+        (the central crop if it has several views); otherwise the central square is
+        resized.
 
     Returns:
       uint8 (n, height, width, channels).
 
     Raises:
-      ConfigError: a file that cannot be read or is no picture, or one that does not
-        fit a network for images that are not square.
+      ConfigError: a file cannot be read or is no picture, or its size differs from
+        that of a network for non-square images.
     """
     made = [_read(os.fspath(file), shape, dataset.get("stream", {})) for file in files]
     return np.stack(made) if made else np.zeros((0, *shape), np.uint8)
 
 
 def classes(path: str, known: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The pictures in a folder of class folders.
+    """List the pictures in a folder of class folders.
 
     Args:
-      path: the folder; each folder in it has the name of a class.
+      path: the folder, whose subfolders are named after classes.
       known: names of the network's classes.
 
     Returns:
       The files, and their classes (n,).
 
     Raises:
-      ConfigError: no such folder, or a class that the network has not.
+      ConfigError: no such folder, or a class that the network does not know.
     """
     folder = Folder(path, "")
     unknown = [name for name in folder.class_names if name not in known]

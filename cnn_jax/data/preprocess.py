@@ -160,7 +160,7 @@ def interval(
     """Pixel 0 (background) becomes ``low``, pixel 255 (ink) ``high``.
 
     The defaults are those of LeCun et al. (1998), section II.B: mean about 0 and
-    variance about 1 on MNIST. With ``pad=2``, 28x28 digits fill a 32x32 field.
+    variance about 1 on MNIST. ``pad=2`` centres 28x28 digits in a 32x32 field.
 
     Args:
       low: value of the background.

@@ -1,9 +1,9 @@
-"""Where batches come from: the protocol between data and training.
+"""Sources of batches: the protocol between data and training.
 
-A source says which examples make up which batch. In memory an *item* of a batch
-is the examples' numbers, and the pixels, on the device since the start, are
-gathered inside the compiled step; a stream's items carry pixels themselves.
-Several processes (hosts) each get their own rows of every global batch.
+A source determines the examples of each batch. For a set in memory, an *item* holds
+only the examples' numbers: the pixels are on the device from the start, and the
+compiled step gathers them. The items of a stream carry the pixels. With several
+processes (hosts), each receives its own rows of every global batch.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class Source(Protocol):
     """A training set and an evaluated set, in batches.
 
     Attributes:
-      name: of the data set, for reports.
+      name: name of the data set, for reports.
       num_classes: labels are 0 ... num_classes - 1.
       image_shape: height, width, channels of the uint8 images of a batch.
-      num_train: training examples, an epoch.
+      num_train: training examples per epoch.
       num_test: examples of the evaluated set.
       evaluated: what the evaluated set is, 'test' or 'validation'.
       fingerprint: identifies the data, in hexadecimal.
@@ -48,7 +48,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of the data."""
+        """Identifies the data, in hexadecimal."""
 
     def statistics(self) -> Statistics:
         """Mean and standard deviation of the training images."""
@@ -61,19 +61,19 @@ class Source(Protocol):
     ) -> Iterator[tuple[Item, bytes]]:
         """Batches of the optimizer steps ``step``, ``step`` + 1, ... without end.
 
-        Each epoch is a permutation by seed and epoch; permutations follow one
-        another without a gap, so a batch may straddle two of them and nothing
+        Seed and epoch determine the permutation of each epoch. Permutations are
+        concatenated without gaps, so a batch may straddle two of them and no example
         is dropped.
 
         Args:
-          seed: of the order.
-          batch_size: of the global batch, over all processes.
-          step: the first step that is wanted.
-          state: what came with the batch of step ``step`` - 1, if stored.
+          seed: seed of the order.
+          batch_size: size of the global batch, over all processes.
+          step: the first step.
+          state: state yielded with the batch of step ``step`` - 1, if stored.
 
         Yields:
           This process's rows of the batch, a tree of NumPy arrays, and the
-          state to store beside a checkpoint made after its step.
+          state to store with a checkpoint made after its step.
         """
 
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Item]:
@@ -81,30 +81,30 @@ class Source(Protocol):
 
         Args:
           split: 'train' or 'test'.
-          batch_size: of the global batch, over all processes.
+          batch_size: size of the global batch, over all processes.
 
         Yields:
           This process's rows; 'mask' (float32) is 0 on padding.
         """
 
     def take(self, resident: Any, item: Item) -> dict[str, Any]:
-        """The examples of an item: pure, run inside the compiled step.
+        """The examples of an item: a pure function, run inside the compiled step.
 
         Args:
-          resident: as `resident` gave it, on a device.
+          resident: the result of `resident`, on a device.
           item: that device's part of an item.
 
         Returns:
-          'image' uint8 (n, h, w, c), 'label' int32 (n,), 'mask' float32 (n,). An
-          evaluation may show several views of an example, which follow one
-          another in 'image' (see `average_views`).
+          'image' uint8 (n, h, w, c), 'label' int32 (n,), 'mask' float32 (n,). In
+          evaluation an example may have several views, which are consecutive in
+          'image' (see `average_views`).
         """
 
 
 class InMemory:
     """A `Source` over arrays: shuffled numbers, gathered on the device.
 
-    A step alone determines its batch, so resuming needs no stored state.
+    The step alone determines its batch, so resuming needs no stored state.
 
     Args:
       dataset: the arrays.
@@ -128,7 +128,7 @@ class InMemory:
         self.process_count = process_count
 
     def statistics(self) -> Statistics:
-        """Mean and standard deviation of the training images, kept beside them."""
+        """Mean and standard deviation of the training images, cached beside them."""
         train = self.dataset.train
         if not self.dataset.path or len(train) < CACHE_FROM:
             return statistics(train.images)
@@ -182,18 +182,18 @@ class InMemory:
 def average_views(
     logits: Float[Array, "views classes"], labels: Int[Array, " n"]
 ) -> Float[Array, "n classes"]:
-    """Logits of examples that were seen in several views (ten-crop evaluation).
+    """Logits of examples with several views (ten-crop evaluation).
 
     The softmax predictions of an example's views are averaged (Krizhevsky et al.
-    2012, section 4.1); the result is the logarithm of that average, and the
-    logits themselves where each example has one view.
+    2012, section 4.1). The result is the logarithm of that average, or the logits
+    themselves if each example has one view.
 
     Args:
-      logits: of all views, those of an example following one another.
-      labels: of the examples, whose number divides that of the views.
+      logits: logits of all views; the views of an example are consecutive.
+      labels: labels of the examples, whose number divides that of the views.
 
     Returns:
-      One row an example.
+      One row per example.
     """
     views, count = logits.shape[0], labels.shape[0]
     if views == count:
@@ -205,12 +205,12 @@ def average_views(
 def open_source(
     section: Mapping[str, Any], process_index: int = 0, process_count: int = 1
 ) -> Source:
-    """The source that a config section ``dataset`` describes.
+    """Open the source of a config section ``dataset``.
 
     Args:
-      section: ``name`` and fields, see `cnn_jax.data`; with a section ``stream``
-        that is not empty (its fields are those of `cnn_jax.data.streams.Stream`)
-        the set is streamed, else it goes into memory.
+      section: ``name`` and fields, see `cnn_jax.data`. With a non-empty section
+        ``stream`` (the fields of `cnn_jax.data.streams.Stream`) the set is streamed;
+        otherwise it is loaded into memory.
       process_index: this process (host) among ``process_count``.
       process_count: processes that share a global batch.
 

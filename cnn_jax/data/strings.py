@@ -1,7 +1,7 @@
-"""Lines of digits, composed on the fly from images of single ones.
+"""Lines of digits, composed on the fly from images of single digits.
 
-Each line is a pure function of (seed, step, index): the stream has no end and
-no state, so a training run resumes anywhere, and a test set is one more stream.
+Each line is a pure function of (seed, step, index). The stream is endless and
+stateless, so a training run resumes at any step. A test set is a separate stream.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ from cnn_jax import names
 from cnn_jax.data import memory
 from cnn_jax.data.pictures import LARGEST_SIDE
 
-INK = 64  # grey level from which a pixel of a digit counts as ink, of 255
+INK = 64  # grey level, of 255, from which a pixel of a digit counts as ink
 
 
 class StringBatch(TypedDict):
-    """A batch of lines; entries of labels and spans past a length are -1.
+    """A batch of lines; labels and spans past the length of a line are -1.
 
     Attributes:
       image: (n, height, width, 1) uint8; ink is 255.
       label: (n, max_length) int32.
       length: (n,) int32.
-      span: (n, max_length, 2) int32, first ink column of a digit and the first
-        one after it; for evaluation only.
+      span: (n, max_length, 2) int32, first ink column of each digit and the first
+        column after its last; for evaluation only.
     """
 
     image: UInt8[np.ndarray, "n height width 1"]
@@ -43,22 +43,22 @@ class DigitStrings:
       images: digits to compose lines from, (n, h, w) or (n, h, w, 1) uint8,
         bright ink on black.
       labels: their classes, (n,).
-      seed: of every random choice.
+      seed: seed of every random choice.
       min_length: digits of the shortest line.
       max_length: digits of the longest line.
       height: rows of a line.
-      columns: columns of a line; 0 for what the longest can need.
-      position: where the digits stand in a line: 'random', or 'centre'.
+      columns: columns of a line; 0 for the most that the longest line can need.
+      position: horizontal position of the digits in a line, 'random' or 'centre'.
       glyph_height: rows that a digit's image is scaled to.
-      spacing: least and most empty columns between neighbours that stand apart.
-      touching: probability that two neighbours touch: they slide together until
-        their ink meets ...
-      overlap: ... but by no more than this many columns of their boxes.
-      jitter: a digit is displaced up or down by at most this many rows.
-      noise: standard deviation of Gaussian noise on each pixel, of 1.
+      spacing: minimum and maximum empty columns between digits that do not touch.
+      touching: probability that two adjacent digits touch: they are moved together
+        until their ink meets.
+      overlap: maximum columns by which the boxes of touching digits overlap.
+      jitter: maximum vertical displacement of a digit, in rows.
+      noise: standard deviation of Gaussian pixel noise, where 1 is full range.
 
     Raises:
-      ConfigError: on construction, images or fields that make no lines.
+      ConfigError: on construction, images or fields that cannot form lines.
     """
 
     images: np.ndarray
@@ -87,7 +87,7 @@ class DigitStrings:
             )
 
     def _check(self):
-        """Refuse what makes no lines, with the value and what is wanted."""
+        """Reject fields that cannot form lines, with value and requirement."""
         shape = self.images.shape
         if self.images.dtype != np.uint8 or len(shape) not in (3, 4):
             raise names.ConfigError(
@@ -138,17 +138,17 @@ class DigitStrings:
 
     @property
     def width(self) -> int:
-        """Columns of a line; what the longest can need is in steps of 4."""
+        """Columns of a line; the default is a multiple of 4."""
         return self.columns or self._needed_columns()
 
     def isolated(self) -> "DigitStrings":
-        """The same digits one at a time, each in the middle of a square image."""
+        """The same digits one at a time, each centred in a square image."""
         return dataclasses.replace(
             self, min_length=1, max_length=1, columns=self.height, position="centre"
         )
 
     def _needed_columns(self) -> int:
-        """Columns of the longest line of the widest digits."""
+        """Columns of the longest line of the widest digits, rounded up to 4."""
         widest = max(glyph.shape[1] for glyph in self._glyphs)
         most = self.max_length * widest + (self.max_length - 1) * self.spacing[1]
         return -(-most // 4) * 4
@@ -158,19 +158,19 @@ class DigitStrings:
 
         Args:
           step: any number from 0; the same step gives the same batch.
-          size: lines.
+          size: number of lines.
         """
         return self._lines([self.seed, 0, step], size)
 
     def test_set(self, size: int, number: int = 0) -> StringBatch:
-        """A fixed set of lines, drawn apart from every training batch.
+        """A fixed set of lines, drawn independently of all training batches.
 
-        The digits are those of ``images`` all the same: for held-out digits give
-        a stream images of its own.
+        Its digits also come from ``images``: to test on held-out digits, construct a
+        separate stream with their images.
 
         Args:
-          size: lines.
-          number: which set.
+          size: number of lines.
+          number: number of the set.
         """
         return self._lines([self.seed, 1, number], size)
 
@@ -221,7 +221,7 @@ class DigitStrings:
             span[index] = left, left + glyph.shape[1]
             place = line[top : top + self.glyph_height, slice(*span[index])]
             np.maximum(place, glyph, out=place)
-        # The line was written from column 0.
+        # The line starts at column 0; shift it into place.
         length = len(chosen)
         end = span[:length, 1].max()
         shift = rng.integers(self.width - end, endpoint=True)
@@ -259,13 +259,13 @@ def _glyphs(images: np.ndarray, height: int) -> list[np.ndarray]:
 def _free_columns(
     before: np.ndarray, after: np.ndarray, top_before: int, top_after: int
 ) -> int:
-    """Columns that ``after`` can slide over ``before`` until their ink meets."""
+    """Columns by which ``after`` can move over ``before`` until their ink meets."""
     rows = np.arange(before.shape[0])
     far = 4 * (before.shape[1] + after.shape[1])
     ink_before, ink_after = before >= INK, after >= INK
     room_before = np.where(ink_before.any(1), ink_before[:, ::-1].argmax(1), far)
     room_after = np.where(ink_after.any(1), ink_after.argmax(1), far)
-    # Strokes also meet across a corner, hence the neighbouring rows.
+    # Strokes can also meet diagonally, hence the adjacent rows.
     distance = np.abs((rows + top_before)[:, None] - (rows + top_after)[None, :])
     room = room_before[:, None] + room_after[None, :]
     return int(room[distance <= 1].min(initial=far))
