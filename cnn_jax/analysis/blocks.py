@@ -1,4 +1,4 @@
-"""The blocks of a network, and the network with what passes through them gated."""
+"""The blocks of a network, and networks with gated blocks."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,13 +18,13 @@ Gates = Float[Array, " blocks"]
 
 
 class Site(NamedTuple):
-    """A block and its place in the network.
+    """A block and its position in the network.
 
     Attributes:
       name: path of the module.
-      residual: whether it has a shortcut of `Block`'s.
-      same_shape: whether it keeps the shape of its input.
-      shapes: of its parameters; blocks that agree can stand in for each other.
+      residual: whether it has a shortcut of `Block`.
+      same_shape: whether its output has the shape of its input.
+      shapes: shapes of its parameters; blocks with equal shapes are interchangeable.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Site(NamedTuple):
 
     @property
     def removable(self) -> bool:
-        """Whether something can pass when the block's weight layers are gone."""
+        """Whether the network still has a path once the block's layers are removed."""
         return self.residual or self.same_shape
 
 
@@ -49,8 +49,8 @@ def sites(
       image: (height, width, channels).
 
     Returns:
-      A site for each module that is a `cnn_jax.models.blocks.Block` or of the
-      network's own block class.
+      A site for each instance of `cnn_jax.models.blocks.Block` or of the network's
+      own block class.
 
     Raises:
       ConfigError: the network has none.
@@ -82,11 +82,11 @@ def sites(
 def without(
     model: nn.Module, variables: Variables, images: Images, keep: Gates
 ) -> Float[Array, "batch classes"]:
-    """Outputs of a network some of whose blocks are removed, in evaluation mode.
+    """Outputs of a network with some blocks removed, in evaluation mode.
 
-    Of a residual block the branch is removed and the shortcut stays (Veit et al.
-    2016, section 4.1); of a plain block that keeps its shape, the whole block. Plain
-    blocks that change the shape stay, whatever their gate.
+    Removing a residual block removes its branch and keeps its shortcut (Veit et al.
+    2016, section 4.1). Removing a plain block that keeps the shape removes the whole
+    block. Plain blocks that change the shape are never removed.
 
     Args:
       model: the network.
@@ -120,14 +120,14 @@ def without(
 def along_paths(
     model: nn.Module, variables: Variables, images: Images, through: Gates
 ) -> Float[Array, "batch classes"]:
-    """Outputs whose derivative follows one path through a residual network.
+    """Outputs whose gradient flows along one path through a residual network.
 
-    The values are the network's own, in evaluation mode. Backward, a block passes
-    the gradient through its branch where ``through`` is 1 and through its shortcut
-    where it is 0, and never through both (Veit et al. 2016, section 4.3).
+    The values equal the network's outputs in evaluation mode. In the backward pass, a
+    block propagates the gradient only through its branch if ``through`` is 1, and only
+    through its shortcut if it is 0 (Veit et al. 2016, section 4.3).
 
     Args:
-      model: the network; all its blocks are residual.
+      model: the network; all its blocks must be residual.
       variables: 'params' and 'batch_stats'.
       images: normalised images.
       through: 1 or 0 for each block, in the order of `sites`.
@@ -154,7 +154,7 @@ def along_paths(
 
 
 def kinds_of(model: nn.Module) -> tuple[type[nn.Module], ...]:
-    """Classes whose modules are the blocks of a network."""
+    """The module classes that count as blocks of a network."""
     block_class: Callable[[], type[nn.Module]] | None = getattr(
         model, "block_class", None
     )

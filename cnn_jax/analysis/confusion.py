@@ -1,4 +1,4 @@
-"""What a network takes for what: errors by class, of a split or of given images."""
+"""Confusion matrices: errors by class, on a split or on given images."""
 
 import dataclasses
 import functools
@@ -17,11 +17,11 @@ from cnn_jax.training.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """How often each class was taken for each.
+    """A confusion matrix.
 
     Attributes:
-      matrix: counts, int64 (classes, classes): rows are the true classes, columns the
-        network's.
+      matrix: counts, int64 (classes, classes); rows are the true classes, columns the
+        predicted ones.
       loss: mean over the examples.
     """
 
@@ -30,19 +30,19 @@ class Confusion:
 
     @property
     def error(self) -> float:
-        """Fraction of the examples that were taken for another class."""
+        """Fraction of the examples that are misclassified."""
         return 1 - float(np.trace(self.matrix) / self.matrix.sum())
 
     @property
     def class_errors(self) -> np.ndarray:
-        """The same for each true class, (classes,); NaN for one without examples."""
+        """Error of each true class, (classes,); NaN for a class without examples."""
         counts = self.matrix.sum(1)
         right = np.diag(self.matrix) / np.maximum(counts, 1)
         return np.where(counts > 0, 1 - right, np.nan)
 
 
 def of_split(net: Net, split: Split) -> Confusion:
-    """Of every example of a split, in evaluation mode, as the run measures its error.
+    """Confusion matrix of a whole split, measured as a run measures its error.
 
     Args:
       net: from `cnn_jax.load_run`.
@@ -52,7 +52,8 @@ def of_split(net: Net, split: Split) -> Confusion:
       The counts and the loss.
 
     Raises:
-      ConfigError: the data is not there or another, or the network reads strings.
+      ConfigError: the data is missing or differs from the run's, or the network reads
+        strings.
     """
     _check(net)
     source, program = net.program.source, net.program
@@ -69,18 +70,18 @@ def of_split(net: Net, split: Split) -> Confusion:
 
 
 def of_images(net: Net, images: Any, labels: Any) -> Confusion:
-    """Of images of one's own.
+    """Confusion matrix of given images.
 
     Args:
       net: from `cnn_jax.load_run`.
-      images: as `Net.predict` takes them.
+      images: raw images, see `Net.predict`.
       labels: their classes, (n,).
 
     Returns:
       The counts and the loss.
 
     Raises:
-      ConfigError: as `Net.predict`, or labels that are no classes of the network.
+      ConfigError: see `Net.predict`; also if a label is not a class of the network.
     """
     _check(net)
     matrix, labels = _empty(net), np.asarray(labels)
@@ -110,7 +111,7 @@ def _empty(net: Net) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="program")
 def _measure(program: Program, variables: Variables, resident: Any, item: Item) -> Any:
-    """Losses, classes found, labels and mask of a batch."""
+    """Losses, predicted classes, labels and mask of a batch."""
     batch = program.source.take(resident, item)
     images = program.preprocess(batch["image"])
     outputs: Any = program.model.apply(variables, images, train=False)

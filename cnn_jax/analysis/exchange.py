@@ -1,7 +1,8 @@
-"""Networks in one file, for others: safetensors, StableHLO, and flax NNX.
+"""Exchange of trained networks with other programs: safetensors, StableHLO, flax NNX.
 
-A safetensors file holds the variables, the statistics of the training images, and in
-its metadata the config and what the data was: all that `cnn_jax.load_run` needs.
+A safetensors file holds the variables and the statistics of the training images. Its
+metadata holds the config and the facts about the data. This is all that
+`cnn_jax.load_run` needs.
 """
 
 import json
@@ -22,25 +23,25 @@ from cnn_jax.names import ConfigError
 from cnn_jax.training.checkpoint import CheckpointError
 
 SUFFIX = ".safetensors"
-DATA = "data/"  # before the names of the statistics
+DATA = "data/"  # prefix of the statistics' names
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def load_run(run: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") -> Net:
-    """A trained network, to predict with and to look into: ``cnn_jax.load_run``.
+    """Load a trained network for prediction and analysis: ``cnn_jax.load_run``.
 
     Args:
-      run: directory of a run, finished or still training (its newest checkpoint
-        counts); or a .safetensors file that `save` or ``experiments.convert`` wrote.
-      data_dir: where its data is now; '' for where the run had it. Only what asks for
-        batches opens it.
+      run: directory of a run, finished or still training (its newest checkpoint is
+        read), or a .safetensors file from `save` or ``experiments.convert``.
+      data_dir: current location of the data; '' for the location in the config. The
+        data is opened only when batches are requested.
 
     Returns:
-      The network (see `Net`); the analyses of `cnn_jax.analysis` take it.
+      The network (see `Net`), for use with `cnn_jax.analysis`.
 
     Raises:
-      ConfigError: no run or no such file, or one whose config cannot be run here.
-      CheckpointError: there is no checkpoint, or none is whole.
+      ConfigError: there is no such run or file, or its config cannot be run here.
+      CheckpointError: there is no checkpoint, or all are damaged.
     """
     if os.fspath(run).endswith(SUFFIX):
         return read(run, data_dir)
@@ -55,7 +56,7 @@ def save(net: Net, path: str | os.PathLike[str]) -> None:
       path: the file.
 
     Raises:
-      ConfigError: another suffix, or a place that cannot be written.
+      ConfigError: the suffix is not .safetensors, or the file cannot be written.
     """
     named = {**net.label, "family": net.family}
     write(path, net.config, net.program.facts, net.variables, named)
@@ -72,13 +73,13 @@ def write(
 
     Args:
       path: the file.
-      config: of a run; where its data is, is not written.
-      facts: of its data.
+      config: a run's config; its ``data_dir`` is not written.
+      facts: facts about its data.
       variables: 'params' and 'batch_stats', on the host.
-      label: 'family', 'depth', 'seed' and 'step', as `Net` has them.
+      label: 'family', 'depth', 'seed' and 'step', see `Net`.
 
     Raises:
-      ConfigError: as `save`.
+      ConfigError: see `save`.
     """
     dataset = dict(config["dataset"])
     if "data_dir" in dataset:
@@ -94,18 +95,19 @@ def write(
 
 
 def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") -> Net:
-    """The network of a file that `save` wrote.
+    """Read a network from a file that `save` wrote.
 
     Args:
       path: the file.
-      data_dir: where its data is.
+      data_dir: current location of the data.
 
     Returns:
       The network.
 
     Raises:
-      ConfigError: no such file, another one, or one that cannot be used here.
-      CheckpointError: its tensors are not those of the network.
+      ConfigError: there is no such file, it has no config, or the config cannot be
+        run here.
+      CheckpointError: its tensors do not match the network.
     """
     path = os.fspath(path)
     tensors = weights.read_tensors(path)
@@ -139,20 +141,20 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
 
 
 def export(net: Net) -> bytes:
-    """A network as a StableHLO program, which needs neither this package nor Flax.
+    """Export a network as a StableHLO program that needs neither this package nor Flax.
 
-    ``jax.export.deserialize(content).call(images)`` gives the logits of any number of
-    raw images, uint8 (n, height, width, channels), on a CPU, GPU or TPU; the weights
-    and the preprocessing are part of the program.
+    ``jax.export.deserialize(content).call(images)`` returns the logits of any number
+    of raw images, uint8 (n, height, width, channels), on a CPU, GPU or TPU. The
+    program contains the weights and the preprocessing.
 
     Args:
       net: from `load_run`.
 
     Returns:
-      The program, serialized.
+      The serialized program.
 
     Raises:
-      ConfigError: flatbuffers, with which it is written, is not installed.
+      ConfigError: flatbuffers, needed for serialization, is not installed.
     """
 
     def forward(images: Any) -> Any:
@@ -161,7 +163,7 @@ def export(net: Net) -> bytes:
 
     (count,) = jax.export.symbolic_shape("n")
     images = jax.ShapeDtypeStruct((count, *net.program.facts.image_shape), jnp.uint8)
-    # Convolutions of oneDNN are of this machine alone.
+    # oneDNN convolutions are specific to this machine.
     with plain.definitions():
         made = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(images)
     try:
@@ -174,14 +176,14 @@ def export(net: Net) -> bytes:
 
 
 def to_nnx(net: Net) -> Any:
-    """A network as a module of flax NNX, by ``flax.nnx.bridge``.
+    """Convert a network to a flax NNX module, by ``flax.nnx.bridge``.
 
     Args:
       net: from `load_run`.
 
     Returns:
-      An ``nnx.Module`` with the run's variables: ``module(images, train=False)`` of
-      preprocessed images gives logits.
+      An ``nnx.Module`` with the run's variables: ``module(images, train=False)``
+      returns the logits of preprocessed images.
     """
     from flax import nnx
 

@@ -1,9 +1,9 @@
-"""Gradient reach: how large the loss gradient is at each layer.
+"""Gradient norms: the size of the loss gradient at each layer.
 
-He et al. (2015), section 4.1, argue that plain nets with batch norm do not suffer
-from vanishing gradients; Yang et al. (2019), "A mean field theory of batch
-normalization", that without shortcuts gradients *grow* towards the input, by a
-constant factor a layer. Norms over layers show it, before and during training.
+He et al. (2015), section 4.1, argue that plain networks with batch norm do not suffer
+from vanishing gradients. Yang et al. (2019), "A mean field theory of batch
+normalization", show that without shortcuts gradients *grow* towards the input, by a
+constant factor per layer. The norms by layer show this before and during training.
 """
 
 import dataclasses
@@ -27,8 +27,9 @@ from cnn_jax.training.program import Program
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 Row = dict[str, Any]
 
-# How far, of the way that training moved a network, its repetition may end from it.
-# The same program repeats a run to the bit; rounding of another one grows with steps.
+# Tolerated distance of a repetition from the network, relative to the distance that
+# training moved it. The same program repeats a run bit for bit; rounding differences
+# of another program grow with the steps.
 REPEATED = 0.05
 
 
@@ -37,18 +38,18 @@ def norms(
 ) -> list[Row]:
     """Norm of the loss gradient with respect to each layer's weights.
 
-    The gradient is that of a training step: of the mean loss of a batch, with the
-    batch's own batch-norm statistics. Weight decay is not part of it.
+    The gradient is that of a train step: of the mean loss of a batch, with the batch's
+    own batch-norm statistics and without weight decay.
 
     Args:
       model: the network.
       variables: 'params' and 'batch_stats'.
-      batches: training batches; norms are averaged over them.
-      loss: (outputs, batch) to the loss of each example.
+      batches: training batches, over which the norms are averaged.
+      loss: (outputs, batch) to per-example losses.
 
     Returns:
-      One row a layer, in forward order: 'layer' (from 1), 'name',
-      'gradient_norm', 'weight_norm' and 'loss' (the same in every row).
+      One row per layer, in forward order: 'layer' (from 1), 'name', 'gradient_norm',
+      'weight_norm' and 'loss' (the same in every row).
     """
     found, losses, shape = [], [], None
     for batch in batches:
@@ -98,21 +99,21 @@ def _norms(
 
 
 def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net]:
-    """A network along its training, trained in memory, on one device.
+    """A network at several steps of its training, repeated in memory on one device.
 
-    Runs keep their newest checkpoints only; a run of the same config and seed on one
-    device goes through the same states, so it is repeated up to the last step that
-    is asked for. For a run on several devices that is so, to rounding, only if
-    nothing is drawn at random on each of them: neither augmentation nor dropout nor
-    stochastic depth. `repetition` makes sure of it.
+    A run keeps only its newest checkpoints. A run of the same config and seed on one
+    device passes through the same states, so this trains again up to the last step
+    requested. A run on several devices is reproduced, up to rounding, only if it
+    makes no random draws per device: no augmentation, dropout or stochastic depth.
+    `repetition` verifies this.
 
     Args:
-      program: the run's, from `trained.program_of`.
+      program: of the run, from `trained.program_of`.
       seed: of the run.
-      steps: when to look, ascending; 0 is the initialisation.
+      steps: the steps to yield, ascending; 0 is the initialisation.
 
     Yields:
-      The network at each of the steps.
+      The network at each step.
     """
     family, depth = kind(program)
     net = at_initialisation(program, family, depth, seed)
@@ -130,19 +131,18 @@ def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net
 
 
 def repetition(net: Net, steps: Sequence[int]) -> Iterator[Net]:
-    """A trained network along its own training, repeated by `snapshots`.
+    """A trained network at earlier steps of its training, repeated by `snapshots`.
 
     Args:
       net: of a run, at its last step.
-      steps: when to look, ascending; up to the network's own step.
+      steps: the steps to yield, ascending, up to the network's own step.
 
     Yields:
-      The network at each of the steps, and then once more at its own, if that is
-      not one of them.
+      The network at each step, and finally at its own step if ``steps`` lacks it.
 
     Raises:
-      ConfigError: the repetition ends elsewhere, so that what it went through says
-        nothing about the run.
+      ConfigError: the repetition ends at different parameters, so its intermediate
+        states are not those of the run.
     """
     wanted = sorted({*steps, net.step})
     for found in snapshots(net.program, net.seed, wanted):
@@ -152,7 +152,7 @@ def repetition(net: Net, steps: Sequence[int]) -> Iterator[Net]:
 
 
 def _check_same(found: Net, net: Net) -> None:
-    """Refuse a network that is not the same, in terms of how far training moved it."""
+    """Refuse a network that is too far away, relative to how far training moved it."""
 
     def distance(one: Variables, other: Variables) -> float:
         pairs = zip(
@@ -167,7 +167,7 @@ def _check_same(found: Net, net: Net) -> None:
 
     apart = distance(found.variables, net.variables)
     moved = distance(net.variables, net.at_initialisation().variables)
-    if not apart <= REPEATED * moved:  # so that not-a-numbers are refused too
+    if not apart <= REPEATED * moved:  # written so that NaN is refused too
         raise ConfigError(
             f"training {net.family}-{net.depth} with seed {net.seed} anew on one "
             f"device does not lead to its network at step {net.step} (it ends "

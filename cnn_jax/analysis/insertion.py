@@ -1,9 +1,9 @@
-"""More layers in a trained network: the identity is easy to learn.
+"""Layers inserted into a trained network: the identity is easy to learn.
 
-He et al. (2015), section 1: a deeper net cannot be worse than a shallower one, since
-its added layers could be the identity; yet plain nets are not trained to find that.
-As a residual block whose last scale is zero, two layers *are* the identity; as plain
-layers they have to be made so, or learn it.
+He et al. (2015), section 1: a deeper network need not be worse than a shallower one,
+since its added layers could be the identity. Yet training does not find this solution
+for plain networks. Two layers in a residual block whose last scale is zero *are* the
+identity; two plain layers must be constructed as the identity, or learn it.
 """
 
 import functools
@@ -28,13 +28,14 @@ HOWS = ("none", "residual", "plain_identity", "plain_he")
 
 
 class Extended(nn.Module):
-    """A network with blocks of two layers inserted behind one of its modules.
+    """A network with two-layer blocks inserted after one of its modules.
 
     Attributes:
       base: the network.
-      site: path of the module whose output the first inserted block takes.
-      count: blocks that are inserted.
-      residual: with an identity shortcut, and a zero scale at the end of the branch.
+      site: path of the module whose output feeds the first inserted block.
+      count: number of inserted blocks.
+      residual: whether the blocks have an identity shortcut, and a zero scale at the
+        end of the branch.
     """
 
     base: nn.Module
@@ -44,7 +45,7 @@ class Extended(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool) -> Float[Array, "batch classes"]:
-        """Outputs of the longer network."""
+        """Outputs of the extended network."""
 
         def interceptor(next_method, args, kwargs, context):
             output = next_method(*args, **kwargs)
@@ -59,7 +60,7 @@ class Extended(nn.Module):
             return self.base(x, train=train)
 
     def block(self, width: int, number: int) -> nn.Module:
-        """An inserted block, with the network's own normalisation."""
+        """Make an inserted block, with the network's normalisation."""
         return inserted_block(
             width,
             self.residual,
@@ -72,7 +73,7 @@ class Extended(nn.Module):
 def inserted_block(
     width: int, residual: bool, norm: Callable[..., Any], **fields: Any
 ) -> nn.Module:
-    """Two 3x3 layers, with a shortcut and a zero scale or with neither."""
+    """Two 3x3 layers, either with a shortcut and a zero scale, or with neither."""
     shortcut: Literal["A", "none"] = "A" if residual else "none"
     return BasicBlock(
         width, shortcut=shortcut, zero_scale=residual, norm=norm, **fields
@@ -88,28 +89,28 @@ def insert(
     batches: Iterable[Batch],
     key: Array,
 ) -> tuple[nn.Module, Variables]:
-    """A trained network with ``count`` blocks of two layers more.
+    """Insert ``count`` two-layer blocks into a trained network.
 
     Args:
       model: the network.
       variables: 'params' and 'batch_stats'.
-      site: path of the module behind which they go; its output must not be
-        negative ('stage2_block1' of a v1 net), so that a ReLU lets it pass.
-      count: blocks.
-      how: 'none' inserts nothing (a control). 'residual' is the identity, to the
-        bit. 'plain_identity' has kernels that pass each channel on, and batch norm
-        that undoes itself: the identity, to rounding, in evaluation mode.
-        'plain_he' is He-initialised. All have the batch-norm statistics of
-        the training set.
-      batches: of the training set, in which statistics are taken.
-      key: draws He-initialised kernels.
+      site: path of the module after which the blocks are inserted. Its output must
+        be non-negative ('stage2_block1' of a v1 network), so that a ReLU passes it
+        unchanged.
+      count: number of blocks.
+      how: 'none' inserts nothing (a control). 'residual' is exactly the identity, bit
+        for bit. 'plain_identity' has identity kernels, and batch norm that inverts
+        itself: the identity up to rounding, in evaluation mode. 'plain_he' is
+        He-initialised. All use the batch-norm statistics of the training set.
+      batches: of the training set, for the statistics.
+      key: random key for He-initialised kernels.
 
     Returns:
-      The longer network and its variables.
+      The extended network and its variables.
 
     Raises:
-      ConfigError: unknown ``how``, or a network that has no such module, puts out
-        negative numbers there, or has no ``norm`` field.
+      ConfigError: unknown ``how``, no module at ``site``, negative outputs there, or a
+        network without a ``norm`` field.
     """
     if how not in HOWS:
         raise names.choices("way to insert layers", how, HOWS)
@@ -137,7 +138,7 @@ def insert(
 def site_outputs(
     model: nn.Module, variables: Variables, batches: Iterable[Batch], site: str
 ) -> Float[Array, "images rows columns maps"]:
-    """What a module puts out for the real images of all batches.
+    """The outputs of a module for the real images of all batches.
 
     Raises:
       ConfigError: no such module, or negative outputs.
@@ -172,18 +173,17 @@ def _site_output(
 def identity(
     maps: Float[Array, "images rows columns maps"], epsilon: float
 ) -> Variables:
-    """Variables that make a plain block of two layers the identity of some maps.
+    """Variables that make a plain two-layer block the identity on given inputs.
 
-    Each kernel passes its channel on, and each batch norm undoes itself: its scale
-    and bias are the running statistics that it divides and subtracts by.
+    Each kernel copies its channel, and each batch norm inverts itself: its scale and
+    bias equal the running standard deviation and mean.
 
     Args:
-      maps: what the block is given, not negative.
-      epsilon: of its batch norm.
+      maps: the inputs of the block, non-negative.
+      epsilon: of the block's batch norm.
 
     Returns:
-      'params' and 'batch_stats'; the variance is the unbiased one, as batch norm
-      keeps it.
+      'params' and 'batch_stats'; the variance is unbiased, as in batch norm.
     """
     channels = maps.shape[-1]
     kernel = jnp.zeros((3, 3, channels, channels)).at[1, 1].set(jnp.eye(channels))
@@ -203,10 +203,10 @@ def changed_logits(
     longer_variables: Variables,
     batches: Iterable[Batch],
 ) -> tuple[int, float]:
-    """How an insertion changes the outputs for real images, in evaluation mode.
+    """The effect of an insertion on the outputs for real images, in evaluation mode.
 
     Returns:
-      The number of outputs whose bits changed, and the largest difference.
+      The number of outputs that differ in any bit, and the largest difference.
     """
     count, largest = 0, 0.0
     for batch in batches:
@@ -269,14 +269,14 @@ def train(
     optimizer: Rule,
     rate: float,
 ) -> Iterator[Variables]:
-    """Train all parameters further, at a constant rate and from no momentum.
+    """Continue training all parameters, at a constant rate and without momentum state.
 
     Args:
       model: the network.
       variables: 'params' and 'batch_stats'.
-      batches: one a step.
-      loss: (outputs, batch) to the loss of each example.
-      optimizer: from a learning rate to the transformation, as of a run.
+      batches: one per step.
+      loss: (outputs, batch) to per-example losses.
+      optimizer: learning rate to optax transformation, as for a run.
       rate: learning rate.
 
     Yields:

@@ -1,18 +1,18 @@
 """The loss around a trained network, along filter-normalised random directions.
 
 Li, Xu, Taylor, Studer and Goldstein (2018), "Visualizing the loss landscape of
-neural nets", section 4. A direction is Gaussian noise of the parameters' shapes
-in which each filter has the length of the network's own (a net with batch norm
-does not change when a filter is scaled, so that raw distances say nothing); the
-loss is looked up at ``parameters + a * first + b * second``. As published, biases
-and the parameters of batch norm stay (zero in every direction), a filter of a
-dense layer is what leads to one of its outputs, and batch norm runs in evaluation
-mode with the running statistics of the trained network at every point.
+neural nets", section 4. A direction is Gaussian noise of the parameters' shapes, in
+which each filter is rescaled to the norm of the network's filter. This matters
+because scaling a filter does not change a network with batch norm, so raw distances
+are meaningless. The loss is evaluated at ``parameters + a * first + b * second``. As
+published, biases and batch-norm parameters are fixed (zero in every direction), a
+filter of a dense layer is the weights of one output, and batch norm runs in evaluation
+mode with the trained network's running statistics at every point.
 
-A grid is evaluated by one compiled program that loops over a row of points, with
-the parameters, the directions and the images on the device; the host reads a row
-at a time. Directions and values are kept together (`save`), so that a landscape
-can be made again, or on a finer grid or more images along the same directions.
+One compiled program evaluates a row of grid points in a loop, with the parameters, the
+directions and the images on the device; the host reads one row at a time. `save`
+stores directions and values together, so that a landscape can be reproduced, or
+extended along the same directions to a finer grid or more images.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from cnn_jax.training.checkpoint import write_atomically
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
-# (parameters, whatever else it depends on) to named scalars.
+# (parameters, *further arguments) to named scalars.
 Objective = Callable[..., dict[str, Float[Array, ""]]]
 Report = Callable[[int, int], None]
 
@@ -50,8 +50,8 @@ class EvaluationLoss:
 
     Attributes:
       model: the network.
-      loss: (outputs, batch) to the loss of each example.
-      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
+      loss: (outputs, batch) to per-example losses.
+      errors: (outputs, batch) to 1 for each wrong example, else 0.
     """
 
     model: nn.Module
@@ -84,13 +84,13 @@ class EvaluationLoss:
 
 
 def stack(batches: Iterable[Batch]) -> Batch:
-    """The real examples of batches, in as many batches with the least padding.
+    """Stack batches, redistributing their real examples to minimise padding.
 
     Args:
       batches: mappings with a 'mask' (1 for an example, 0 for padding).
 
     Returns:
-      One mapping; its arrays have the batches as first axis.
+      One mapping of arrays whose first axis indexes the same number of batches.
 
     Raises:
       ValueError: there is no real example.
@@ -113,11 +113,11 @@ def stack(batches: Iterable[Batch]) -> Batch:
 
 
 def filter_normalized(direction: Any, params: Any) -> Any:
-    """Give each filter of a direction the length of the network's (section 4).
+    """Rescale each filter of a direction to the norm of the network's (section 4).
 
-    ``d <- d / |d| * |theta|`` for every filter: the weights to one output, a
-    convolution's (height, width, channels) or a dense layer's inputs. Biases and
-    scales, and whatever has one axis, become zero.
+    ``d <- d / |d| * |theta|`` for every filter, that is, for the weights of one
+    output: (height, width, channels) of a convolution, or the inputs of a dense layer.
+    Biases, scales and all other one-axis parameters become zero.
 
     Args:
       direction: a tree like ``params``.
@@ -130,7 +130,7 @@ def filter_normalized(direction: Any, params: Any) -> Any:
     def normalized(path: Any, d: np.ndarray, theta: np.ndarray) -> np.ndarray:
         if theta.ndim < 2 or path[-1].key in ("bias", "scale"):
             return np.zeros_like(d)
-        # Axes in front of a kernel's own hold layers stacked for a scan.
+        # Leading axes, before those of the kernel, stack layers for a scan.
         axes = (-4, -3, -2) if theta.ndim >= 4 else (-2,)
         length = np.sqrt(np.square(theta).sum(axes, keepdims=True))
         own = np.sqrt(np.square(d).sum(axes, keepdims=True))
@@ -146,12 +146,12 @@ def random_directions(params: Any, seed: int, count: int) -> tuple[Any, ...]:
     Args:
       params: the network's parameters.
       seed: of the noise.
-      count: how many.
+      count: number of directions.
 
     Returns:
       ``count`` trees like ``params``.
     """
-    # On the host: a program that draws each of a deep net's arrays compiles for long.
+    # On the host: a program that draws all arrays of a deep network compiles slowly.
     random = np.random.Generator(np.random.Philox(seed))
     return tuple(
         filter_normalized(
@@ -173,25 +173,25 @@ def evaluate(
     side_by_side: int = 1,
     report: Report | None = None,
 ) -> dict[str, np.ndarray]:
-    """An objective on the grid of ``axes`` along ``directions``.
+    """Evaluate an objective on the grid of ``axes`` along ``directions``.
 
     Args:
-      objective: (params, *fixed) to named scalars; hashable, since programs are
-        kept by it.
+      objective: (params, *fixed) to named scalars; hashable, since it is a static
+        argument of the compiled program.
       params: the centre of the grid.
       directions: one or more trees like ``params``.
       axes: coordinates along each direction.
       fixed: further arguments of the objective.
-      side_by_side: points computed at once by a vectorised program; it should
-        divide the last axis. On a CPU more than one is slower, since kernels
-        that differ by point make grouped convolutions of ordinary ones.
-      report: called with the rows done and the rows in all.
+      side_by_side: number of points computed at once by a vectorised program; it
+        should divide the length of the last axis. On a CPU more than 1 is slower,
+        since different kernels per point turn convolutions into grouped ones.
+      report: called with the number of rows done and the total.
 
     Returns:
       Arrays of shape (points of the first axis, points of the second, ...).
 
     Raises:
-      ValueError: not one axis a direction.
+      ValueError: the numbers of axes and directions differ.
     """
     if len(axes) != len(directions) or not axes:
         raise ValueError(f"{len(directions)} directions need as many axes: {len(axes)}")
@@ -236,13 +236,13 @@ def _row(
 
 @dataclasses.dataclass(frozen=True)
 class Landscape:
-    """Values of an objective along directions, and all that is needed again.
+    """Values of an objective along directions, with the data to reproduce them.
 
     Attributes:
       seed: of the directions.
       axes: coordinates along each direction.
       directions: trees like the parameters.
-      values: by name, arrays of the grid's shape.
+      values: arrays of the grid's shape, by name.
       centre: SHA-256 of the parameters at the origin, in hexadecimal.
     """
 
@@ -265,14 +265,14 @@ def explore(
     """The landscape of an objective around ``params``, along new random directions.
 
     Args:
-      objective: see `evaluate`, as for the arguments that are not listed here.
+      objective: see `evaluate`.
       params: the centre.
       axes: coordinates along each direction: one axis for a curve, two for a
         surface (in the paper 51 points from -1 to 1).
       seed: of the directions.
       fixed: further arguments of the objective.
-      side_by_side: points computed at once.
-      report: of progress.
+      side_by_side: points computed at once, see `evaluate`.
+      report: called with progress, see `evaluate`.
 
     Returns:
       The `Landscape`.
@@ -293,7 +293,7 @@ def digest(params: Any) -> str:
 
 
 def save(landscape: Landscape, path: str | os.PathLike[str]) -> None:
-    """Write a landscape as one ``.npz`` file, directions included, in one go."""
+    """Write a landscape, with its directions, to one ``.npz`` file, atomically."""
     arrays = {
         "format": np.array(FORMAT),
         "seed": np.array(landscape.seed),
@@ -310,13 +310,13 @@ def save(landscape: Landscape, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Landscape:
-    """Read what `save` wrote.
+    """Read a landscape that `save` wrote.
 
     Args:
       path: the file.
 
     Returns:
-      The landscape; `evaluate` with its directions makes its values again.
+      The landscape; `evaluate` with its directions reproduces its values.
 
     Raises:
       ConfigError: no such file, or not a landscape of this version's format.
@@ -347,9 +347,9 @@ def load(path: str | os.PathLike[str]) -> Landscape:
 
 
 def local_minima(values: Float[np.ndarray, "rows columns"]) -> int:
-    """Inner points of a grid that lie below all their eight neighbours.
+    """Number of inner grid points below all eight neighbours.
 
-    A smooth bowl has one. Points that are not finite count as high ground.
+    A smooth bowl has one. Non-finite points count as infinitely high.
     """
     ground = np.where(np.isfinite(values), values, np.inf)
     centre = ground[1:-1, 1:-1]

@@ -1,8 +1,8 @@
-"""What the layers of a network are, in the order in which it computes them.
+"""The layers of a network, in the order of computation.
 
-Modules are watched as they are called (linen's `intercept_methods`), so that any
-network can be looked at, a user's own too, and none needs code for it. Layouts
-that scan over blocks hide them: convert to the unrolled layout first.
+Calls of modules are observed through linen's `intercept_methods`. This works for any
+network, including user-defined ones, without code in the network. Layouts that scan
+over blocks hide them: convert to the unrolled layout first.
 """
 
 from collections.abc import Callable
@@ -25,15 +25,15 @@ def watch(
     see: See,
     train: bool = False,
 ) -> tuple[Any, Any]:
-    """Apply a network and show every module that is called on the way.
+    """Apply a network and report every module call.
 
     Args:
       model: the network.
       variables: 'params' and 'batch_stats'.
       images: normalised images.
-      see: called with (module, its first argument, its output) after each call,
-        inner modules before those that hold them.
-      train: as for ``model.apply``.
+      see: called with (module, first argument, output) after each call, inner modules
+        before the modules that contain them.
+      train: passed to ``model.apply``.
 
     Returns:
       The network's outputs, and the batch statistics after the call.
@@ -53,14 +53,14 @@ def watch(
 
 
 def name_of(module: nn.Module) -> str:
-    """Path of a bound module in its network, 'stage1_block1/conv1'."""
+    """Path of a bound module in its network, such as 'stage1_block1/conv1'."""
     return "/".join(module.path)
 
 
 def kernel_of(module: nn.Module) -> tuple[str, Any] | None:
-    """Name and value of a module's own weights: its parameter of two axes or more.
+    """Name and value of a module's weights: its parameter with two or more axes.
 
-    Biases and the scales of normalisation have one axis; they are no weights here.
+    Biases and normalisation scales have one axis and do not count as weights.
     """
     for name, value in module.variables.get("params", {}).items():
         if not isinstance(value, dict) and value.ndim >= 2:
@@ -71,7 +71,7 @@ def kernel_of(module: nn.Module) -> tuple[str, Any] | None:
 def weight_layers(
     model: nn.Module, variables: Variables, image: tuple[int, ...]
 ) -> dict[str, tuple[str, ...]]:
-    """The layers that have weights, in forward order.
+    """The layers with weights, in forward order.
 
     Args:
       model: the network.
@@ -79,8 +79,8 @@ def weight_layers(
       image: (height, width, channels).
 
     Returns:
-      Path of each layer's weights in 'params', by the layer's name. A projection
-      stands where it is computed, after its block's branch.
+      Path of each layer's weights in 'params', by layer name. A projection comes
+      after its block's branch, in the order of computation.
     """
     found: dict[str, tuple[str, ...]] = {}
 

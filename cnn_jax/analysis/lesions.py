@@ -1,9 +1,9 @@
 """Lesions: networks with blocks removed or exchanged, and the paths through them.
 
 Veit, Wilber and Belongie (2016), "Residual networks behave like ensembles of
-relatively shallow networks": a residual net hardly notices that a block is gone or
-in another place, a plain one breaks; and of its 2^n paths the short ones carry the
-gradient.
+relatively shallow networks": removing or moving a block hardly affects a residual
+network but breaks a plain one. Of a residual network's 2^n paths, the short ones
+carry the gradient.
 """
 
 import functools
@@ -32,14 +32,14 @@ def error_without(
     keep: Float[np.ndarray, " blocks"],
     errors: Errors,
 ) -> float:
-    """Error of a network some of whose blocks are removed.
+    """Error of a network with some blocks removed.
 
     Args:
       model: the network.
       variables: 'params' and 'batch_stats'.
-      batches: what it is tested on.
+      batches: the evaluation batches.
       keep: 1 or 0 for each block, see `blocks.without`.
-      errors: (outputs, batch) to 1 for each example that is wrong, else 0.
+      errors: (outputs, batch) to 1 for each wrong example, else 0.
 
     Returns:
       The error, a fraction.
@@ -64,18 +64,18 @@ def _errors(
 def some_removed(
     sites: Sequence[Site], count: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Gates that remove some blocks, drawn among those that can be removed.
+    """Gates that remove randomly chosen blocks, among those that can be removed.
 
     Args:
       sites: the network's blocks.
-      count: how many are removed.
-      random: draws them.
+      count: number of blocks to remove.
+      random: the random generator.
 
     Returns:
       1 or 0 for each block.
 
     Raises:
-      ValueError: fewer can be removed.
+      ValueError: fewer than ``count`` blocks can be removed.
     """
     removable = [number for number, site in enumerate(sites) if site.removable]
     if count > len(removable):
@@ -86,14 +86,14 @@ def some_removed(
 
 
 def exchangeable(sites: Sequence[Site]) -> list[tuple[int, int]]:
-    """Pairs of blocks that can stand in for each other.
+    """Pairs of interchangeable blocks.
 
     Args:
       sites: the network's blocks.
 
     Returns:
-      Numbers of two blocks that keep the shape of their input and whose parameters
-      have the same shapes.
+      The numbers of every two blocks that keep the shape of their input and have
+      parameters of the same shapes.
     """
     return [
         (one, other)
@@ -107,15 +107,15 @@ def exchangeable(sites: Sequence[Site]) -> list[tuple[int, int]]:
 def shuffled(
     sites: Sequence[Site], swaps: int, random: np.random.Generator
 ) -> list[int]:
-    """An order of blocks after random exchanges of two that are `exchangeable`.
+    """The order of blocks after random swaps of `exchangeable` pairs.
 
     Args:
       sites: the network's blocks.
-      swaps: exchanges, one after another.
-      random: draws them.
+      swaps: number of successive swaps.
+      random: the random generator.
 
     Returns:
-      For each place, the number of the block that stands there now.
+      For each position, the number of the block now in it.
 
     Raises:
       ValueError: no two blocks are exchangeable.
@@ -136,8 +136,8 @@ def kendall_tau(order: Sequence[int]) -> float:
       order: a permutation of 0 ... n - 1.
 
     Returns:
-      1 for the same order, -1 for the reverse: pairs in order less pairs out of
-      order, over all pairs.
+      1 for the same order, -1 for the reverse: (pairs in order - pairs out of order)
+      over the number of pairs.
     """
     numbers = np.asarray(order)
     after = np.triu(np.ones((len(numbers), len(numbers))), 1)
@@ -148,15 +148,15 @@ def kendall_tau(order: Sequence[int]) -> float:
 def exchanged(
     variables: Variables, sites: Sequence[Site], order: Sequence[int]
 ) -> Variables:
-    """Variables of the network with its blocks in another order.
+    """The variables of a network with its blocks reordered.
 
     Args:
       variables: 'params' and 'batch_stats'.
       sites: the network's blocks.
-      order: which block stands at each place, see `shuffled`.
+      order: the block at each position, see `shuffled`.
 
     Returns:
-      A copy; each place has the parameters and statistics of its new block.
+      A copy in which each position has the parameters and statistics of its new block.
     """
     changed = {}
     for collection, tree in variables.items():
@@ -176,14 +176,15 @@ def exchanged(
 def path_lengths(blocks: int) -> Float[np.ndarray, " lengths"]:
     """Share of a residual net's paths that pass through 0, 1, ... n branches.
 
-    Each of n blocks doubles the paths: through its branch, or along its shortcut
-    (Veit et al. 2016, section 3). Of the 2^n paths, C(n, k) have k branches.
+    Each of n blocks doubles the number of paths: through its branch or along its
+    shortcut (Veit et al. 2016, section 3). Of the 2^n paths, C(n, k) pass through k
+    branches.
 
     Args:
       blocks: n.
 
     Returns:
-      (n + 1,) shares, which add up to 1.
+      (n + 1,) shares, which sum to 1.
     """
     return np.array([math.comb(blocks, k) / 2**blocks for k in range(blocks + 1)])
 
@@ -200,16 +201,17 @@ def path_gradient(
     Args:
       model: a network of residual blocks.
       variables: 'params' and 'batch_stats'.
-      batch: the loss is the mean over its examples.
-      loss: (outputs, batch) to the loss of each example.
+      batch: examples over which the loss is averaged.
+      loss: (outputs, batch) to per-example losses.
       through: 1 for each block whose branch the path takes, else 0.
 
     Returns:
-      L2 norm over the whole batch of the loss gradient by the network's input.
+      L2 norm, over the whole batch, of the gradient of the loss with respect to the
+      network's input.
     """
     gates = jnp.asarray(through, jnp.float32)
     gradient = input_gradient(model, loss, variables, batch, gates)
-    # In float64: the squares along a long path are below what float32 holds.
+    # In float64, since squares along a long path underflow in float32.
     return float(np.linalg.norm(np.asarray(gradient, np.float64)))
 
 
@@ -221,7 +223,7 @@ def input_gradient(
     batch: Batch,
     through: Gates,
 ) -> Float[Array, "batch height width channels"]:
-    """Gradient of the mean loss by the input along a path, see `path_gradient`."""
+    """Input gradient of the mean loss along one path, see `path_gradient`."""
 
     def objective(images: Array) -> Array:
         outputs = blocks.along_paths(model, variables, images, through)

@@ -1,8 +1,8 @@
-"""How close the blocks of a network stay to the identity.
+"""Relative change: how close the blocks of a network are to the identity.
 
-He et al. (2015), section 3.1, suppose that the function to be learnt is nearer to
-the identity than to zero, so that a branch has a small change to make. Here that
-change is measured: the norm of (block output - input) over that of the input.
+He et al. (2015), section 3.1, hypothesise that the optimal function is closer to the
+identity than to zero, so that a branch only has to learn a small change. This module
+measures that change: the norm of (block output - input) over the norm of the input.
 """
 
 import collections
@@ -22,17 +22,17 @@ from cnn_jax.analysis.trained import Batch, Variables
 def relative_changes(
     model: nn.Module, variables: Variables, batches: Iterable[Batch]
 ) -> dict[str, float]:
-    """Norm of (output - input) over norm of the input for each block.
+    """Norm of (output - input) over the norm of the input, for each block.
 
     Args:
       model: the network, applied in evaluation mode.
       variables: 'params' and 'batch_stats'.
-      batches: what it looks at.
+      batches: the images to average over.
 
     Returns:
-      By the block's name, in forward order, the mean over images of the ratio for an
-      image. Blocks that change the shape have no such ratio and are left out. An
-      image whose input to a block is all zero does not count there.
+      The mean ratio over images, by block name, in forward order. Blocks that change
+      the shape have no such ratio and are left out. Images for which a block's input
+      is all zero do not count for that block.
     """
     totals: dict[str, np.ndarray] = {}
     for batch in batches:

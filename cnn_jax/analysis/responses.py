@@ -1,9 +1,9 @@
 """Layer responses (He et al. 2015, section 4.2 and figure 7).
 
-The response of a layer is its output after batch norm and before the
-non-linearity and the addition. Its standard deviation says how strongly the
-layer acts: the paper finds residual nets below their plain twins, and deeper ones
-below shallower.
+The response of a layer is its output after batch norm and before the non-linearity
+and the addition. Its standard deviation measures how strongly the layer acts. The
+paper finds smaller responses in residual nets than in their plain counterparts, and
+smaller ones in deeper residual nets.
 """
 
 import collections
@@ -34,9 +34,9 @@ def responses(
       images: normalised images.
 
     Returns:
-      By the layer's name, the output of the normalisation that takes this layer's
-      output; the layer's own output where none does (the last layer of a
-      pre-activation block). 1x1 convolutions are left out, as in the paper.
+      Responses by layer name: the output of the normalisation that follows the layer,
+      or the layer's own output if none follows (the last layer of a pre-activation
+      block). 1x1 convolutions are left out, as in the paper.
     """
     found: dict[str, Array] = {}
     last: dict[str, Any] = {"name": "", "output": None}
@@ -61,10 +61,10 @@ def standard_deviations(
     Args:
       model: the network, applied in evaluation mode.
       variables: 'params' and 'batch_stats'.
-      batches: what is looked at; the paper does not say, here the training set.
+      batches: the images; the paper does not state which, here the training set.
 
     Returns:
-      By the layer's name, in forward order.
+      Standard deviations by layer name, in forward order.
     """
     totals: dict[str, tuple[float, float, float]] = {}
     for batch in batches:
@@ -78,7 +78,7 @@ def standard_deviations(
 @functools.partial(jax.jit, static_argnames="model")
 def _moments(model: nn.Module, variables: Variables, batch: Batch) -> dict[str, Any]:
     """Count, mean and sum of squared deviations of each response over real images."""
-    # Of the mappings that a jitted function can return, this one keeps its order.
+    # A jitted function sorts the keys of a dict, but not of an OrderedDict.
     found = collections.OrderedDict()
     for name, response in responses(model, variables, batch["image"]).items():
         rows = response.astype(jnp.float32).reshape(len(response), -1)
@@ -90,7 +90,7 @@ def _moments(model: nn.Module, variables: Variables, batch: Batch) -> dict[str, 
 
 
 def _merge(one: Any, other: Any) -> tuple[float, float, float]:
-    """Moments of two sets together (Chan, Golub and LeVeque 1979), in float64."""
+    """Merge the moments of two sets (Chan, Golub and LeVeque 1979), in float64."""
     (n, mean, square), (m, mean_other, square_other) = one, map(float, other)
     total = n + m
     difference = mean_other - mean

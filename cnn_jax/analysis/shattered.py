@@ -1,10 +1,10 @@
-"""Shattered gradients: how alike gradients at nearby inputs are.
+"""Shattered gradients: the correlation of gradients at nearby inputs.
 
-Balduzzi et al. (2017), "The shattered gradients problem": with depth, the gradients
-of a plain net at neighbouring inputs lose their correlation (as 2^-depth) until they
-look like white noise; those of a residual net keep it far longer. Seen on a fully
-connected net with a scalar input, as there, and on a convolutional net whose images
-are moved by a small distance.
+Balduzzi et al. (2017), "The shattered gradients problem": with increasing depth, the
+gradients of a plain network at neighbouring inputs decorrelate (as 2^-depth) until
+they resemble white noise, whereas those of a residual network stay correlated far
+longer. The module measures this on a fully connected network with a scalar input, as
+in the paper, and on a convolutional network with slightly perturbed images.
 """
 
 import functools
@@ -23,23 +23,23 @@ from cnn_jax.names import ConfigError
 def grid_gradients(
     key: Array, depth: int, width: int, points: int, skip: float, beta: float
 ) -> Float[Array, " points"]:
-    """Derivative of a random net of one input and one output, over a grid.
+    """Derivative of a random network with scalar input and output, over a grid.
 
-    The input x, in [-2, 2], goes to ``width`` units (weights and biases normal, so
-    that their kinks are spread over the grid); then every layer computes
-    ``h <- skip h + beta W relu(BN(h))`` with He-initialised W. Batch norm takes its
-    statistics over the grid, and they are held while differentiating.
+    The input x, in [-2, 2], feeds ``width`` units with normal weights and biases,
+    which spread their kinks over the grid. Then each layer computes
+    ``h <- skip h + beta W relu(BN(h))`` with He-initialised W. Batch norm uses
+    statistics over the grid, which are held constant in the differentiation.
 
     Args:
-      key: draws the weights.
-      depth: layers.
-      width: units of a layer (200 in the paper).
-      points: of the grid (256 in the paper).
-      skip: 0 for a plain net, 1 for a residual one.
-      beta: scale of the branch; 1 for a plain net.
+      key: random key of the weights.
+      depth: number of layers.
+      width: units per layer (200 in the paper).
+      points: number of grid points (256 in the paper).
+      skip: 0 for a plain network, 1 for a residual one.
+      beta: scale of the branch; 1 for a plain network.
 
     Returns:
-      The derivative at each point.
+      The derivative at each grid point.
     """
     return _grid_gradients(key, depth, width, points, skip, beta)
 
@@ -64,7 +64,7 @@ def _grid_gradients(
     def total(x: Array) -> Array:
         h = x[:, None] * slopes[None, :] + offsets[None, :]
         h, _ = jax.lax.scan(layer, h, kernels)
-        return (h @ readout).sum()  # a point's output depends on that point alone
+        return (h @ readout).sum()  # each output depends only on its own point
 
     return jax.grad(total)(jnp.linspace(-2.0, 2.0, points))
 
@@ -77,11 +77,11 @@ def autocorrelation(
     ``sum_t (g_t - mean)(g_{t+k} - mean) / sum_t (g_t - mean)^2``.
 
     Args:
-      series: at equal distances.
-      lags: how many, at most as many as points.
+      series: equally spaced samples.
+      lags: number of lags, at most the number of points.
 
     Returns:
-      One value a lag; 1 at lag 0, and not-a-numbers for a constant series.
+      One value per lag; 1 at lag 0. NaN for a constant series.
     """
     centred = np.asarray(series, np.float64) - np.mean(series, dtype=np.float64)
     products = [centred[: len(centred) - k] @ centred[k:] for k in range(lags)]
@@ -92,20 +92,20 @@ def autocorrelation(
 def with_batch_statistics(
     model: nn.Module, variables: Variables, batch: Batch
 ) -> Variables:
-    """The variables with the batch-norm statistics of one batch.
+    """Replace the batch-norm statistics by those of one batch.
 
-    A network that has not been trained has no statistics of its own.
+    An untrained network has no meaningful running statistics.
 
     Args:
       model: a network with a ``norm`` field.
       variables: 'params' and 'batch_stats'.
-      batch: the images that statistics are taken of, all of them.
+      batch: the statistics are taken over all its images, ignoring the mask.
 
     Returns:
-      The parameters, and the batch's statistics as running ones.
+      The parameters, with the batch's statistics as running statistics.
 
     Raises:
-      ConfigError: the network has no such field.
+      ConfigError: the network has no ``norm`` field.
     """
     if not hasattr(model, "norm"):
         raise ConfigError(f"{type(model).__name__} has no field 'norm'")
@@ -114,7 +114,7 @@ def with_batch_statistics(
 
 @functools.partial(jax.jit, static_argnames="model")
 def _statistics(model: nn.Module, variables: Variables, images: Array) -> Any:
-    # With no weight on the past, the running statistics are the batch's.
+    # With momentum 0, the running statistics are those of the batch.
     norm = functools.partial(model.norm, momentum=0.0, groups=1)
     _, changed = model.clone(norm=norm).apply(
         variables,
@@ -133,10 +133,10 @@ def input_correlations(
     distances: Float[np.ndarray, " distances"],
     key: Array,
 ) -> Float[np.ndarray, " distances"]:
-    """Likeness of input gradients at images and at images nearby.
+    """Cosine similarity of input gradients at images and at perturbed images.
 
-    An image x moves to ``x + d |x| u`` with u a random direction of length 1, the
-    same for all distances. What is differentiated is the output of the label's
+    An image x is moved to ``x + d |x| u``, where u is a random direction of length 1,
+    the same for all distances. The gradient is that of the output of the label's
     class, in evaluation mode.
 
     Args:
@@ -144,11 +144,11 @@ def input_correlations(
       variables: 'params' and 'batch_stats'.
       batch: images with their labels.
       distances: d, as fractions of an image's norm.
-      key: draws the directions.
+      key: random key of the directions.
 
     Returns:
-      For each distance, the mean over images of the cosine of the angle between
-      the gradient at the image and the gradient where it has moved.
+      For each distance, the cosine between the gradients at the image and at the
+      moved image, averaged over images.
     """
     noise = jax.random.normal(key, batch["image"].shape)
     axes = tuple(range(1, noise.ndim))
@@ -178,18 +178,18 @@ def _input_gradients(
 def mean_cosine(
     one: Float[Array, "n ..."], other: Float[Array, "n ..."], mask: Float[Array, " n"]
 ) -> Float[Array, ""]:
-    """Cosine of two gradients at each input, averaged over inputs.
+    """Cosine between two gradients at each input, averaged over inputs.
 
     Args:
-      one: gradients, one an input.
-      other: those to compare them with.
-      mask: 0 for inputs that do not count, as those whose gradient is zero do not.
+      one: gradients, one per input.
+      other: gradients to compare with.
+      mask: 0 for inputs to ignore; inputs with a zero gradient are ignored too.
 
     Returns:
-      A number in -1 ... 1; not-a-number if no input counts.
+      A number in [-1, 1]; NaN if no input counts.
     """
     one, other = one.reshape(len(one), -1), other.reshape(len(other), -1)
-    # Lengths first: the squares of a deep net's gradients can overflow.
+    # Normalise first: the squares of a deep network's gradients can overflow.
     one = one / jnp.abs(one).max(1, keepdims=True).clip(1e-30)
     other = other / jnp.abs(other).max(1, keepdims=True).clip(1e-30)
     lengths = jnp.linalg.norm(one, axis=1) * jnp.linalg.norm(other, axis=1)

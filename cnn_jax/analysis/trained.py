@@ -1,7 +1,7 @@
 """Networks from run directories: model, variables, predictions and batches.
 
-The data set is opened when batches are asked for, and not before: what a network
-must know of it is in the run directory (see `cnn_jax.data.facts`).
+The data set is opened only when batches are requested: the run directory holds the
+facts about it that a network needs (see `cnn_jax.data.facts`).
 """
 
 import dataclasses
@@ -37,19 +37,19 @@ from cnn_jax.training.run_directory import (
 Variables = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 
-# Predictions are made in batches of one size, so that one program serves any number
-# of images: of this many pixels, within bounds.
+# Predictions use one fixed batch size, so that one program serves any number of
+# images. It is chosen by the number of pixels, within bounds.
 BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 2**17, 8, 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Evaluation batches of a split, made anew for each pass over them.
+    """Evaluation batches of a split; can be iterated over any number of times.
 
     Attributes:
-      program: whose data and preprocessing.
+      program: provides the data and the preprocessing.
       split: 'train' or 'test'.
-      images: use this many at most; 0 for all.
+      images: maximum number of images; 0 for all.
     """
 
     program: Program
@@ -75,11 +75,11 @@ class Net:
     """A network of a run, at one step of its training.
 
     Attributes:
-      family: the arm of a study; else 'plain', 'residual', or what the config calls
-        the model.
+      family: the arm of a study; else 'plain', 'residual', or the model's name in
+        the config.
       depth: weight layers.
       seed: of the run.
-      step: optimizer steps that the variables have seen.
+      step: optimizer steps taken.
       program: the run's program on one device, shared by the seeds of a shape.
       variables: 'params' and 'batch_stats', on the host.
     """
@@ -103,27 +103,27 @@ class Net:
 
     @property
     def preprocess(self) -> Preprocess:
-        """From uint8 images (n, h, w, c) to what the network takes."""
+        """Function from uint8 images (n, h, w, c) to the network's input."""
         return self.program.preprocess
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the classes are called: their numbers where nobody said."""
+        """The names of the classes; their numbers if the data set has no names."""
         facts = self.program.facts
         return facts.class_names or tuple(map(str, range(facts.num_classes)))
 
     def predict(self, images: Any) -> np.ndarray:
-        """What the network says of raw images.
+        """Predict the classes of raw images.
 
         Args:
-          images: uint8 (n, height, width, channels) of the run's own shape, pixels
-            0..255; as many as you like.
+          images: uint8 (n, height, width, channels), pixels 0..255, of the run's
+            image shape; any number of images.
 
         Returns:
-          Logits, float32 (n, classes): the largest is the class.
+          Logits, float32 (n, classes); the largest is the predicted class.
 
         Raises:
-          ConfigError: other images, or a network that reads strings.
+          ConfigError: wrong type or shape, or a network that reads strings.
         """
         facts = self.program.facts
         if facts.strings:
@@ -149,7 +149,7 @@ class Net:
 
     @property
     def label(self) -> dict[str, Any]:
-        """The columns that say which network a row is about."""
+        """The columns that identify the network in a table."""
         return {
             "family": self.family,
             "depth": self.depth,
@@ -162,19 +162,19 @@ class Net:
 
         Args:
           split: 'train' or 'test'.
-          images: use this many at most; 0 for all.
+          images: maximum number of images; 0 for all.
 
         Returns:
-          An iterable that can be gone through any number of times.
+          An iterable that can be iterated over any number of times.
         """
         return Batches(self.program, split, images)
 
     def train_batches(self, count: int, start: int = 0) -> list[Batch]:
-        """Batches of the run's training, in its order, without augmentation.
+        """Training batches in the order of the run, without augmentation.
 
         Args:
-          count: how many.
-          start: step of the first.
+          count: number of batches.
+          start: step of the first batch.
 
         Returns:
           Batches of the run's batch size.
@@ -193,7 +193,7 @@ class Net:
 
 
 def at_initialisation(program: Program, family: str, depth: int, seed: int) -> Net:
-    """A network as a run of this seed starts.
+    """The network at the initialisation of a seed.
 
     Args:
       program: of the run.
@@ -208,7 +208,7 @@ def at_initialisation(program: Program, family: str, depth: int, seed: int) -> N
 
 
 def variables(state: Any) -> Variables:
-    """What ``model.apply`` takes, from a `TrainState`."""
+    """The variables for ``model.apply`` from a `TrainState`."""
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
@@ -217,18 +217,18 @@ def program_of(
 ) -> Program:
     """The program of a run, on one device, with the run's batch-norm groups.
 
-    It opens the data when batches are asked for (at once, of runs from before they
-    recorded what they needed of it).
+    The data is opened when batches are requested; for old runs, which did not record
+    the facts about their data, it is opened at once.
 
     Args:
-      directory: of the run.
-      data_dir: where its data is now; '' for where the run had it.
+      directory: the run directory.
+      data_dir: current location of the data; '' for the location in the config.
 
     Returns:
-      The program; runs that differ by their seed alone can share it.
+      The program; runs that differ only in their seed can share it.
 
     Raises:
-      ConfigError: no run directory, or one whose config cannot be run here.
+      ConfigError: not a run directory, or its config cannot be run here.
     """
     config = _config_of(directory)
     wanted = config.get(FINGERPRINT, "")
@@ -240,12 +240,12 @@ def program_of(
 
 
 def program_from(config: dict[str, Any], facts: Facts | None, owner: str) -> Program:
-    """The program of a config that a run kept, or a file of weights.
+    """The program of a config from a run directory or a file of weights.
 
     Args:
-      config: of the run, perhaps with what `fit` recorded beside it.
-      facts: of its data; None to open it.
-      owner: who kept them, for messages.
+      config: of the run, possibly with the values that `fit` recorded with it.
+      facts: facts about its data; None to open the data instead.
+      owner: the directory or file, for messages.
 
     Returns:
       The program, on one device.
@@ -273,25 +273,25 @@ def program_from(config: dict[str, Any], facts: Facts | None, owner: str) -> Pro
 def dataset_of(
     directory: str | os.PathLike[str], data_dir: str | os.PathLike[str] = ""
 ) -> dict[str, Any]:
-    """The section of a run's config that names its data (see `program_of`)."""
+    """The dataset section of a run's config (see `program_of`)."""
     section = _with_tuples(_config_of(directory)["dataset"])
     return {**section, "data_dir": os.fspath(data_dir)} if data_dir else section
 
 
 def data_fingerprint(directory: str | os.PathLike[str]) -> str:
-    """What identifies the data that a run was trained on; '' of very old runs."""
+    """The fingerprint of a run's training data; '' for very old runs."""
     return _config_of(directory).get(FINGERPRINT, "")
 
 
 def check_data(directory: str | os.PathLike[str], source: Any) -> None:
-    """Refuse other data than that which a run was trained on.
+    """Refuse data other than the run's training data.
 
     Args:
-      directory: of the run.
-      source: the data, open.
+      directory: the run directory.
+      source: the opened data.
 
     Raises:
-      ConfigError: its fingerprint is another.
+      ConfigError: the fingerprints differ.
     """
     wanted = data_fingerprint(directory)
     if wanted and source.fingerprint != wanted:
@@ -310,19 +310,18 @@ def _config_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def load(directory: str | os.PathLike[str], program: Program | None = None) -> Net:
-    """The network of a run at its newest whole checkpoint: the final one, if finished.
+    """Load a run's network from its newest intact checkpoint.
 
     Args:
-      directory: of the run.
-      program: from `program_of`, where the caller has it already.
+      directory: the run directory.
+      program: from `program_of`, if the caller has it already.
 
     Returns:
-      The network.
+      The network; of a finished run, the final one.
 
     Raises:
-      ConfigError: not a run, or one of another network or other data than the
-        program's.
-      CheckpointError: there is no checkpoint, or none is whole.
+      ConfigError: not a run directory, or its network or data is not the program's.
+      CheckpointError: there is no checkpoint, or all are damaged.
     """
     place = RunDirectory(directory)
     program = program or program_of(directory)
@@ -342,12 +341,12 @@ def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str,
 
     Args:
       program: of the run.
-      directory: of the run, if there is one.
+      directory: the run directory, if there is one.
 
     Returns:
-      The family that a study's run is named after; of others 'plain' or 'residual'
-      where the network can have shortcuts, else the model's name in the config. And
-      its weight layers, or 0 where it has no such field.
+      The family: for a run of a study, the one in its name; else 'plain' or
+      'residual' if the network can have shortcuts, or the model's name in the config.
+      The depth: weight layers, or 0 if the network has no such field.
     """
     depth = getattr(program.model, "depth", 0)
     if not isinstance(depth, int):  # a reader of strings calls something else so
@@ -362,13 +361,13 @@ def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str,
 
 
 def fingerprint(directory: str | os.PathLike[str]) -> str:
-    """What tells a run's newest checkpoint from any other: a SHA-256.
+    """The SHA-256 that identifies a run's newest checkpoint.
 
-    It covers the step, the state and the notes saved with it. Among these is how
-    long the run has taken, so runs through the same states differ in it too.
+    It covers the step, the state and the notes saved with it. The notes include the
+    elapsed time, so two runs with identical states have different fingerprints.
 
     Returns:
-      It, as the file's header says; '' where there is no readable checkpoint.
+      The checksum in the file's header; '' if there is no readable checkpoint.
     """
     found = checkpoint.steps(RunDirectory(directory).checkpoints)
     if not found:
@@ -381,7 +380,7 @@ def fingerprint(directory: str | os.PathLike[str]) -> str:
 
 
 def _newest(directory: pathlib.Path, template: Any) -> Any:
-    """The newest whole state; the run may be going on, so nothing is moved."""
+    """The newest intact state; renames nothing, since the run may be in progress."""
     complaints = []
     for path in reversed(checkpoint.steps(directory)):
         try:
@@ -394,14 +393,14 @@ def _newest(directory: pathlib.Path, template: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames="program")
 def _logits(program: Program, variables: Variables, images: Any) -> Any:
-    """Of uint8 images."""
+    """The logits of uint8 images."""
     prepared = program.preprocess(images)
     return program.model.apply(variables, prepared, train=False)
 
 
 @functools.partial(jax.jit, static_argnames="program")
 def _prepare(program: Program, resident: Any, item: Any) -> Batch:
-    """A batch as the network sees it, from the source's item."""
+    """The network's input batch, from an item of the source."""
     batch = program.source.take(resident, item)
     image = program.preprocess(batch["image"])
     if len(image) != len(batch["mask"]):
@@ -410,7 +409,7 @@ def _prepare(program: Program, resident: Any, item: Any) -> Batch:
 
 
 def _with_tuples(value: Any) -> Any:
-    """What JSON holds as lists, as tuples: fields of a network must be hashable."""
+    """Convert JSON's lists to tuples, since a network's fields must be hashable."""
     if isinstance(value, Mapping):
         return {key: _with_tuples(item) for key, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
