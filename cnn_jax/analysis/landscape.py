@@ -305,7 +305,7 @@ def save(landscape: Landscape, path: str | os.PathLike[str]) -> None:
         for name, leaf in _flat(direction).items():
             arrays[f"direction/{number}/{name}"] = leaf
     content = io.BytesIO()
-    np.savez(content, **arrays)  # type: ignore[arg-type]  # a name is no option
+    np.savez(content, **arrays)  # type: ignore[arg-type]  # no option names
     write_atomically(pathlib.Path(path), content.getvalue())
 
 

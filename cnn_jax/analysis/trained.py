@@ -349,7 +349,7 @@ def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str,
       The depth: weight layers, or 0 if the network has no such field.
     """
     depth = getattr(program.model, "depth", 0)
-    if not isinstance(depth, int):  # a reader of strings calls something else so
+    if not isinstance(depth, int):  # in string readers `depth` has another meaning
         depth = 0
     path = pathlib.Path(directory).absolute()
     arm = re.fullmatch(r"(.+)-(\d+)-seed\d+", path.name)

@@ -1,4 +1,4 @@
-"""Config files: programs whose ``get_config`` makes a config."""
+"""Config files: Python files whose ``get_config`` returns a config."""
 
 import pathlib
 import runpy
@@ -10,18 +10,19 @@ from cnn_jax.names import ConfigError
 
 
 def read(path: pathlib.Path, argument: str = "") -> ConfigDict:
-    """The config that a file's ``get_config`` makes.
+    """Read the config that a file's ``get_config`` returns.
 
     Args:
       path: the file.
-      argument: of ``get_config``; '' for none.
+      argument: the argument of ``get_config``; '' for none.
 
     Returns:
-      The config, unlocked: a schema knows more keys than the file has (every field
-      of a network, of a plugin), and refuses what it does not know.
+      The config, unlocked, so that keys can be added. The schema allows more keys
+      than the file sets (every field of a network or plugin) and refuses unknown ones.
 
     Raises:
-      ConfigError: whatever it raises, or another result.
+      ConfigError: the file raises an exception, has no ``get_config``, or returns
+        something other than a config.
     """
     try:
         found = runpy.run_path(str(path))

@@ -33,7 +33,7 @@ class Dispatch(NamedTuple):
     """
 
     last: int
-    count: int  # type: ignore[assignment]  # no one counts in a dispatch
+    count: int  # type: ignore[assignment]  # hides tuple.count
     items: Any
     source_state: bytes
 

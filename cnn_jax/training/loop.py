@@ -31,7 +31,7 @@ IN_FLIGHT = 2
 
 
 class Diverged(ArithmeticError):
-    """Loss or parameters are not finite; the message names the step."""
+    """The loss or a parameter is not finite; the message names the step."""
 
 
 class _Window:

@@ -424,7 +424,7 @@ def _is_harmless(item: pathlib.Path) -> bool:
         return True
     if not item.is_file():
         return False
-    # This process's own output, whatever its name.
+    # This process's redirected output may have any name.
     for stream in (1, 2):
         with contextlib.suppress(OSError):
             if os.path.samestat(item.stat(), os.fstat(stream)):

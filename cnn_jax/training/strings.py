@@ -145,7 +145,7 @@ def edit_distance(
 
 
 # The train step uses this to count errors of this loss's outputs.
-string_loss.errors = string_errors  # type: ignore[attr-defined]  # see `error_of`
+string_loss.errors = string_errors  # type: ignore[attr-defined]  # see `Program.errors`
 
 
 def _right_paths(graph: Graph, label: Array, length: Array) -> Graph:
