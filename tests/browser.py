@@ -1,4 +1,4 @@
-"""A real browser without a window, for tests of pages."""
+"""A headless browser for tests of pages."""
 
 import html
 import json
@@ -12,8 +12,8 @@ from tests.needs import BROWSERS
 
 FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
 
-# The page under test is in a frame as wide as the screen that is asked for; a
-# window cannot be made as narrow as a telephone.
+# The page under test is in a frame as wide as the requested screen; a browser window
+# cannot be made as narrow as a phone.
 FRAME = """<!doctype html><meta charset="utf-8"><pre id="found">nothing</pre>
 <iframe id="page" style="border:0;width:{width}px;height:800px"
   srcdoc="{page}"></iframe>
@@ -57,7 +57,7 @@ frame.addEventListener("load", async () => {{
 
 
 def run(page: pathlib.Path, profile: pathlib.Path, *flags: str) -> str:
-    """Open a page without network; what the browser prints."""
+    """Open a page offline and return the browser's output."""
     quiet = (
         *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update"),

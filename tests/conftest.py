@@ -1,4 +1,4 @@
-"""Test set-up: eight virtual CPU devices, and no silent rank promotion."""
+"""Test set-up: eight virtual CPU devices and no silent rank promotion."""
 
 import os
 
@@ -7,8 +7,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ["CNN_JAX_KEEP_HEAP"] = "false"  # tests share a process, and its memory
-# What a user keeps elsewhere is neither read nor written.
+os.environ["CNN_JAX_KEEP_HEAP"] = "false"  # tests share a process and its memory
+# Tests neither read nor write the user's own directories.
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 os.environ.pop("JAX_ENABLE_COMPILATION_CACHE", None)
 
@@ -23,12 +23,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="session", autouse=True)
 def session_directory(tmp_path_factory):
-    """A directory of this session's own, which all its processes share.
+    """A directory for this session, shared by all its processes.
 
-    It keeps compiled programs: many tests compile the same ones.
+    It caches compiled programs, because many tests compile the same ones.
     """
     base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:  # its own is in the session's
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's directory is in the session's
         base = base.parent
     compilation_cache.enable({"XDG_CACHE_HOME": str(base / "cache")})
     return base
@@ -36,7 +36,7 @@ def session_directory(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quiet_home(session_directory, monkeypatch):
-    """What a test prepares or compiles is the session's, never the user's own."""
+    """Redirect prepared data and compiled programs to the session's directory."""
     prepared = session_directory / "tensorflow_datasets"
     monkeypatch.setenv("TFDS_DATA_DIR", str(prepared))
     monkeypatch.setenv("XDG_CACHE_HOME", str(session_directory / "cache"))

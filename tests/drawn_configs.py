@@ -1,7 +1,7 @@
-"""Run configs drawn at random: any field of any section, right or wrong.
+"""Random run configs: any field of any section, valid or invalid.
 
-The choices come from the package's own tables and signatures, so that a new
-network, loss or field is drawn from the day it is there.
+The choices come from the package's own tables and signatures, so that new networks,
+losses and fields are included automatically.
 """
 
 import inspect
@@ -43,7 +43,7 @@ NEEDED = {
     "rates": (0.1,),
     "steps": 4,
 }
-# Integers and floats that fit their type, or do not, and that nobody means.
+# Integers and floats that no user would choose, inside and outside their type's range.
 HUGE = (2**31 - 1, -(2**31), 2**31, 2**64, 10**5000, 1000003)
 EXTREME = (3e38, 1e39, -1e300, 1e-320, float("inf"), float("nan"))
 INTEGERS = (-1, 0, 1, 2, 3, 4, 8, 9, 14, 16, 20, *HUGE)
@@ -56,7 +56,7 @@ WORDS = (
 
 
 def nested(levels: int) -> Any:
-    """A value so many levels deep."""
+    """A value nested ``levels`` deep."""
     value: Any = 1
     for level in range(levels):
         value = {"name": value} if level % 2 else (value,)
@@ -85,7 +85,7 @@ def small_model(name: str) -> tuple[dict[str, Any], int, dict[str, Any]]:
     prefix = next((key for key in SMALL if name.startswith(key)), "")
     if prefix:
         fields, side, dataset = SMALL[prefix]
-    else:  # an ImageNet layout, with a block a stage
+    else:  # an ImageNet layout, with one block per stage
         block = models.TABLE[name].keywords["block"]
         depth = 10 if block == "basic" else 14
         fields = {"depth": depth, "widths": (2, 2, 2, 2), "stage_sizes": (1, 1, 1, 1)}
@@ -98,7 +98,7 @@ def small_model(name: str) -> tuple[dict[str, Any], int, dict[str, Any]]:
 
 
 def of_type(annotation: Any) -> st.SearchStrategy[Any]:
-    """Values for a field of that annotation, some of them out of range."""
+    """Values for a field with that annotation, some of them out of range."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return st.sampled_from((*inner, "nonsense"))
@@ -109,7 +109,7 @@ def of_type(annotation: Any) -> st.SearchStrategy[Any]:
 
 
 def fields_of(section: str, name: str) -> dict[str, Any]:
-    """The fields of what a section names, with their annotations."""
+    """The fields of the component that a section names, with their annotations."""
     if section == "dataset":
         target, given = digit_strings, ("digits", "num_lines")
     else:
@@ -123,7 +123,7 @@ def fields_of(section: str, name: str) -> dict[str, Any]:
 
 
 def section(kind: str, name: str) -> dict[str, Any]:
-    """A valid section of that name."""
+    """A valid section for that component."""
     target, given = TABLES[kind][name], SUPPLIED.get(kind, ())
     needed = [
         key
@@ -135,7 +135,7 @@ def section(kind: str, name: str) -> dict[str, Any]:
 
 @st.composite
 def configs(draw: st.DrawFn) -> dict[str, Any]:
-    """A config that can be run, with up to three changes that may prevent it."""
+    """A valid config, with up to three changes that may make it invalid."""
     name = draw(st.sampled_from(sorted(models.TABLE)))
     model, side, dataset = small_model(name)
     config = tiny.config()
@@ -178,7 +178,7 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
     if place == "warmup":
         fields = {"rate": float, "until_train_error": float}
     elif place == "parallel":
-        # not the hosts: a config that names others waits for them
+        # not the hosts: a config with other hosts waits for them
         fields = {
             **{"mode": str, "devices": int, "bn_group_size": int},
             "host_timeout": int,
@@ -197,7 +197,7 @@ def change(draw: st.DrawFn, config: dict[str, Any]) -> None:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> dict[str, Any]:
-    """A config in which something else stands at any place, sections included."""
+    """A config with a random value in place of any field or section."""
     config = draw(configs())
     place: Any = config
     while True:

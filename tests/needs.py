@@ -1,7 +1,7 @@
-"""What some tests need that the extra ``test`` does not bring; nothing else skips.
+"""Requirements of some tests beyond the extra ``test``: the only reasons to skip.
 
-A plugin of pytest too: a test that skips for a reason that is not here fails. So
-what a new user's run leaves out is known.
+This is also a pytest plugin: a test that skips for any other reason fails. It is thus
+known which tests a new user's run skips.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SLURM = ("slurmctld", "slurmd", "munged", "mungekey", "sbatch", "srun")
 ROOT = os.geteuid() == 0
 
-# Whether it is there, and what brings it.
+# Whether each requirement is met, and how to install it.
 THINGS = {
     "torch": (
         importlib.util.find_spec("torch") is not None,
@@ -47,25 +47,25 @@ REASONS = {thing: f"needs {thing}: {how}" for thing, (_, how) in THINGS.items()}
 
 
 def needs(thing: str) -> pytest.MarkDecorator:
-    """The mark of a test that is skipped without that thing."""
+    """A mark that skips a test without that requirement."""
     return pytest.mark.skipif(not THINGS[thing][0], reason=REASONS[thing])
 
 
 def skip_without(thing: str) -> None:
-    """Skip a test, or a whole file, from inside it."""
+    """Skip a test or a whole file, called from inside it."""
     if not THINGS[thing][0]:
         pytest.skip(REASONS[thing], allow_module_level=True)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
-    """A test that skips for another reason fails."""
+    """Fail a test that skips for any other reason."""
     return _checked((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Iterator[None]:
-    """So does a file."""
+    """Fail a file that skips for any other reason."""
     return _checked((yield))
 
 

@@ -1,8 +1,8 @@
-"""The hyperparameters of every config, typed from the papers, with the section.
+"""The hyperparameters of every config, copied from the papers, with the section.
 
-What a paper leaves open, or what a config changes on purpose, stands under 'here',
-with the reason. `tests.test_recipes` compares them with the configs; nothing of this
-page is read from there.
+Values that a paper does not give, or that a config changes on purpose, are listed under
+'here', with the reason. `tests.test_recipes` compares them with the configs; nothing in
+this file is derived from the configs.
 """
 
 import math
@@ -17,12 +17,12 @@ PLAIN_SGD = {
 }
 NO_WARMUP = {"warmup.rate": 0.0, "warmup.until_train_error": 0.0}
 SOFTMAX = {"loss.name": "softmax_cross_entropy"}
-OWN_GROUPS = {"parallel.bn_group_size": 0}  # batch norm, if any, by device
+OWN_GROUPS = {"parallel.bn_group_size": 0}  # batch norm, if any, is per device
 DIGITS = {"dataset.name": "digits"}
 
 
 def changed(base: Recipe, source: str, *absent: str, **values: Any) -> Recipe:
-    """A recipe with other values from another source; '__' stands for a dot."""
+    """A recipe with values replaced from another source; '__' stands for a dot."""
     values = {key.replace("__", "."): value for key, value in values.items()}
     gone = {*absent, *values}
     rest = {
@@ -33,7 +33,7 @@ def changed(base: Recipe, source: str, *absent: str, **values: Any) -> Recipe:
 
 
 def of_runs(recipe: Recipe) -> Recipe:
-    """The recipe of a run as that of a study's runs."""
+    """The recipe of a run, with its keys as in a study's config."""
     return {
         source: {f"run.{key}": value for key, value in own.items()}
         for source, own in recipe.items()
@@ -460,7 +460,7 @@ MNIST_GLYPHS = {
 
 
 def of_systems(**systems: Recipe) -> Recipe:
-    """The recipes of the systems of a config, together."""
+    """The combined recipes of a config's systems."""
     return {
         f"{name}: {source}": {f"{name}.{key}": value for key, value in own.items()}
         for name, recipe in systems.items()
@@ -469,7 +469,7 @@ def of_systems(**systems: Recipe) -> Recipe:
 
 
 def longer(recipe: Recipe, steps: int, **values: Any) -> Recipe:
-    """The recipe on MNIST at its own size."""
+    """The recipe on MNIST at its native image size."""
     values = {**MNIST_GLYPHS, "steps": steps, "schedule__steps": steps, **values}
     return changed(recipe, "here: MNIST at 28x28, and more steps", **values)
 

@@ -1,4 +1,4 @@
-"""Every config file describes a run, or a study, that can be built."""
+"""Every config file describes a run or a study that can be built."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""The names in `cnn_jax` itself: what a notebook imports."""
+"""The public names of `cnn_jax`, as a notebook imports them."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Imports run one way, and only where the layout says."""
+"""Imports go in one direction, and only where the layout allows."""
 
 import ast
 import graphlib

@@ -1,4 +1,4 @@
-"""Names and fields from configs: what is found, and what is refused how."""
+"""Names and fields from configs: lookup and errors."""
 
 import functools
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A test skips for the reasons of tests/needs.py only."""
+"""A test skips only for the reasons in tests/needs.py."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The notebooks in docs/: stored without outputs, and run from top to bottom."""
+"""The notebooks in docs/ are stored without outputs and run from top to bottom."""
 
 import pathlib
 

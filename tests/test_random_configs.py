@@ -1,4 +1,4 @@
-"""Any config is refused with a line, or builds, takes a step and evaluates."""
+"""Any config is refused in one line, or builds, takes a step and evaluates."""
 
 import collections
 import math

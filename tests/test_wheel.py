@@ -1,4 +1,4 @@
-"""What an installation brings: one package, with its version."""
+"""Contents of an installation: one package, with its version."""
 
 import importlib.metadata
 import pathlib

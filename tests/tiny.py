@@ -1,4 +1,4 @@
-"""A run so small that it takes seconds: what tests of training start from."""
+"""A run that takes only seconds: the starting point of training tests."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def noise(size: int):
-    """Random 6x6 images whose label is written in a corner: learnable."""
+    """Random 6x6 images with the label encoded in a corner, so that it is learnable."""
     import numpy as np
 
     from cnn_jax.data import Arrays, Dataset

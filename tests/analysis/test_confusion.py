@@ -1,4 +1,4 @@
-"""What is taken for what: counted as the run counts its errors."""
+"""Confusion matrices agree with the error that the run reports."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Networks in one file: the same predictions come out of each form."""
+"""Networks exported to a file: every format gives the same predictions."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Inserted layers: the identity where it is promised, and training that goes on."""
+"""Inserted layers: identity where promised, and further training."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Lesions that change nothing, lesions that do, and all paths together."""
+"""Lesions that change nothing, lesions that do, and the sum over all paths."""
 
 import itertools
 import math

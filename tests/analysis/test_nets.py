@@ -1,4 +1,4 @@
-"""The networks of these tests are alive: what is done to a block shows at the end."""
+"""The test networks are alive: a change to any block changes the output."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Gradients at nearby inputs: what is known of lines, noise and depth."""
+"""Gradients at nearby inputs: known results for lines, noise and depth."""
 
 import jax
 import jax.numpy as jnp

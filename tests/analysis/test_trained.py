@@ -1,4 +1,4 @@
-"""Networks from run directories: the run's own numbers come out again."""
+"""Networks loaded from run directories reproduce the run's own numbers."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Arrays kept beside a data set, and checksums of its files."""
+"""Arrays cached with a data set, and checksums of its files."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What arrays must be to make a data set."""
+"""Requirements on the arrays of a data set."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The embedded digits: pixels, split, and two processes that prepare at once."""
+"""The embedded digits: pixels, split, and two processes preparing at once."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Parts of data sets on disk, decoding them, and the cache of decoded arrays."""
+"""Parts of data sets on disk: decoding them, and the cache of decoded arrays."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""What a network must know of its data: kept, and the data opened late."""
+"""The facts of a data set are stored, so that the data is opened late."""
 
 import dataclasses
 

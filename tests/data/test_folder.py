@@ -1,4 +1,4 @@
-"""Class folders of pictures, and what is refused there."""
+"""Class folders of images, and the errors for invalid ones."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Data sets of functions of one's own."""
+"""Data sets from user-defined functions."""
 
 from functools import partial
 

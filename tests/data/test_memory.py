@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""The amount of available memory."""
 
 import os
 

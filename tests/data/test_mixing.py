@@ -1,4 +1,4 @@
-"""Mixing in pairs against the papers' formulas in NumPy."""
+"""Pairwise mixing against the papers' formulas in NumPy."""
 
 import jax
 import jax.numpy as jnp

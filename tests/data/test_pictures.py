@@ -1,4 +1,4 @@
-"""Kinds of pictures that are converted, and those that are refused."""
+"""Image formats that are converted, and those that are refused."""
 
 import io
 import zlib

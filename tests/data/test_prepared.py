@@ -1,4 +1,4 @@
-"""Prepared TFDS directories in memory, and what is refused."""
+"""Prepared TFDS directories in memory, and the errors for invalid ones."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Statistics and the functions from pixels to a network's input."""
+"""Statistics, and the functions from pixels to network inputs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Order of batches, resuming, evaluation, and several processes."""
+"""Order of batches, resuming, evaluation and several processes."""
 
 import dataclasses
 import itertools

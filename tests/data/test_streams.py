@@ -1,4 +1,4 @@
-"""Streams: order, resuming, hosts, evaluation, and workers that meet trouble."""
+"""Streams: order, resuming, hosts, evaluation, and workers that fail."""
 
 import itertools
 import json

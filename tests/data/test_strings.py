@@ -1,4 +1,4 @@
-"""Lines are what their fields say, and the same whenever asked for."""
+"""Lines match their fields and are the same on every request."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The papers' crops, against plain versions made with Pillow."""
+"""The papers' crops against plain implementations with Pillow."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Config files of the commands, and how the command line changes them."""
+"""Config files of the commands, and changes from the command line."""
 
 import pytest
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""How commands start: what their lines may hold, and what becomes of errors."""
+"""Start-up of the commands: their arguments, and how errors are reported."""
 
 import io
 import os

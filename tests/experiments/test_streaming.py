@@ -1,4 +1,4 @@
-"""Training from streams: the ImageNet study in small, and resuming after a kill."""
+"""Training from streams: a small ImageNet study, and resuming after a kill."""
 
 import csv
 import itertools

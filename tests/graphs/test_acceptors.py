@@ -1,4 +1,4 @@
-"""Acceptors accept what their docstrings say, and nothing else."""
+"""Acceptors accept exactly the strings that their docstrings state."""
 
 import itertools
 

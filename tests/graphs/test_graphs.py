@@ -1,4 +1,4 @@
-"""Graph scores equal the enumeration of all paths."""
+"""Graph scores equal an enumeration of all paths."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The hook of linen's convolutions is lax's function, whatever computes it."""
+"""The hook for linen's convolutions equals lax's function for every implementation."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""XLA's forms of a convolution equal lax's, and are what a CPU compiles."""
+"""Rewritten XLA convolutions equal lax's, and are what compiles on a CPU."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Variables drawn with NumPy: initialisers would compile for seconds each."""
+"""Variables drawn with NumPy, because initialisers take seconds each to compile."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""AlexNet: its layers against NumPy, its towers, its beginning, its errors."""
+"""AlexNet: layers against NumPy, towers, initialisation and errors."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Weights of the public PyTorch families: the same logits, there and back."""
+"""Weights of public PyTorch models: the same logits after conversion both ways."""
 
 import numpy as np
 import pytest

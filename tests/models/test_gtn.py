@@ -1,4 +1,4 @@
-"""The two readers against the recogniser applied piece by piece, place by place."""
+"""The two readers against the recogniser applied to each piece and position."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Loops over blocks compute what the unrolled net computes, from the same weights."""
+"""Loops over blocks compute the same as the unrolled net with the same weights."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What holds for every network of the table: precision, inputs, names."""
+"""Properties of every network in the table: precision, inputs, names."""
 
 import flax.linen as nn
 import jax

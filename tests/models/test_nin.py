@@ -1,4 +1,4 @@
-"""Network in Network: pooling, dropout, the average at the end."""
+"""Network in Network: pooling, dropout and the final average pooling."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Batch normalisation's own derivative against autodiff, float64 and the program."""
+"""Batch norm's own derivative against autodiff, float64 and the compiled program."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Max-pooling equals lax's, ties and not-a-numbers included, in every derivative."""
+"""Max-pooling equals lax's, including ties, NaNs and derivatives of every order."""
 
 import flax.linen as nn
 import jax

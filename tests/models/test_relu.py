@@ -1,4 +1,4 @@
-"""ReLU: values, derivatives, and that a compiled program computes it once."""
+"""ReLU: values and derivatives; a compiled program computes it once."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Plain and residual nets: shortcuts, twins, depth, fields."""
+"""Plain and residual nets: shortcuts, twins, depth and fields."""
 
 import dataclasses
 

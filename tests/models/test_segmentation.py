@@ -1,4 +1,4 @@
-"""Cuts where the ink is thin, pieces between cuts, alone in their fields."""
+"""Cuts where the ink is thin, and each piece between cuts alone in its field."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The published size of every network, and how it is counted."""
+"""The published size of every network, and the counting of parameters."""
 
 import jax
 import jax.numpy as jnp

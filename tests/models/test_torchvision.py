@@ -1,4 +1,4 @@
-"""Weights exchanged with torchvision, and what is refused."""
+"""Weights exchanged with torchvision, and the errors for invalid ones."""
 
 import jax
 import numpy as np

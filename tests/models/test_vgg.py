@@ -1,4 +1,4 @@
-"""VGG: batch norm, the CIFAR adaptation, and fields that make no net."""
+"""VGG: batch norm, the CIFAR adaptation, and invalid fields."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Weights in files."""
+"""Weight files."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Weights of torch nets: drawn, and carried over to the networks of this package."""
+"""Random weights of torch nets, converted to the networks of this package."""
 
 import numpy as np
 import torch

@@ -1,1 +1,1 @@
-"""Single-line mutants of the code, tried against its tests; run by hand."""
+"""Single-line mutants of the code, tested against its tests; run manually."""

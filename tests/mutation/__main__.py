@@ -1,14 +1,14 @@
-"""Try mutants: ``python -m tests.mutation [MODULE ...] [--mutants=N] [--seed=S]``.
+"""Test mutants: ``python -m tests.mutation [MODULE ...] [--mutants=N] [--seed=S]``.
 
-A mutant is a copy of the project in which one line of one module is changed: a
-constant, a comparison, an operator, a flipped boolean, two swapped arguments, a dropped
+A mutant is a copy of the project with a change to one line of one module: a constant,
+a comparison, an operator, a flipped boolean, two swapped arguments or a dropped
 statement. The tests of that module should fail. Modules are files such as
-``cnn_jax/training/steps.py``, or folders; the package, the commands and the configs
-by default. Each mutant is a row of ``--results`` (a file of JSON lines); the same
-command skips those that are there, so that it resumes. A table ends the run. Tests that
-fail without a mutant are refused.
+``cnn_jax/training/steps.py``, or directories; the default is the package, the commands
+and the configs. Each mutant becomes a row of ``--results`` (a file of JSON lines). The
+same command skips the mutants in that file, and so resumes. A table is printed at the
+end. Tests that fail without a mutant are refused.
 
-Survivors are to be read, not counted: a mutant may be equivalent to the original.
+Inspect survivors rather than count them: a mutant may be equivalent to the original.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDERS = ("cnn_jax", "configs", "experiments")
-# Tests of what has no test file of its own name; a prefix of the module's path.
+# Tests of modules without a test file of the same name, by prefix of the module's path.
 ELSEWHERE = {
     "configs/": "tests/test_recipes.py",
     "cnn_jax/models/__init__.py": "tests/models/test_models.py",
@@ -46,7 +46,7 @@ OPERATORS |= {ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult}
 
 
 def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """The kinds of change to one node, and the node after each."""
+    """The kinds of change to one node, and the changed nodes."""
     new = copy.deepcopy(node)
     if isinstance(node, ast.Constant) and isinstance(node.value, bool):
         new.value = not node.value
@@ -72,12 +72,12 @@ def variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def mutants(path: str) -> list[dict[str, str]]:
-    """Every mutant of a module: its place, kind, and the lines before and after."""
+    """Every mutant of a module: its position, kind, and the lines before and after."""
     source = (ROOT / path).read_text()
     lines = source.encode().splitlines(keepends=True)
     found = []
     for node in ast.walk(ast.parse(source)):
-        # A change of one line; of what stands in annotations there is no test.
+        # Only changes of one line, and none in annotations, which no test covers.
         if getattr(node, "lineno", 0) != getattr(node, "end_lineno", None):
             continue
         for kind, new in variants(node):
@@ -100,7 +100,7 @@ def mutated(mutant: dict[str, str]) -> str:
 
 
 def compiles(mutant: dict[str, str]) -> bool:
-    """Not so within f-strings, whose places Python 3.11 does not tell."""
+    """Whether the mutant compiles; in f-strings Python 3.11 gives no positions."""
     try:
         ast.parse(mutated(mutant))
     except (SyntaxError, ValueError):
@@ -109,7 +109,7 @@ def compiles(mutant: dict[str, str]) -> bool:
 
 
 def tests_of(path: str) -> list[str]:
-    """The test files of a module: its mirror image's, else those of its folder."""
+    """The test files of a module: the one at the same path, else its directory's."""
     place = pathlib.Path(path)
     mirror = pathlib.Path("tests", *place.parts[place.parts[0] == "cnn_jax" : -1])
     named = [mirror / f"test_{place.name}", mirror.parent / f"test_{mirror.name}.py"]
@@ -121,7 +121,7 @@ def tests_of(path: str) -> list[str]:
 
 
 def outcome(mutant: dict[str, str], limit: float) -> str:
-    """'noticed', 'slow' (noticed as well) or 'survived'."""
+    """Test a mutant: 'noticed', 'slow' (also counts as noticed) or 'survived'."""
     with tempfile.TemporaryDirectory() as folder:
         tree = pathlib.Path(folder) / "project"
         shutil.copytree(
@@ -147,7 +147,7 @@ def outcome(mutant: dict[str, str], limit: float) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw mutants, try those that were not tried yet, print the table."""
+    """Draw mutants, test the untested ones and print the table."""
     parser = argparse.ArgumentParser("tests.mutation", description=__doc__)
     parser.add_argument("modules", nargs="*", default=FOLDERS)
     parser.add_argument("--mutants", type=int, default=20)
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str]) -> None:
     tried = {row["key"]: row for row in rows}
     sound: set[tuple[str, ...]] = set()
     for number, mutant in enumerate(drawn[: options.mutants], start=1):
-        # Edits elsewhere in the file do not change it.
+        # Edits elsewhere in the file do not change the key.
         name = "|".join(mutant[part] for part in ("module", "kind", "before", "after"))
         tests = tuple(tests_of(mutant["module"]))
         if name not in tried:

@@ -1,4 +1,4 @@
-"""What the figures of a study show, read back from matplotlib's artists."""
+"""The contents of a study's figures, read back from matplotlib's artists."""
 
 import itertools
 

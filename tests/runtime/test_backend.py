@@ -1,4 +1,4 @@
-"""The flag against miscompilation: where it is needed, and never over a user's."""
+"""The flag against miscompilation: set where needed, never over the user's."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a command compiled is found by the next one, and never changes a result."""
+"""The next command finds compiled programs, which never change a result."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Kept memory is handed out again without a page fault."""
+"""Freed memory is reused without a page fault."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A backend that computes wrongly is noticed before anything trains."""
+"""A backend that computes wrongly is detected before training starts."""
 
 import os
 import pathlib

@@ -1,10 +1,10 @@
 """A run that kills itself: ``python -m tests.soak.killed RUN_DIRECTORY MOMENT``.
 
-A moment is WHAT:NUMBER[:BYTES], counted in this process: 'step:7' is when seven
-steps have been reported, 'write:3:1000' within the third file that is written, after
-1000 bytes of it; 'sync:5' before the fifth sync to disk, 'replace:2' and 'replaced:2'
-before and after the second file takes its place, 'unlink:1' before the first old
-checkpoint is deleted. Death is by SIGKILL, so nothing is cleaned up.
+A moment is WHAT:NUMBER[:BYTES], counted in this process. 'step:7' is after seven
+reported steps; 'write:3:1000' after 1000 bytes of the third file written; 'sync:5'
+before the fifth sync to disk; 'replace:2' and 'replaced:2' before and after the second
+file replaces its target; 'unlink:1' before the first old checkpoint is deleted. The
+process dies by SIGKILL, so nothing is cleaned up.
 """
 
 import builtins
@@ -22,7 +22,7 @@ from tests import tiny
 
 
 class Moment:
-    """When to die."""
+    """The moment to die."""
 
     def __init__(self, text):
         what, number, *rest = text.split(":")
@@ -30,7 +30,7 @@ class Moment:
         self.bytes = int(rest[0]) if rest else 0
 
     def comes(self, what):
-        """Whether this is it; counts those of its kind."""
+        """Count the events of its kind; whether this is the moment."""
         if what != self.what:
             return False
         self.left -= 1
@@ -60,7 +60,7 @@ class Dying:
 
 
 def arm(moment):
-    """Put traps at the places where files are written."""
+    """Set traps where files are written."""
     fsync, replace, unlink = os.fsync, os.replace, checkpoint.pathlib.Path.unlink
 
     def open_(path, mode="r", *rest, **more):

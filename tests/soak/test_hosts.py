@@ -1,4 +1,4 @@
-"""Hosts that differ, and hosts that die at many moments."""
+"""Hosts that differ, and hosts that die at various moments."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Killed at any moment, a run ends as if it never was."""
+"""A run killed at any moment ends like an uninterrupted run."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Directories of studies, written without training."""
+"""Study directories, written without training."""
 
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny

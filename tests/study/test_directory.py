@@ -1,4 +1,4 @@
-"""A study's directory knows its config, and which runs are its own."""
+"""A study's directory records its config and knows which runs belong to it."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A study on several processes: no run lost, none run twice."""
+"""A study in several processes: no run is lost, and none runs twice."""
 
 import fcntl
 import multiprocessing

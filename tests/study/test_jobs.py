@@ -1,4 +1,4 @@
-"""A study in jobs: workers that are killed, errors of jobs, what a job asks for."""
+"""A study in cluster jobs: killed workers, failing jobs, requested resources."""
 
 import collections
 import os

@@ -1,4 +1,4 @@
-"""The plan of a study: its runs, or one line that says why it cannot be."""
+"""The plan of a study: its runs, or a one-line error."""
 
 import copy
 

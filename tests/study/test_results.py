@@ -1,4 +1,4 @@
-"""Tables of a study, from run directories alone."""
+"""Tables of a study, from its run directories alone."""
 
 import csv
 import subprocess

@@ -1,4 +1,4 @@
-"""A study: expansion, isolation of failures, resume and results."""
+"""A study: expansion, isolation of failures, resuming and results."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""One compiled program and its uninterrupted run, for all tests of a process."""
+"""One compiled program and its uninterrupted run, shared by a process's tests."""
 
 import pytest
 

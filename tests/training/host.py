@@ -1,9 +1,10 @@
-"""What one of several hosts does in the tests: the jobs it is given, one by one.
+"""The program of one of several hosts in the tests: runs its jobs one by one.
 
     python -m tests.training.host HOSTS JOBS
 
-JOBS is a JSON list of a config, a run directory and 'seconds' that each step takes
-at least. What the host is fed is written to ``fed-INDEX.json`` beside the directory.
+JOBS is a JSON list of jobs: a config, a run directory and 'seconds', the minimum time
+of a step. The examples fed to the host are recorded in ``fed-INDEX.json`` next to the
+run directory.
 """
 
 import json
@@ -25,7 +26,7 @@ from experiments import launch
 
 
 class Normalised(nn.Module):
-    """A small net that has batch statistics and compiles fast."""
+    """A small net with batch statistics that compiles fast."""
 
     num_classes: int
     norm: Callable[..., nn.Module] = BatchNorm
@@ -48,7 +49,7 @@ def body(values):
         hosts.join(address, placing["host_timeout"])
         program = Program({**job["config"], "parallel": placing})
         fed = record(program.source)
-        # hosts but the first have nothing to do with the directory
+        # only the first host uses the directory
         place = pathlib.Path(job["directory"], "" if hosts.is_first() else "not here")
 
         def report(step, row, job=job):
@@ -64,7 +65,7 @@ def body(values):
 
 
 def record(source):
-    """Numbers of the examples that the source gives to the steps, as they come."""
+    """Record the indices of the examples that the source passes to the steps."""
     fed = []
     batches = source.train_batches
 

@@ -2,7 +2,7 @@
 
 Written from the formulas, independently of the package: every function returns
 its output and a function from the output's gradient to its inputs' gradients.
-Layout NHWC, kernels HWIO; parameters lie in the package's own tree.
+Layout NHWC, kernels HWIO; parameters form the same tree as in the package.
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ class Net:
         self.grads, self.stats = {}, {}
 
     def conv_bn(self, x, path, conv_name, bn_name, stride):
-        """Conv and BN of one layer; gradients land in ``self.grads``."""
+        """Conv and BN of one layer; gradients are stored in ``self.grads``."""
         layer = self.p
         for key in path:
             layer = layer[key]

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, checksummed, and the one before when one is damaged."""
+"""Checkpoints: atomic, checksummed, with fallback to the previous one if damaged."""
 
 import hashlib
 import json

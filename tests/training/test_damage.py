@@ -1,4 +1,4 @@
-"""Files that were damaged, lost or left half-written: named, and never passed over."""
+"""Damaged, lost or half-written files: reported by name, never ignored."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Losses and parameters that are not finite: the run stops, nothing bad is saved."""
+"""Non-finite losses and parameters: the run stops and saves nothing bad."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Dispatches end where something is due, and carry the state of their own batches."""
+"""Dispatches end where an event is due, and carry the state of their own batches."""
 
 import itertools
 

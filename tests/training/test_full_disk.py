@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or over its quota: an error, and nothing lost."""
+"""A disk that is full, read-only or over quota: an error, and nothing is lost."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Two hosts with two devices each give what one with four gives, or stop together."""
+"""Two hosts with two devices each equal one host with four, or stop together."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""A run is the same run with its network unrolled or in loops."""
+"""A run is the same whether its network is unrolled or looped."""
 
 import jax
 import jax.numpy as jnp

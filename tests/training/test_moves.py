@@ -1,4 +1,4 @@
-"""A run that goes on with other devices ends as it would have, up to rounding."""
+"""A run resumed on other devices ends the same, up to rounding."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Update rules against written-out values, and optimizers of other people."""
+"""Update rules against explicit values, and third-party optimizers."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Devices agree: 1, 2 and 8 of them, pmap and shard_map, and BN groups."""
+"""Agreement of 1, 2 and 8 devices, pmap and shard_map, and BN groups."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""What a config makes of a network and its data, before anything compiles."""
+"""The network and data that a config describes, before compilation."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Another process may read a run directory and a study's table at any moment."""
+"""Another process can read a run directory or a study's table at any moment."""
 
 import csv
 import json

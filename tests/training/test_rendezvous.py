@@ -1,4 +1,4 @@
-"""Hosts meet before JAX: all of them, and each of them once."""
+"""Hosts meet before JAX starts: all of them, and each of them once."""
 
 import concurrent.futures
 import socket

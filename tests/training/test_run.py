@@ -1,4 +1,4 @@
-"""A run by a call: what the command does, without a command line."""
+"""Training with a function call instead of the command."""
 
 import json
 

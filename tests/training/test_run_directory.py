@@ -1,4 +1,4 @@
-"""Run directories: whose they are, who holds them, what they log."""
+"""Run directories: ownership, locking and logs."""
 
 import fcntl
 import json

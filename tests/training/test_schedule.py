@@ -1,4 +1,4 @@
-"""Rates at the papers' steps, against written-out values."""
+"""Learning rates at the papers' steps, against explicit values."""
 
 import jax.numpy as jnp
 import numpy as np

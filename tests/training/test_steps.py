@@ -1,4 +1,4 @@
-"""One training step against a NumPy float64 reference, not against itself."""
+"""One training step against a NumPy float64 reference."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Signals at awkward moments: nothing is lost, and the run ends as if none came."""
+"""Signals at awkward moments: nothing is lost, and the run ends the same."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A run directory that the version before wrote: it is shown, and it resumes."""
+"""A run directory from the previous version can be shown and resumed."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Writers: what TensorBoard would show of a run, also of one that was stopped."""
+"""Writers: the TensorBoard log of a run, including stopped runs."""
 
 from typing import ClassVar
 

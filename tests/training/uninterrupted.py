@@ -1,4 +1,4 @@
-"""The run that nothing interrupted, and whether another one equals it."""
+"""The uninterrupted run, and comparison with another run."""
 
 import dataclasses
 from typing import Any
@@ -34,7 +34,7 @@ class Uninterrupted:
         return cls(program, place, result, final_state(program, place))
 
     def assert_equals(self, place: RunDirectory) -> None:
-        """Bit for bit, all but the time it took."""
+        """Assert equality, bit for bit, of everything but the times."""
         assert without_time(place.result()) == without_time(self.result)
         assert place.log() == self.place.log()
         for found, wanted in zip(
@@ -46,5 +46,5 @@ class Uninterrupted:
 
 
 def without_time(result: dict[str, Any]) -> dict[str, Any]:
-    """What a run came to, without how long it took and when."""
+    """The result of a run without its duration and time of day."""
     return {k: value for k, value in result.items() if k not in ("seconds", "date")}

@@ -1,4 +1,4 @@
-"""The benchmark: what it times is the same net everywhere, and its sums are right."""
+"""The benchmark times the same net in every framework; its results are correct."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""The benchmark of landscapes: three ways to the same losses."""
+"""The benchmark of landscapes: three methods give the same losses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The profile of a step: every kind of work is found, and named for what it is."""
+"""The profile of a step finds every kind of operation and names it correctly."""
 
 import subprocess
 import sys

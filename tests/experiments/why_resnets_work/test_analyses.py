@@ -1,4 +1,4 @@
-"""Sections and figures of the analyses: claims follow the rows, either way."""
+"""Sections and figures of the analyses: verdicts on claims follow the rows."""
 
 import itertools
 import math

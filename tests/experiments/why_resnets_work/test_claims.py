@@ -1,4 +1,4 @@
-"""Claims are decided by the numbers, either way, or not."""
+"""Claims: the numbers support them, contradict them or leave them undecided."""
 
 import math
 

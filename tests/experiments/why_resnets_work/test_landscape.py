@@ -1,4 +1,4 @@
-"""Landscapes: what is drawn is what was measured, also where it is flat."""
+"""Figures of landscapes show the measured values, even for flat landscapes."""
 
 import matplotlib.pyplot as plt
 import numpy as np

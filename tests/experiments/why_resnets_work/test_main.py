@@ -1,4 +1,4 @@
-"""The command on nets of eight layers: everything is written, nothing done twice."""
+"""The command on nets of eight layers writes all results and repeats no work."""
 
 import argparse
 import csv

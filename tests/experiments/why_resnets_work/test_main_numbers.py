@@ -1,4 +1,4 @@
-"""The main numbers of the analyses, from rows written by hand."""
+"""The main numbers of the analyses, from hand-written rows."""
 
 import pandas as pd
 import pytest

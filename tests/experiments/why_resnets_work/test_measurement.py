@@ -1,4 +1,4 @@
-"""Rows are kept, and taken only where they were made of the same."""
+"""Rows are stored, and reused only if everything they depend on is unchanged."""
 
 import dataclasses
 import pathlib

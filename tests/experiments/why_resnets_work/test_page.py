@@ -1,4 +1,4 @@
-"""The report: complete, safe, readable, and so in a real browser."""
+"""The report is complete, safe and readable, also in a real browser."""
 
 import dataclasses
 import html.parser

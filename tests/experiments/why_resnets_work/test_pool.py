@@ -1,4 +1,4 @@
-"""Tasks in several processes: what is raised, killed or asked to stop is told."""
+"""Tasks in several processes: errors, killed processes and signals are reported."""
 
 import multiprocessing
 import os

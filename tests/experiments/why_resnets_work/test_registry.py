@@ -1,4 +1,4 @@
-"""An analysis from elsewhere, and what is refused of a config."""
+"""Third-party analyses, and the errors for invalid configs."""
 
 import sys
 

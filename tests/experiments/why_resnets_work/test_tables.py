@@ -1,4 +1,4 @@
-"""Numbers as a report writes them."""
+"""The formatting of numbers in a report."""
 
 import math
 
