@@ -48,6 +48,7 @@ def test_is_a_genuine_tfds_data_set(digits_dir):
     assert record["image"].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_at_once(tmp_path):
     code = textwrap.dedent(f"""
         import sys, time

@@ -198,6 +198,7 @@ def test_plot_only_without_runs_says_so(tmp_path, capsys):
     assert "holds no runs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_failing_run_is_reported_with_a_status(tmp_path, capsys):
     arguments = [
         *(flag for flag in STUDY if "widths" not in flag),

@@ -108,7 +108,8 @@ def ending(program, place):
     return jax.tree.leaves(state), (place.path / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 4])
 def test_killed_in_an_epoch_and_started_again(
     pictures, reference, tmp_path, workers, monkeypatch
 ):

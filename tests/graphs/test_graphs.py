@@ -180,7 +180,7 @@ def acceptor_readings(acceptor, longest):
     return found
 
 
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("grouped", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_composition_equals_the_paths_that_both_accept(grouped):
     rng = np.random.default_rng(0)
     if grouped:  # three labels an arc, in order, as a recogniser gives them

@@ -69,12 +69,17 @@ def learn(net, variables):
     "fields",
     [
         {},
-        {"remat": False},
-        {"shortcut": "none"},
-        {"shortcut": "C"},
-        {"shortcut": "B", "preactivation": True},
-        {"block": "bottleneck", "depth": 14},
-        {"norm": partial(BatchNorm, groups=2), "zero_scale": True},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {"remat": False},
+                {"shortcut": "none"},
+                {"shortcut": "C"},
+                {"shortcut": "B", "preactivation": True},
+                {"block": "bottleneck", "depth": 14},
+                {"norm": partial(BatchNorm, groups=2), "zero_scale": True},
+            )
+        ),
     ],
     ids=str,
 )
