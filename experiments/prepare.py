@@ -90,7 +90,7 @@ def _build(name: str, root: str, manual_dir: str) -> str:
         config = tfds.download.DownloadConfig(manual_dir=manual_dir or None)
         try:
             builder.download_and_prepare(download_config=config)
-        except Exception as error:  # TFDS raises its own, the network's, the disk's
+        except Exception as error:  # errors of TFDS, the network or the disk
             kind, text = type(error).__name__, " ".join(str(error).split())
             raise names.ConfigError(
                 f"dataset {name!r} could not be prepared under {root!r}: {kind}: {text}"

@@ -8,7 +8,7 @@ import pytest
 
 import cnn_jax
 
-# They take a second or more to import, or are for a command alone.
+# They take a second or more to import, or only commands need them.
 HEAVY = (
     *("flax", "optax", "pandas", "matplotlib", "sklearn", "tensorflow_datasets"),
     *("grain", "torch", "tensorflow", "experiments", "cnn_jax.data"),
@@ -16,7 +16,7 @@ HEAVY = (
 
 
 def test_importing_the_package_is_light_and_starts_no_backend():
-    """In another process: this one has imported everything."""
+    """In another process, because this one has imported everything."""
     code = (
         "import json, sys, cnn_jax; from jax._src import xla_bridge; "
         "print(json.dumps([sorted(sys.modules), bool(xla_bridge._backends)]))"

@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What each part may import of the package, besides itself and names.py.
+# The parts of the package that each part may import, besides itself and names.py.
 ALLOWED = {
     "names": set(),
     "graphs": set(),
@@ -33,7 +33,7 @@ OUTSIDE_ONLY_IN = {
 
 
 def imports(path, deepest=()):
-    """Modules that a file imports, dotted; a package's module alone if ``deepest``."""
+    """Dotted modules that a file imports; only the deepest ones if ``deepest``."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -47,13 +47,13 @@ def imports(path, deepest=()):
 
 
 def test_no_two_modules_import_each_other():
-    """Also not inside functions, and not by way of others."""
+    """Neither inside functions nor indirectly."""
     paths = {}
     for path in (ROOT / "cnn_jax").rglob("*.py"):
         names = path.relative_to(ROOT).with_suffix("").parts
         paths[".".join(names).removesuffix(".__init__")] = path
     graph = {
-        # of ``from package import module`` the module counts, not the package
+        # in ``from package import module`` the module counts, not the package
         module: {name for name in imports(path, deepest=paths) if name in paths}
         for module, path in paths.items()
     }
@@ -115,7 +115,7 @@ def test_models_see_jax_and_flax_only():
 
 
 def reaches(path):
-    """What a file takes that another file of ours keeps to itself: ``_name``."""
+    """The private names (``_name``) of other project files that a file uses."""
     tree = ast.parse(path.read_text())
     ours = set()
     for node in ast.walk(tree):
@@ -125,7 +125,7 @@ def reaches(path):
             for alias in node.names:
                 ours.add(alias.asname or alias.name)
                 for word in (*node.module.split("."), alias.name):
-                    # a command is tested as one, and used by nobody else
+                    # a command is tested as a command, and no other code uses it
                     if word.startswith("_") and not (
                         word == "__main__" and path.is_relative_to(ROOT / "tests")
                     ):
@@ -157,7 +157,7 @@ def test_what_a_module_keeps_to_itself_is_used_nowhere_else():
 
 
 def test_no_file_is_named_as_a_module_of_python():
-    """A script that is run by its path finds the files beside it first."""
+    """A script run by its path imports the files in its directory first."""
     wrong = [
         f"{path}"
         for part in ("cnn_jax", "experiments", "configs")

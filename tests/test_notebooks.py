@@ -8,7 +8,7 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "docs" / "notebooks"
 NOTEBOOKS = ("from_lenet_to_resnet", "your_block_in_the_study")
-SECONDS = 600  # of a cell, on a machine that is busy
+SECONDS = 600  # per cell, on a busy machine
 
 
 def read(name):
@@ -26,7 +26,7 @@ def test_all_are_known_valid_and_stored_without_outputs():
 
 
 def outputs(cell):
-    """The kinds of what a cell shows."""
+    """The kinds of a cell's outputs."""
     return {kind for output in cell.outputs for kind in output.get("data", {})}
 
 
@@ -37,7 +37,7 @@ def test_a_notebook_runs_where_it_lies(name):
     notebook = read(name)
     metadata = {"metadata": {"path": str(FOLDER)}}
     client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources=metadata)
-    client.execute()  # raises what a cell raises
+    client.execute()  # raises the errors of cells
     figures = [cell for cell in notebook.cells if "figure" in cell.source]
     assert figures
     assert all("image/png" in outputs(cell) for cell in figures)

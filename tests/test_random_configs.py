@@ -15,12 +15,12 @@ from cnn_jax.training.program import Program
 from tests import tiny
 from tests.drawn_configs import configs, damaged, nested
 
-# Examples after which compiled programs are dropped: they fill the memory.
+# Number of examples after which compiled programs are dropped to free memory.
 CLEAR_EVERY = 25
 
 
 def try_config(config):
-    """Whether it ran; the only other way out is one line of this project's own."""
+    """Whether the config ran; otherwise it must be refused in one line."""
     try:
         program = Program(config)
     except ConfigError as error:
@@ -43,7 +43,7 @@ def try_config(config):
 
 
 def try_many(examples):
-    """How many of so many random configs ran, and how many were refused."""
+    """Try random configs; return the numbers that ran and that were refused."""
     outcomes: collections.Counter[str] = collections.Counter()
 
     @hypothesis.seed(2015)
@@ -76,7 +76,7 @@ def try_many(examples):
     phases=[hypothesis.Phase.generate],
 )
 def test_a_wrong_value_at_any_place_is_refused_in_a_line(config):
-    """Before anything is built; what is let through may be right."""
+    """Refused before anything is built, unless the config is valid."""
     try:
         run_config.check(config)
     except ConfigError as error:
@@ -121,7 +121,7 @@ ABSURD = [
 
 @pytest.mark.parametrize("number", range(len(ABSURD)))
 def test_absurd_values_are_refused_in_a_line(number):
-    """What no int32 or float32 holds, what no memory holds, what nothing compiles."""
+    """Values too large for int32 or float32, for memory, or to compile."""
     with pytest.raises(ConfigError) as error:
         Program(tiny.config(**ABSURD[number]))
     assert "\n" not in str(error.value)

@@ -16,7 +16,7 @@ from tests.recipes import RECIPES
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 NAMES = [path.stem for path in FILES]
-# Where, how and how often, not what is computed; or what a study replaces.
+# Keys that do not affect the result, or that a study replaces.
 FREE = re.compile(
     r"(?!landscape)(.*\.)?(name|seed|eval_batch_size|steps_per_execution|log_every|eval_every"
     r"|checkpoint_every|data_dir|parallel\.(mode|devices|hosts|host_timeout)"
@@ -56,18 +56,18 @@ def test_a_config_is_the_recipe_of_its_paper(name):
         assert type(value) is type(expected[key]), key
 
 
-# Height, width, channels and classes of what the configs are trained on.
+# Height, width, channels and classes of the configs' data sets.
 IMAGES = {
     "digits": ((8, 8, 1), 10),
     "mnist": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
-    "imagenet2012": (None, 1000),  # as large as the config cuts them
+    "imagenet2012": (None, 1000),  # the config's crop sets the size
 }
 
 
 def blank(shape, classes):
-    """A data set of that shape."""
-    images = np.full((2, *shape), 255, np.uint8)  # ink, where they are glyphs
+    """A blank data set of that shape."""
+    images = np.full((2, *shape), 255, np.uint8)  # ink, for glyphs
     images[0, 0] = 0
     arrays = data.Arrays(images, np.array([0, classes - 1], np.int32))
     return data.Dataset("blank", classes, arrays, arrays)
@@ -82,7 +82,7 @@ def blank_mnist():
 
 
 def source_of(section):
-    """Where batches come from, by the data set's name, without the data."""
+    """The source of batches, by the data set's name, without the data."""
     if section["name"] == "digit_strings":
         digits = {"name": f"tests.test_recipes:blank_{section['digits']['name']}"}
         return open_source({**section, "digits": digits, "num_lines": 4})
@@ -95,7 +95,7 @@ def source_of(section):
 
 
 def runs_of(config):
-    """The configs of a file's runs; of a study the shallowest of each family."""
+    """The configs of a file's runs; for a study, the shallowest of each family."""
     if "system" in config:
         return [config[key] for key in ("isolated", "system", "displacement")]
     if "study" in config:
@@ -112,7 +112,7 @@ def runs_of(config):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_fit_the_network_and_its_classes_the_loss(name):
-    """Traced, with shapes alone: nothing is trained and no data is read."""
+    """Only traced with shapes: nothing is trained and no data is read."""
     for run in runs_of(config_of(name)):
         run = study.merge(
             as_dict(run), {"parallel": {"devices": 1, "bn_group_size": 0}}

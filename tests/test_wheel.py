@@ -26,9 +26,9 @@ def test_the_version_stands_in_one_place():
 
 @pytest.mark.slow
 def test_a_wheel_holds_the_package_alone(tmp_path):
-    """Neither ``experiments`` nor ``configs``: names that others use, too."""
+    """Neither ``experiments`` nor ``configs``, names that other projects also use."""
     source = tmp_path / "source"
-    # a copy, for a build leaves files behind, and finds those of an older one
+    # a copy, because a build leaves files behind and picks up those of an older one
     shutil.copytree(
         ROOT,
         source,

@@ -13,7 +13,7 @@ IMAGE = (4, 4, 1)
 
 
 def build(family: str = "residual", **fields: Any) -> tuple[Any, Any]:
-    """A net whose batch norms have scales and statistics of their own.
+    """A net with random batch-norm scales and statistics.
 
     It is alive: every output differs between images.
     """

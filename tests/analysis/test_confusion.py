@@ -59,7 +59,7 @@ def test_labels_that_fit_nothing_are_refused(run):
 
 
 class TwoViews(InMemory):
-    """Each image and its negative, as ten-crop evaluation has ten views."""
+    """Each image and its negative, like the ten views of ten-crop evaluation."""
 
     def take(self, resident, item):
         batch = super().take(resident, item)

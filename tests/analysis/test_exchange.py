@@ -45,7 +45,7 @@ def test_a_file_predicts_as_the_run_and_says_what_it_is(net, images, logits, tmp
     words = weights.read_metadata(path)
     assert json.loads(words["config"])["preprocess"] == {"name": "standardize"}
     assert json.loads(words["data"])["image_shape"] == [6, 6, 1]
-    # and the data itself is opened where it is asked for
+    # and the data itself is opened on request
     assert sum(float(batch["mask"].sum()) for batch in found.batches("test")) == 10
 
 

@@ -11,7 +11,7 @@ from cnn_jax.training.losses import softmax_cross_entropy
 
 
 def test_norms_against_finite_differences():
-    """Every weight of some layers is nudged, in training mode."""
+    """Perturbs every weight of some layers, in training mode."""
     net = models.create("cifar_resnet", 3, depth=8, widths=(2, 2, 2))
     shape = (4, 4, 4, 1)
     variables = net.init(jax.random.key(0), jnp.zeros(shape), train=False)

@@ -52,7 +52,7 @@ def test_plain_layers_are_the_identity_to_rounding_or_not_at_all():
 def test_a_plain_block_of_identity_puts_out_what_it_is_given(count):
     """To rounding: batch norm keeps the unbiased variance, of 8 numbers as of 200."""
     rng = np.random.default_rng(0)
-    # The last channel is never on.
+    # The last channel is always zero.
     maps = rng.uniform(0, 3, (count, 2, 2, 3)) * [1.0, 0.01, 0.0]
     maps = jnp.array(maps, jnp.float32)
     for epsilon in (1e-5, 1e-2):
@@ -72,7 +72,7 @@ def test_inserted_layers_have_the_statistics_of_what_they_see(how):
     _, more = insert(net, variables, how)
     for block in ("inserted1", "inserted2"):
         if how == "plain_he" and block == "inserted2":
-            continue  # it sees what the first one makes of the maps
+            continue  # its input is the first one's output
         kernel = more["params"][block]["conv1"]["kernel"]
         seen = jax.lax.conv_general_dilated(
             maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

@@ -38,7 +38,7 @@ def some_params():
 
 
 def tiny_net(size=24):
-    """A net with running statistics of its own, its data, and its objective."""
+    """A net with non-trivial running statistics, its data and its objective."""
     net = models.create("cifar_resnet", 3, depth=8, widths=(2, 3, 4))
     image = jax.random.normal(jax.random.key(0), (size, 6, 6, 1))
 
@@ -176,14 +176,14 @@ def test_a_net_is_evaluated_with_its_running_statistics_and_the_real_images():
 
 
 def test_batch_norm_makes_raw_distances_meaningless_and_normalised_ones_not():
-    """Why filters are normalised: the same net, its kernels ten times as large."""
+    """Why filters are normalised: the same net with kernels ten times as large."""
     objective, params, (batch_stats, batches) = tiny_net()
     flat = flax.traverse_util.flatten_dict(params)
     big = {
         path: 10 * leaf if path[-2].startswith(("conv", "stem_conv")) else leaf
         for path, leaf in flat.items()
     }
-    # The responses in front of BN grow with the kernels, and so its statistics.
+    # The inputs of BN grow with the kernels, and so do its statistics.
     stats = flax.traverse_util.flatten_dict(batch_stats)
     grown = {
         path: leaf * (10 if path[-1] == "mean" else 100) for path, leaf in stats.items()

@@ -76,7 +76,7 @@ def test_a_removed_plain_block_lets_its_input_pass():
     )
     whole = without(net, variables, images, jnp.ones(3))
     assert float(jnp.abs(removed - whole).max()) > 1e-2
-    # The same net with the block made the identity by hand.
+    # The same net with the block replaced by the identity.
     by_hand = jax.tree.map(lambda leaf: leaf, variables)
     params = by_hand["params"]["stage1_block1"]
     stats = by_hand["batch_stats"]["stage1_block1"]
@@ -130,7 +130,7 @@ def test_path_lengths_are_binomial(count):
     assert found.sum() == pytest.approx(1)
     assert found @ lengths == pytest.approx(count / 2)
     assert found @ (lengths - count / 2) ** 2 == pytest.approx(count / 4)
-    if count == 5:  # every path, counted
+    if count == 5:  # counts every path
         paths = itertools.product((0, 1), repeat=5)
         counted = np.bincount([sum(path) for path in paths]) / 2**5
         np.testing.assert_allclose(found, counted)
@@ -160,7 +160,7 @@ def test_blocks_are_exchanged_with_their_like():
 
 
 def _odd(order):
-    """Three exchanges make an odd permutation."""
+    """Whether the permutation is odd, as after three exchanges."""
     pairs = itertools.combinations(order, 2)
     return sum(one > other for one, other in pairs) % 2 == 1
 

@@ -21,7 +21,7 @@ def batches(sizes=(5, 3)):
     rng = np.random.default_rng(0)
     for size in sizes:
         image = rng.normal(2, 3, (6, *IMAGE)).astype(np.float32)
-        image[size:] = 1e6  # padding must not count
+        image[size:] = 1e6  # padding must be ignored
         mask = (np.arange(6) < size).astype(np.float32)
         yield {"image": jnp.array(image), "mask": jnp.array(mask)}
 

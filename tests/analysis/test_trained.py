@@ -52,7 +52,7 @@ def test_the_final_network_makes_the_errors_of_the_result(run, net):
         ("runs/preactivation-8-seed3", "preactivation"),
         ("runs/rate 0.1-8-seed3", "rate 0.1"),
         ("runs/plain-8-seed0-8-seed3", "plain-8-seed0"),
-        ("runs/other-14-seed3", "residual"),  # of another depth: not its name
+        ("runs/other-14-seed3", "residual"),  # of another depth than its name
         ("runs/first", "residual"),
         ("other-8-seed3", "residual"),
     ],
@@ -102,7 +102,7 @@ def test_a_repeated_training_goes_through_the_states_of_the_run(run, net):
 
 
 def test_a_repetition_that_ends_elsewhere_is_refused(run, net, tmp_path):
-    """Each device draws its own augmentation, so one device trains another run."""
+    """Augmentation is drawn per device, so a single device trains a different run."""
     states = list(gradients.repetition(net, (0, 8)))
     assert [state.step for state in states] == [0, 8, 12]
     place = RunDirectory(tmp_path / "run")
@@ -156,7 +156,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 def stored(data_dir: str, size: int = 40):
-    """The images of `tiny.noise`, brightened by what a file of the data says."""
+    """The images of `tiny.noise`, brightened by a number in a data file."""
     found = tiny.noise(size)
     brighter = int((pathlib.Path(data_dir) / "brighter").read_text())
     images = found.train.images // 2 + brighter
@@ -183,7 +183,7 @@ def test_other_data_than_the_runs_is_refused_and_moved_data_is_found(tmp_path):
     changed = trained.load(place.path, trained.program_of(place.path, after))
     with pytest.raises(ConfigError, match=r"was trained on other data.*--data_dir"):
         next(iter(changed.batches("train")))
-    # of runs that recorded nothing the data is opened at once
+    # for runs without recorded facts the data is opened at once
     (place.path / "data.npz").write_bytes(b"damaged")
     changed = trained.program_of(place.path, after)
     with pytest.raises(ConfigError, match=r"was trained on other data.*--data_dir"):
@@ -192,7 +192,7 @@ def test_other_data_than_the_runs_is_refused_and_moved_data_is_found(tmp_path):
 
 @contextlib.contextmanager
 def no_compilation():
-    """Fails where anything is compiled within."""
+    """Fails if anything is compiled in the block."""
     compiled = []
 
     def listen(event, *_, **__):

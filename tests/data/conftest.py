@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def encode(pixels: np.ndarray, form: str = "png") -> bytes:
-    """A picture file of uint8 pixels (h, w, c)."""
+    """An image file of uint8 pixels (h, w, c)."""
     out = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(out, form)
     return out.getvalue()
@@ -27,7 +27,7 @@ def write_set(
     version: str = "1.0.0",
     file_format: str = "array_record",
 ) -> str:
-    """Write encoded pictures and labels as a TFDS data set; return its directory."""
+    """Write encoded images and labels as a TFDS data set; return its directory."""
     features = features or {
         "image": tfds.features.Image(shape=shape),
         "label": tfds.features.ClassLabel(num_classes=num_classes),
@@ -70,7 +70,7 @@ def write_set(
 
 @pytest.fixture
 def pictures() -> Callable[..., list[tuple[bytes, int]]]:
-    """Makes n encoded random pictures with labels 0, 1, 2, 0, ..."""
+    """A function that makes n encoded random images with labels 0, 1, 2, 0, ..."""
 
     def make(count: int, shape=(6, 5, 3), form="png", seed=0):
         pixels = np.random.default_rng(seed).integers(0, 256, (count, *shape))
@@ -84,7 +84,7 @@ def pictures() -> Callable[..., list[tuple[bytes, int]]]:
 
 @pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory) -> str:
-    """A data directory in which the embedded digits are prepared."""
+    """A data directory with the prepared embedded digits."""
     from cnn_jax.data import digits
 
     root = str(tmp_path_factory.mktemp("tfds"))

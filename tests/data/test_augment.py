@@ -8,7 +8,7 @@ import pytest
 from cnn_jax import names
 from cnn_jax.data import augment, preprocess
 
-# every value tells where it came from
+# every value encodes its position
 IMAGES = 1 + jnp.arange(64 * 6 * 5 * 2, dtype=jnp.float32).reshape(64, 6, 5, 2)
 
 
@@ -38,7 +38,7 @@ def test_every_image_is_a_window_of_its_padded_self(flip):
     rows, columns, mirrors = map(set, zip(*seen, strict=True))
     assert rows == columns == set(range(5))  # every corner is drawn
     assert mirrors == ({False, True} if flip else {False})
-    assert len(seen) > 20  # drawn for each image by itself
+    assert len(seen) > 20  # drawn for each image independently
 
 
 def test_half_of_the_images_are_mirrored_and_every_corner_is_as_likely():
@@ -55,7 +55,7 @@ def test_half_of_the_images_are_mirrored_and_every_corner_is_as_likely():
     rows = middle.reshape(count, 3, 3)
     left, right = rows[:, 1, :-1], rows[:, 1, 1:]
     falls = ((left > right) & (right > 0)).any(1)
-    # three standard deviations around a half
+    # three standard deviations around one half
     assert abs(falls.mean() - 0.5) < 3 * 0.5 / count**0.5
 
 
@@ -72,7 +72,7 @@ def test_flip_alone_keeps_rows():
 
 
 def test_colour_shift_has_the_covariance_of_the_paper():
-    """One shift an image, of covariance ``deviation^2 sum p p' l^2``."""
+    """One shift per image, of covariance ``deviation^2 sum p p' l^2``."""
     pixels = np.random.default_rng(0).normal(128, 30, (50, 4, 4, 1))
     colour = np.random.default_rng(1).normal(0, 10, (50, 4, 4, 3))
     dataset = np.clip(pixels + colour * [1, 2, 0.5], 0, 255).astype(np.uint8)
@@ -162,7 +162,7 @@ def test_random_erasing_is_a_rectangle_of_the_papers_sizes():
     aspect = rows / columns
     assert 0.2 < aspect.min() < 0.5
     assert 2.0 < aspect.max() < 4.5
-    # every place is reached, the borders too
+    # every position is reached, including the borders
     assert chosen.any(0).all()
 
 

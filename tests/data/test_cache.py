@@ -41,7 +41,7 @@ def test_any_damage_of_an_entry_makes_it_none(store):
     store.write("x", {"a": np.arange(50)}, "x")
     path = store.folders()[0] / "x.npz"
     content = path.read_bytes()
-    # the archive's directory, of which zipfile raises most kinds of errors
+    # the archive's directory, where zipfile raises most kinds of errors
     for place in range(len(content) - 70, len(content)):
         for value in (1, 255):
             path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
@@ -78,7 +78,7 @@ def test_checksums_follow_the_content(store, remember):
         "f": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     }
     assert store.checksums([file], remember) == first
-    for number in range(20):  # of the same size, one after another
+    for number in range(20):  # of the same size, consecutively
         with open(file, "w") as out:
             out.write(f"a{number:02}")
         found = store.checksums([file], remember)

@@ -89,7 +89,7 @@ GOOD = Arrays(IMAGES, LABELS)
     ],
 )
 def test_data_sets_are_checked(fields, message, monkeypatch):
-    # the tests' own check of annotations comes before it
+    # the tests' type checker would fail first
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with refused(match=message):
         Dataset("x", *fields)

@@ -78,13 +78,13 @@ def test_directory_that_cannot_be_written(tmp_path):
 
 
 def test_read_only_directory_is_left_alone(tmp_path):
-    """Also by root, whom the system would let write."""
+    """Even as root, which the system allows to write."""
     (tmp_path / "data").mkdir(mode=0o555)
     with pytest.raises(names.ConfigError, match="it is read-only; name another dir"):
         data.load("digits", data_dir=str(tmp_path / "data"))
     assert os.listdir(tmp_path / "data") == []
     digits.prepare(str(tmp_path / "new"))
-    os.chmod(tmp_path / "new", 0o555)  # what is there already can be read
+    os.chmod(tmp_path / "new", 0o555)  # existing data can be read
     assert len(data.load("digits", data_dir=str(tmp_path / "new")).train) == 1500
     os.chmod(tmp_path / "new", 0o755)
 

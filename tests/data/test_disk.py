@@ -12,7 +12,7 @@ from tests.data.conftest import encode, write_set
 
 @pytest.fixture
 def toy(tmp_path, pictures):
-    """A data directory with a set of 5 + 3 pictures; every split is cached."""
+    """A data directory with a set of 5 + 3 images; every split is cached."""
     splits = {"train": pictures(5), "test": pictures(3, seed=1)}
     return pathlib.Path(write_set(tmp_path, "toy", splits))
 
@@ -23,7 +23,7 @@ def load(toy, **fields):
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[int]:
-    """Cache every split, and count the pictures that are decoded."""
+    """Cache every split and count the decoded images."""
     monkeypatch.setattr(disk, "CACHE_FROM", 1)
     calls, plain = [], pictures_decode
 
@@ -87,7 +87,7 @@ def test_pictures_of_several_sizes_become_squares_of_one(tmp_path, decoded):
     assert half.fingerprint != whole.fingerprint
     count = len(decoded)
     for size, images in ((8, whole.train.images), (4, half.train.images)):
-        again = load(toy, size=size, **fields)  # each size has a cache of its own
+        again = load(toy, size=size, **fields)  # each size has a separate cache
         np.testing.assert_array_equal(again.train.images, images)
     assert len(decoded) == count
     with pytest.raises(names.ConfigError, match="size -1 is negative"):

@@ -9,7 +9,7 @@ from tests.data.conftest import encode
 
 @pytest.fixture
 def place(tmp_path):
-    """Two classes, three pictures each to train and one to test."""
+    """Two classes, each with three training images and one test image."""
     for split, count in (("train", 3), ("test", 1)):
         for label, name in enumerate(("ant", "bee")):
             folder = tmp_path / split / name
@@ -61,7 +61,7 @@ def test_files_beside_folders_are_not_looked_at(place, where):
 
 
 def test_folders_of_a_class(place):
-    """As Tiny ImageNet has them, a list beside them."""
+    """With a list next to them, as in Tiny ImageNet."""
     before = load(place)
     for name in ("ant", "bee"):
         inside = place / "train" / name / "images"

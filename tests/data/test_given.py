@@ -12,19 +12,19 @@ refused = partial(pytest.raises, names.ConfigError)
 
 
 def arrays(count=10, seed=0):
-    """Images of one grey each, which is their number, of classes by turns."""
+    """Uniform images whose grey level is their index, with alternating classes."""
     grey = np.arange(seed, seed + count, dtype=np.uint8)
     images = np.tile(grey[:, None, None, None], (1, 2, 2, 1))
     return images, grey % 3, ("ant", "bee", "cow")
 
 
 def shapes(split, count=10):
-    """A function that knows two splits."""
+    """A function for two splits."""
     return arrays(count) if split == "train" else arrays(4, 100)
 
 
 def loose(count=10):
-    """One set of examples."""
+    """A single set of examples, without splits."""
     return arrays(count)
 
 
@@ -76,7 +76,7 @@ RETURNED = {
 
 
 def bad(kind):
-    """What is no data set."""
+    """Results that are not a data set."""
     return RETURNED[kind]
 
 
@@ -114,7 +114,7 @@ def test_splits_have_the_same_classes():
 
 
 def no_source():
-    """A function that makes no source."""
+    """A function that returns no source."""
     return lambda index, count: 7
 
 

@@ -13,14 +13,14 @@ DRAWS = 1000
 
 
 def drawn(mix):
-    """Mixed images, partners and shares of many keys, compiled once."""
+    """Mixed images, partners and shares for many keys, compiled once."""
     keys = jax.random.split(jax.random.key(1), DRAWS)
     found = jax.jit(jax.vmap(mix, (0, None)))(keys, jnp.asarray(IMAGES))
     return jax.tree.map(np.asarray, found)
 
 
 def test_mixup_is_a_weighted_mean_of_pairs():
-    """Zhang et al. 2018, section 2, with one share a batch."""
+    """Zhang et al. 2018, section 2, with one share per batch."""
     mixed, partner, share = drawn(mixing.mixup(alpha=0.5))
     np.testing.assert_array_equal(np.sort(partner), np.tile(np.arange(4), (DRAWS, 1)))
     assert len(np.unique(partner, axis=0)) == 24

@@ -91,11 +91,11 @@ def test_first_picture_of_an_animation():
 
 
 def damages(encoded: bytes, count: int):
-    """Copies that are overwritten, changed, cut or repeated at random places."""
+    """Copies overwritten, changed, cut or repeated at random positions."""
     rng = np.random.default_rng(len(encoded))
     for index in range(count):
         start, stop = np.sort(rng.integers(0, len(encoded), 2))
-        if index % 2:  # headers are short, and have most of the ways to fail
+        if index % 2:  # headers are short and fail in the most ways
             start, stop = start % 100, start % 100 + 1 + stop % 4
         noise = rng.integers(0, 256, stop - start).astype(np.uint8).tobytes()
         for middle in (bytes(stop - start), noise, b"", 2 * encoded[start:stop]):
@@ -103,7 +103,7 @@ def damages(encoded: bytes, count: int):
 
 
 def outcome(encoded: bytes, damaged: pictures.Damaged) -> str:
-    """'pixels', or what is said of them."""
+    """'pixels', or the error message."""
     try:
         pixels = decode(encoded, 3, damaged)
     except PictureError as error:
@@ -131,7 +131,7 @@ def test_any_damage_gives_pixels_or_a_line(form, count):
 
 
 def test_damaged_png_is_refused_whatever_its_place():
-    """As written to a disk whose second half was lost."""
+    """As from a disk that lost the second half of the file."""
     encoded = saved(Image.fromarray(PHOTO), "png")
     places = np.linspace(len(encoded) // 2, len(encoded) - 13, 40).astype(int)
     for place in places:

@@ -166,13 +166,13 @@ def test_picture_that_cannot_be_decoded(tmp_path, pictures):
 
 @pytest.fixture
 def toy(tmp_path, pictures):
-    """The directory of a set of 6 + 3 pictures."""
+    """The directory of a set of 6 + 3 images."""
     splits = {"train": pictures(6), "test": pictures(3, seed=1)}
     return pathlib.Path(write_set(tmp_path, "toy", splits))
 
 
 def try_to_read(toy) -> str:
-    """All that a run reads of a set; what is said of it, or 'read'."""
+    """Read everything that a run reads; return the error message or 'read'."""
     try:
         data.load("toy", data_dir=str(toy.parent.parent))
         data.open_set("toy", data_dir=str(toy.parent.parent)).train.key(True)
@@ -196,7 +196,7 @@ def test_damaged_description_is_a_line(toy, file, content, shard):
 
 
 def places(tree, above=()):
-    """Where something stands in a JSON document."""
+    """The paths of all values in a JSON document."""
     yield above
     if isinstance(tree, list):
         tree = dict(enumerate(tree))
@@ -207,7 +207,7 @@ def places(tree, above=()):
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
 def test_any_change_of_a_description_is_noticed(toy, file):
-    """Or it changes nothing: no other data, no other classes."""
+    """Or the damage has no effect: the data and classes are the same."""
     text = (toy / file).read_text()
     other = (None, -1, 3.5, "x", str(10**20), "1000000000", [], {})
     said = []

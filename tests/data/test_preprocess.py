@@ -94,7 +94,7 @@ def test_bad_sections(section, message):
 
 
 def test_constants_of_a_config_are_taken_as_they_are():
-    """As published weights need them, whatever the training images are."""
+    """As published weights need them, regardless of the training images."""
     images = np.full((1, 2, 2, 3), 51, np.uint8)
     own = preprocess.statistics(images)
     made = preprocess.standardize(own, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))

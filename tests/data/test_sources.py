@@ -15,7 +15,7 @@ TRAIN, TEST = 10, 7
 
 
 def dataset() -> Dataset:
-    """Images that hold their own number, labels that follow from it."""
+    """Images that contain their own index, and labels that depend on it."""
     parts = []
     for first, count in ((0, TRAIN), (100, TEST)):
         number = np.arange(first, first + count)
@@ -112,7 +112,7 @@ def test_statistics_are_kept_beside_the_data(tmp_path, monkeypatch):
     again = sources.InMemory(kept).statistics()
     np.testing.assert_array_equal(again.pixel_std, found.pixel_std)
     brighter = dataclasses.replace(kept, train=Arrays(part.images + 1, part.labels))
-    with pytest.raises(NameError, match="statistics"):  # others have none yet
+    with pytest.raises(NameError, match="statistics"):  # other data has none yet
         sources.InMemory(brighter).statistics()
 
 

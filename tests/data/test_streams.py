@@ -25,7 +25,7 @@ STREAM = {
 
 
 def write_folder(root, counts=(("train", TRAIN), ("test", TEST))) -> str:
-    """Pictures of one colour each, which tells their number; two classes."""
+    """Uniform images whose colour encodes their index; two classes."""
     for split, count in counts:
         for number in range(count):
             folder = pathlib.Path(root, split, "ab"[number % 2])
@@ -53,7 +53,7 @@ def first(source, count, *, batch_size=4, step=0, seed=0, state=b""):
 
 
 def told(items) -> list[int]:
-    """The numbers of the pictures in items, from their colours."""
+    """The indices of the images in items, from their colours."""
     images = np.concatenate([item["image"] for item in items])
     return (images[:, 0, 0, 0] // 10).tolist()
 
@@ -107,7 +107,7 @@ def test_resumes_in_the_middle_of_an_epoch(folder, workers):
     whole = first(open_stream(folder), 9)
     state = whole[4][1]
     rest = first(open_stream(folder, workers=workers), 4, step=5, state=state)
-    # in memory of this process's own, not in what it shares with its workers
+    # in private memory, not in the memory shared with the workers
     assert {type(value) for item, _ in rest for value in item.values()} == {np.ndarray}
     equal(rest, whole[5:])
 
@@ -297,7 +297,7 @@ def test_killed_worker_is_noticed(folder):
 
 @pytest.mark.slow
 def test_a_clean_end_prints_nothing(folder):
-    """Also where device arrays made of the last batches live until the end."""
+    """Even if device arrays made from the last batches live until the end."""
     code = textwrap.dedent("""
         import sys
         import jax
@@ -321,7 +321,7 @@ def test_batches_go_through_pipes_where_shared_memory_is_small(
 ):
     """As in Docker, whose default is 64 MB."""
     plain = first(open_stream(folder), 3)
-    place = folder + "/shm"  # no place for a batch of 4 images of 8x8 pixels
+    place = folder + "/shm"  # no room for a batch of 4 images of 8x8 pixels
     small = shutil.disk_usage(folder)._replace(free=2000)
     monkeypatch.setattr(streams.shutil, "disk_usage", {place: small}.__getitem__)
     monkeypatch.setattr(streams, "SHARED_MEMORY", place)

@@ -10,7 +10,7 @@ from cnn_jax.data import Arrays, Dataset, memory, sources
 
 
 def three_glyphs() -> Dataset:
-    """Three digits to train on and the same three, dimmer, to test on."""
+    """Three training digits; the same three, dimmer, for testing."""
     images = np.zeros((3, 8, 8, 1), np.uint8)
     for digit in range(3):
         images[digit, :, : 3 + digit] = 250

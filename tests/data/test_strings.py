@@ -27,7 +27,7 @@ def stream(**fields):
 
 
 def assert_equal(one, other, same=True):
-    """Whether two batches are equal, as they should (not) be."""
+    """Assert that two batches are equal, or that they differ."""
     equal = all(np.array_equal(one[key], other[key]) for key in one)
     assert equal == same
 

@@ -29,7 +29,7 @@ def encoded(pixels=PHOTO, form="png", **options) -> bytes:
 
 
 def coordinates(height, width) -> Picture:
-    """A picture whose colour tells row and column (each over 0..255)."""
+    """An image whose colour encodes row and column (each over 0..255)."""
     rows, columns = np.mgrid[:height, :width]
     pixels = np.stack(
         [rows * 255 // (height - 1), columns * 255 // (width - 1), 0 * rows], 2
@@ -68,7 +68,7 @@ def test_scale_crop_draws_scale_place_and_mirror():
         image = crop(picture, generator(seed)).astype(float)
         span = (image[-1, :, 0] - image[0, :, 0]).mean() / 255  # of the height
         across = (image[:, -1, 1] - image[:, 0, 1]).mean() / 255  # of the width
-        # the picture keeps its shape: 200 x 300 pixels
+        # the aspect ratio is kept: 200 x 300 pixels
         assert abs(abs(across) * 300 - span * 200) < 6
         spans.append(span)
         tops.append(image[0, 0, 0] / 255)
@@ -119,7 +119,7 @@ def uniform(found, low, high) -> bool:
 
 
 def test_inception_crop_draws_area_uniformly_and_the_logarithm_of_its_shape():
-    """Small areas of a large picture, so that none is drawn again for its size."""
+    """Small areas of a large image, so that none is redrawn for its size."""
     crop = InceptionCrop(8, area=(0.1, 0.3), ratio=(1 / 3, 3.0))
 
     class Large(Picture):
@@ -149,7 +149,7 @@ def test_half_of_the_crops_are_mirrored(crop):
 
 def test_scale_is_drawn_uniformly_with_both_ends():
     class Recorded(Picture):
-        """A picture that keeps the scale of each crop."""
+        """An image that records the scale of each crop."""
 
         def __init__(self):
             self.height, self.width, self.scales = 4096, 8192, []

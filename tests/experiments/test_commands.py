@@ -145,7 +145,7 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
     assert {name for _, name in ended} == {"plain-8-seed0", "residual-8-seed0"}
     assert "1 seed, error in percent" in out
     assert "±" not in out
-    # this process compiled nothing: the workers keep theirs
+    # this process compiled nothing: the workers cache their own programs
     assert list((tmp_path / "cache").rglob("*-cache"))
     made = {path.name for path in (tmp_path / "study").iterdir()}
     figures = {
@@ -216,7 +216,7 @@ def test_a_failing_run_is_reported_with_a_status(tmp_path, capsys):
 def test_a_study_with_fewer_rows_than_runs_never_ends_well(
     lost, tmp_path, monkeypatch, capsys
 ):
-    """Whatever became of them, and although nothing was reported."""
+    """Regardless of their outcome, and although nothing was reported."""
 
     def execute(runs, directory, *rest):
         for run in runs[: 1 if lost == "runs" else 0]:

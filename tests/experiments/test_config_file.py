@@ -67,7 +67,7 @@ def test_values_are_read_as_the_old_ones_are():
     assert found.dataset.name == "123"
     assert found.model.preactivation is True
     assert found.model.block == "my.blocks:Block"
-    # a key that the file does not have is taken for what it looks like
+    # the value of a key that the file lacks is parsed as a literal
     assert found.optimizer.nesterov == 1
 
 

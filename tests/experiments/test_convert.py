@@ -154,7 +154,7 @@ def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
 def test_published_weights_have_their_error_on_the_right_pictures(
     name, peer, widths, tmp_path, capsys, monkeypatch
 ):
-    """With the family's own preprocessing, which is in the file that is written."""
+    """With the publisher's preprocessing, which the converted file contains."""
     import torch
     from PIL import Image
 
@@ -176,7 +176,7 @@ def test_published_weights_have_their_error_on_the_right_pictures(
     run = cnn_jax.load_run(target)
     np.testing.assert_allclose(run.predict(images), logits, 1e-3, 1e-3)
     labels = logits.argmax(1)
-    labels[:4] = (labels[:4] + 1) % 7  # so 4 of 9 are wrong
+    labels[:4] = (labels[:4] + 1) % 7  # 4 of 9 are then wrong
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = tmp_path / "pictures" / "abcdefg"[label]
         folder.mkdir(parents=True, exist_ok=True)

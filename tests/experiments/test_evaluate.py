@@ -16,14 +16,14 @@ NAMES = ("ant", "bee", "cat")
 
 
 def named(split):
-    """The images of `tiny.noise` under names."""
+    """The images of `tiny.noise`, with class names."""
     part = getattr(tiny.noise(40), split)
     return part.images, part.labels, NAMES
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Directory and result of a run whose classes have names."""
+    """Directory and result of a run with class names."""
     place = tmp_path_factory.mktemp("evaluate") / "run"
     dataset = {"name": f"{__name__}:named"}
     config = {**tiny.config(steps=4, log_every=4), "dataset": dataset}
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """The test set as files in folders by class."""
+    """The test set as files in class folders."""
     place = tmp_path_factory.mktemp("pictures")
     images, labels, _ = named("test")
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -69,7 +69,7 @@ def test_pictures_have_their_likeliest_classes_also_from_an_exported_file(
     run, pictures, capsys, tmp_path
 ):
     files = sorted(pictures.rglob("*.png"))[:2]
-    wide = tmp_path / "wide.png"  # of another size: the middle square
+    wide = tmp_path / "wide.png"  # of another size: the central square is used
     Image.open(files[0]).resize((12, 12), 0).save(wide)
     net = cnn_jax.load_run(run[0])
     image = np.asarray(Image.open(files[0]))[None, ..., None]

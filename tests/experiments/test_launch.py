@@ -116,7 +116,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
     "script", ["train.py", "degradation.py", "benchmark/__main__.py", "gtn/__main__.py"]
 )
 def test_a_command_can_be_run_by_its_path(script, tmp_path):
-    """As an editor's button does, from any folder, where the project is installed."""
+    """As by an editor's run button, from any directory, with the project installed."""
     done = subprocess.run(
         [sys.executable, ROOT / "experiments" / script, "--help"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

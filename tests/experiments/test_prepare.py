@@ -19,7 +19,7 @@ PIXELS = np.full((4, 4, 3), 7, np.uint8)
 with tfds.core.registered.skip_registration():
 
     class Toy(tfds.core.GeneratorBasedBuilder):
-        """A set from outside TFDS; its files are fetched by hand."""
+        """A third-party set whose files the user downloads manually."""
 
         VERSION = tfds.core.Version("1.2.3")
         MANUAL_DOWNLOAD_INSTRUCTIONS = "Fetch\n  toy.txt."
@@ -71,7 +71,7 @@ def test_prepares_what_a_run_then_reads(tmp_path, capsys):
     dataset = data.load("toy", data_dir=str(tmp_path))
     np.testing.assert_array_equal(dataset.train.images, np.tile(PIXELS, (3, 1, 1, 1)))
     (manual / "toy.txt").unlink()
-    assert prepare.main(arguments) == 0  # it is there already
+    assert prepare.main(arguments) == 0  # the set already exists
 
 
 def test_files_to_fetch_by_hand_are_named(tmp_path, capsys):
@@ -124,7 +124,7 @@ def test_what_is_there_needs_no_tensorflow(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def tfrecords(tmp_path):
-    """A set as most people have it on disk; its directory."""
+    """The directory of a set in tfrecord files, the usual format."""
     random = np.random.default_rng(0)
     pictures = random.integers(0, 256, (5, 4, 4, 3)).astype(np.uint8)
     examples = [(encode(image), number % 3) for number, image in enumerate(pictures)]

@@ -28,7 +28,7 @@ PHOTO = load_sample_image("flower.jpg")
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> pathlib.Path:
-    """JPEG class folders: 20 pictures to train on, 6 to test."""
+    """JPEG class folders: 20 training images and 6 test images."""
     root = tmp_path_factory.mktemp("imagenet")
     places = itertools.count()
     for split, count in (("train", 10), ("val", 3)):
@@ -71,7 +71,7 @@ def test_imagenet_study_on_a_folder(pictures, tmp_path, capsys):
     assert [row["family"] for row in rows] == ["plain", "residual"]
     for row in rows:
         assert row["status"] == "finished"
-        # 6 test and 20 training pictures: errors are whole pictures
+        # 6 test and 20 training images: errors are whole images
         assert float(row["test_error"]) * 6 % 1 == pytest.approx(0, abs=1e-6)
         assert float(row["clean_train_error"]) * 20 % 1 == pytest.approx(0, abs=1e-6)
 
@@ -96,7 +96,7 @@ def config(pictures, workers):
 
 @pytest.fixture(scope="module")
 def reference(pictures, tmp_path_factory):
-    """The state and the log of the run that was never stopped."""
+    """The state and the log of the uninterrupted run."""
     place = RunDirectory(tmp_path_factory.mktemp("whole") / "run")
     program = Program(config(pictures, 0))
     fit(program, 0, place)
@@ -158,7 +158,7 @@ def test_killed_in_an_epoch_and_started_again(
 
 
 def test_several_steps_a_dispatch_equal_one(pictures, reference, tmp_path):
-    """A stream's pixels, a dispatch's batches side by side on the device."""
+    """A stream's pixels; the batches of a dispatch are on the device together."""
     place = RunDirectory(tmp_path / "run")
     program = Program({**config(pictures, 0), "steps_per_execution": 3})
     fit(program, 0, place)
@@ -184,7 +184,7 @@ def test_decode_benchmark_compares_pipelines(capsys, pictures):
 
 @pytest.mark.parametrize(("word", "status"), [("--help", 0), ("--images=2", 2)])
 def test_decode_benchmark_without_opencv(word, status):
-    """Help is there; a run names the extra that is missing."""
+    """``--help`` works; a run names the missing extra."""
     script = (
         "import sys; sys.modules['cv2'] = None\n"
         "from experiments.benchmark import decode\n"

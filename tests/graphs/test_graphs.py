@@ -19,7 +19,7 @@ scores = st.floats(-5, 5, width=32).map(lambda score: round(score, 3))
 
 @st.composite
 def arc_lists(draw, nodes=NODES, most=ARCS):
-    """Arcs of a random acyclic graph, parallel and repeated ones among them."""
+    """Arcs of a random acyclic graph, including parallel and repeated ones."""
     pairs = list(itertools.combinations(range(nodes), 2))
     arc = st.tuples(st.sampled_from(pairs), st.integers(0, LABELS - 1), scores)
     arcs = draw(st.lists(arc, min_size=1, max_size=most))
@@ -27,7 +27,7 @@ def arc_lists(draw, nodes=NODES, most=ARCS):
 
 
 def padded(arcs, nodes=NODES, most=ARCS):
-    """`graphs.from_arcs`, with the same shape whatever the arcs (one compilation)."""
+    """`graphs.from_arcs` with a fixed shape for any arcs (one compilation)."""
     graph = graphs.from_arcs(arcs, nodes)
     slack = ((0, 0), (0, most - graph.source.shape[1]))
     return graph.replace(
@@ -57,7 +57,7 @@ def paths(graph):
 
 
 def path_score(graph, path):
-    """Sum of a path in float64, its ends included."""
+    """Sum of a path in float64, including its ends."""
     begin, arcs = path
     end = arcs[-1][0] if arcs else begin
     ends = float(graph.initial[begin]) + float(graph.final[end])
@@ -65,7 +65,7 @@ def path_score(graph, path):
 
 
 def log_sum(values):
-    """Log-sum-exp in float64; -inf of nothing."""
+    """Log-sum-exp in float64; -inf for no values."""
     if not values:
         return -math.inf
     top = max(values)
@@ -162,7 +162,7 @@ def reading(graph, path):
 
 
 def acceptor_readings(acceptor, longest):
-    """Score of each (string, way) that an acceptor of few states accepts."""
+    """Score of each (string, path) that a small acceptor accepts."""
     found = []
     for length in range(longest + 1):
         states, rules = acceptor.source.shape
@@ -183,7 +183,7 @@ def acceptor_readings(acceptor, longest):
 @pytest.mark.parametrize("grouped", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_composition_equals_the_paths_that_both_accept(grouped):
     rng = np.random.default_rng(0)
-    if grouped:  # three labels an arc, in order, as a recogniser gives them
+    if grouped:  # three labels per arc, in order, as from a recogniser
         arcs = [
             (source, target, label, rng.normal())
             for source, target in [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
@@ -222,7 +222,7 @@ def test_composition_equals_the_paths_that_both_accept(grouped):
 
 
 def ladder(segments, rng, fan=4, labels=LABELS):
-    """A segmentation graph: node j is entered from j-1 ... j-fan, by each label."""
+    """A segmentation graph: arcs of every label enter node j from j-1 ... j-fan."""
     nodes = np.arange(segments + 1)
     source = np.repeat(nodes[:, None] - 1 - np.arange(fan)[None], labels, axis=1)
     score = rng.normal(0, 10, source.shape).astype(np.float32)

@@ -68,7 +68,7 @@ def close(found, expected, tolerance=2e-6):
 
 
 def everything(function, x, kernel):
-    """Value, both derivatives, and derivatives of those in both modes."""
+    """Value, both derivatives, and their derivatives in both modes."""
 
     def loss(x, kernel):
         return jnp.tanh(function(x, kernel)).sum()
@@ -222,7 +222,7 @@ def test_shard_map(check):
 
 
 def test_many_devices_at_once_have_memory_of_their_own():
-    """Eight devices run the same program at the same time, time and again."""
+    """Eight devices run the same program concurrently, many times."""
     x, kernel, ours, _ = drawn(CASES["LeNet-5's C3"])
     images = jnp.stack([x * scale for scale in range(1, 9)])
 

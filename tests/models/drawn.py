@@ -12,7 +12,7 @@ def shapes(module, *image):
 
 
 def variables(module, *image, seed=0):
-    """Kernels by fan-in, biases and statistics that are not trivial."""
+    """Fan-in kernels, and non-trivial biases and statistics."""
     random = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -29,5 +29,5 @@ def variables(module, *image, seed=0):
 
 
 def images(*shape, seed=0):
-    """Normal pixels."""
+    """Normally distributed pixels."""
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

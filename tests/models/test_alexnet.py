@@ -11,7 +11,7 @@ from cnn_jax.models.alexnet import local_response_norm
 from tests.models import drawn
 
 NARROW = {"widths": (4, 8, 6, 6, 4), "hidden": (10, 12)}
-SMALL = {**NARROW, "image_size": 67}  # the least with the paper's stem
+SMALL = {**NARROW, "image_size": 67}  # the smallest size for the paper's stem
 
 
 def test_local_response_norm_is_the_formula_of_the_paper():
@@ -22,7 +22,7 @@ def test_local_response_norm_is_the_formula_of_the_paper():
         expected[..., i] = x[..., i] / (2 + 1e-4 * (near**2).sum(-1)) ** 0.75
     found = local_response_norm(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    # ... and is not idle on such activations
+    # ... and changes such activations
     assert np.abs(x / 2**0.75 - expected).max() > 0.5
 
 
@@ -58,7 +58,7 @@ def test_second_layer_of_two_towers_is_a_grouped_convolution():
 
 
 def inputs(net, variables, images):
-    """What each layer of a net is given, by its name."""
+    """The input of each layer of a net, by layer name."""
     seen = {}
 
     def record(next_method, args, kwargs, context):

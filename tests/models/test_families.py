@@ -79,7 +79,7 @@ def test_other_stems_and_other_nets_are_refused_in_a_line():
 
 @needs("torch")
 class TestWithTorch:
-    """Against nets written out in torch with the families' names."""
+    """Against nets written in torch with the families' names."""
 
     @staticmethod
     def akamaster():

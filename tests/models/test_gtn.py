@@ -38,7 +38,7 @@ def lines():
 
 
 def applied(model):
-    """The graphs that a model makes of lines, as NumPy arrays."""
+    """The graphs that a model builds from lines, as NumPy arrays."""
     apply = jax.jit(lambda v, x: model.apply(v, x, train=False))
     return lambda v, x: jax.device_get(apply(v, x))
 
@@ -115,7 +115,7 @@ def test_normalized_scores_of_a_piece_are_log_posteriors(system):
 
 def test_of_too_many_pieces_the_widest_are_left_out(system):
     model, variables, apply = system
-    x = jnp.concatenate([lines()[:1]] * 8)  # 5 pieces a line, room for 3
+    x = jnp.concatenate([lines()[:1]] * 8)  # 5 pieces per line, room for 3
     few = applied(model.clone(average=3))(variables, x)
     all_ = apply(variables, x)
     kept, there = np.isfinite(few.score), np.isfinite(all_.score)

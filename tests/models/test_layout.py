@@ -94,7 +94,7 @@ def test_a_loop_starts_and_learns_as_the_unrolled_net(fields):
 
 
 def test_rates_of_stochastic_depth_differ_from_block_to_block_of_a_loop():
-    """In evaluation a branch counts by its survival; in training it is drawn."""
+    """Evaluation weights a branch by its survival rate; training draws it."""
     unrolled, looped = pair(stochastic_depth=0.9)
     variables = start(unrolled)
     stacked = layout.stack(variables, looped)
@@ -115,7 +115,7 @@ def test_rates_of_stochastic_depth_differ_from_block_to_block_of_a_loop():
 
 
 class Dropping(nn.Module):
-    """A block of one's own: dropout, and a parameter."""
+    """A user-defined block with dropout and a parameter."""
 
     width: int
     default_layers = 2
@@ -173,7 +173,7 @@ def test_inside_another_module_each_block_starts_by_itself():
 
 
 def equations(program):
-    """Operations of a program, those of inner programs included."""
+    """Operations of a program, including inner programs."""
     return len(program.eqns) + sum(
         equations(getattr(inner, "jaxpr", inner))
         for equation in program.eqns
@@ -200,7 +200,7 @@ def test_the_program_does_not_grow_with_the_depth():
         return equations(program.jaxpr)
 
     assert size(14, True) == size(38, True)
-    assert size(38, False) > 2 * size(14, False)  # so the count does count
+    assert size(38, False) > 2 * size(14, False)  # checks that the count works
 
 
 def test_sizes_do_not_depend_on_the_layout():

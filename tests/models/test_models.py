@@ -21,7 +21,7 @@ SMALL = {
     "lenet5": {},
 }
 SMALL["plain"] = SMALL["resnet"]
-# One net of each kind of code: others differ in numbers only.
+# One net per implementation: others differ only in sizes.
 NETS = [
     *("lenet5", "lenet5_modern", "alexnet", "alexnet_torchvision", "vgg16_c"),
     *("nin_cifar", "nin_imagenet", "cifar_resnet", "cifar_plain", "resnet18"),
@@ -167,7 +167,7 @@ def test_linens_own_table_describes_every_network(name):
 
 
 class Layers(nn.Module):
-    """Every layer that has a derivative of its own."""
+    """Every layer with a custom derivative."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -176,7 +176,7 @@ class Layers(nn.Module):
 
 
 def test_forward_mode_is_the_transpose_of_reverse_mode(monkeypatch):
-    """And it alone takes the plain definitions: reverse mode keeps the fast ones."""
+    """Only forward mode uses plain definitions; reverse mode keeps the fast ones."""
     variables = drawn.variables(Layers(), 8, 8, 3)
     x, tangent = (drawn.images(2, 8, 8, 3, seed=seed) for seed in (0, 1))
     weights = drawn.images(2, 4, 4, 5, seed=2)

@@ -69,7 +69,7 @@ def test_a_large_mean_does_not_cancel():
 @pytest.mark.parametrize("mean", [100, 10_000])
 def test_a_large_mean_costs_the_digits_of_its_own_rounding(mean):
     x, scale, bias, cotangent = drawn(1, 4096, 3)
-    # along x, or the part of the derivative that has the mean in it is nearly zero
+    # along x; otherwise the derivative's term with the mean is nearly zero
     inputs = x + mean, scale, bias, cotangent + (x - 3) / 2
     y, by_x, *_ = in_float64(*inputs)
     ours, ours_x, *_ = jax.jit(pulled)(*inputs)
@@ -104,7 +104,7 @@ def test_half_precision_inputs_keep_their_type_and_float32_statistics():
 
 
 def test_every_sum_of_a_step_runs_over_one_axis():
-    """What makes it fast on CPU."""
+    """The property that makes it fast on CPU."""
     norm = BatchNorm(groups=2)
     x = jnp.ones((4, 6, 6, 3))
     variables = norm.init(jax.random.key(0), x, train=True)

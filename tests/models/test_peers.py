@@ -13,7 +13,7 @@ pytest.importorskip("torch", reason=REASONS["torch"])
 from experiments.benchmark.peers import torch_nets
 from tests.models import torch_weights
 
-# Fewer blocks than the table has: each compiles for seconds.
+# Fewer blocks than in the table: each takes seconds to compile.
 SHORT = (1, 2, 1, 1)
 SHORT_BASIC = {"depth": 12, "stage_sizes": SHORT}
 SHORT_BOTTLENECK = {"depth": 17, "stage_sizes": SHORT}
@@ -122,7 +122,7 @@ CASES = {
     ),
 }
 
-# Their blocks are those of the nets above, in other numbers; LeNet-5 is compared
+# They have other numbers of the same blocks as the nets above; LeNet-5 is compared
 # with NumPy.
 ELSEWHERE = {"resnet101", "resnet152", "plain101", "plain152"}
 ELSEWHERE |= {"lenet5", "lenet5_modern"}

@@ -29,7 +29,7 @@ def test_type_is_kept():
 
 
 def largest_fusion(activation, depth=6):
-    """Most operands of a fusion in the gradient of a chain of residual additions.
+    """Largest operand count of a fusion in the gradient of a chain of residual sums.
 
     The weight gradient of block i needs the activation of block i. Where that is
     recomputed, a fusion takes in the branches of all the blocks before it.

@@ -84,7 +84,7 @@ def test_option_a_subsamples_and_appends_zeros():
 
 
 class Gated(BasicBlock):
-    """A block with fields of its own, one of them without a default."""
+    """A block with additional fields, one of them without a default."""
 
     hidden: int = dataclasses.field(kw_only=True)
     act: str = "sigmoid"
@@ -132,7 +132,7 @@ def test_a_norm_by_config_stands_in_stem_blocks_and_shortcuts_alike(preactivatio
 
 
 def zero_branch(block, x, **fields):
-    """What a block puts out when every kernel of it is zero."""
+    """The output of a block whose kernels are all zero."""
     module = block(dtype="float32", **fields)
     variables = module.init(jax.random.key(0), x, train=False)
     variables = jax.tree.map(lambda leaf: leaf, variables)
@@ -271,7 +271,7 @@ def test_batch_norm_groups_are_normalised_apart():
 
 
 def block_outputs(preactivation, keys, death_rate=0.4):
-    """A block's input, what its branch and shortcut make of it, and its outputs.
+    """A block's input, the outputs of its branch and shortcut, and its outputs.
 
     The outputs are those of training, one a key, and that of evaluation; the last
     BN has a bias, so that a positive and a negative part of the sum are clear.
@@ -294,11 +294,11 @@ def block_outputs(preactivation, keys, death_rate=0.4):
 
 @pytest.mark.parametrize("preactivation", [False, True])
 def test_a_training_step_has_the_whole_branch_or_none_of_it(preactivation):
-    """For the whole batch at once, as often as the death rate says."""
+    """For the whole batch at once, with the frequency of the death rate."""
     keys = jax.random.split(jax.random.key(2), 400)
     alive, outputs, _ = block_outputs(preactivation, keys)
     survived = (jnp.abs(outputs - alive[None]) < 1e-5).all((1, 2, 3, 4))
-    # option A's appended channels, where only the branch puts anything
+    # option A's appended channels, where only the branch contributes
     dropped = (outputs[..., 3:] == 0).all((1, 2, 3, 4))
     assert (survived ^ dropped).all()
     # 400 draws: three standard deviations are 0.073
@@ -306,7 +306,7 @@ def test_a_training_step_has_the_whole_branch_or_none_of_it(preactivation):
 
 
 def test_evaluation_adds_the_expected_branch():
-    """v2 has no ReLU after the sum, so its output is linear in what is kept."""
+    """v2 has no ReLU after the sum, so its output is linear in the kept branches."""
     _, _, (whole, expected) = block_outputs(True, jax.random.split(jax.random.key(0)))
     np.testing.assert_allclose(
         expected[..., 3:], 0.6 * whole[..., 3:], rtol=1e-5, atol=1e-6

@@ -9,7 +9,7 @@ from cnn_jax.models import segmentation
 
 
 def profile(text):
-    """Ink of each column, one digit a column."""
+    """Ink of each column, from one digit per column."""
     return jnp.asarray([float(symbol) for symbol in text])
 
 
@@ -19,7 +19,7 @@ spans = jax.jit(segmentation.spans, static_argnums=3)
 
 
 def places(text, depth=0.1, radius=1, reach=4):
-    """Where `cut_strength` would cut, and how strongly."""
+    """The cuts of `cut_strength` and their strengths."""
     found = np.asarray(cut_strength(profile(text.ljust(14, "0")), radius, reach, depth))
     return {
         int(place): round(float(found[place]), 3) for place in jnp.nonzero(found)[0]
@@ -34,8 +34,8 @@ def places(text, depth=0.1, radius=1, reach=4):
         ("5500055", {3: 2.0}),  # the middle of a gap
         ("550055", {3: 2.0}),
         ("050505", {2: 2.0, 4: 2.0}),
-        ("058285", {3: 0.75}),  # thin against the 8 on both sides
-        ("0582250", {3: 0.6}),  # the first of equals, thin against the lower side
+        ("058285", {3: 0.75}),  # thin compared with the 8 on both sides
+        ("0582250", {3: 0.6}),  # the first of equals, thin compared with the lower side
         ("055550", {}),
         ("012345", {}),
         ("598", {}),

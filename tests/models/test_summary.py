@@ -48,7 +48,7 @@ def test_every_registered_net_has_pinned_numbers():
 
 
 def parameters(name, image=(224, 224, 3), num_classes=1000, **fields):
-    """Without the trace of a whole `summarize`, seconds for a deep net."""
+    """Count without a full `summarize`, whose trace takes seconds for a deep net."""
     module = models.create(name, num_classes=num_classes, **fields)
     leaves = jax.tree.leaves(drawn.shapes(module, *image)["params"])
     return sum(leaf.size for leaf in leaves)

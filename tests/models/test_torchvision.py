@@ -160,7 +160,7 @@ def test_unknown_names_list_the_choices():
 
 @needs("torch")
 class TestWithTorch:
-    """Against the nets written out in torch."""
+    """Against the nets written in torch."""
 
     @staticmethod
     def peer(name, fields):

@@ -18,7 +18,7 @@ TENSORS = {
 
 def test_safetensors_are_read_back(tmp_path):
     path = tmp_path / "deep" / "w.safetensors"
-    # A transposed view is not contiguous; the file must hold what it shows.
+    # A transposed view is not contiguous; the file must hold the transposed array.
     weights.write_tensors(path, {**TENSORS, "t": TENSORS["a.weight"].T})
     found = weights.read_tensors(path)
     np.testing.assert_array_equal(found["t"], TENSORS["a.weight"].T)
@@ -66,7 +66,7 @@ def test_torch_files_are_read_where_torch_is(tmp_path):
 
 
 def checkpoints(torch):
-    """What training scripts save, by name."""
+    """The objects that training scripts save, by name."""
     state = {"conv.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
     wrapped = {f"module._orig_mod.{name}": value for name, value in state.items()}
     optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 1}]}
@@ -100,7 +100,7 @@ def test_checkpoints_of_training_scripts_are_read(tmp_path):
 
 
 class Network:
-    """What a pickled model needs to be loaded: code."""
+    """A pickled model, which needs its code to be loaded."""
 
 
 @pytest.mark.parametrize(

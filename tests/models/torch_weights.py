@@ -6,7 +6,7 @@ from torch import nn
 
 
 def randomize(net, seed=0):
-    """Weights by fan-in, and batch-norm statistics that are not trivial."""
+    """Fan-in weights and non-trivial batch-norm statistics."""
     torch.manual_seed(seed)
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -23,13 +23,13 @@ def randomize(net, seed=0):
 
 
 def logits(net, images):
-    """Of NHWC images as an array."""
+    """The logits of NHWC images, as an array."""
     with torch.no_grad():
         return net(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
 
 
 def leaves(net, images):
-    """Layers with weights in the order in which they run, and what they put out."""
+    """Layers with weights, in the order in which they run, and their outputs."""
     found = []
 
     def record(module, _, output):

@@ -13,12 +13,12 @@ from cnn_jax.plots import degradation
 
 DEPTHS = {"plain": (8, 20), "residual": (8, 20, 56)}
 SEEDS = {8: (0, 1, 2), 20: (0, 1), 56: (4,)}
-# Every number differs from every other: a column drawn for another is noticed.
+# All numbers are distinct, so that drawing the wrong column is noticed.
 COLUMNS = ("clean_train_error", "test_error", "running_train_error", "test_loss")
 
 
 def table_of(depths=DEPTHS, seeds=SEEDS, scale=1.0):
-    """A table as `cnn_jax.study.load` makes it, of numbers drawn at random."""
+    """A table like those of `cnn_jax.study.load`, with random numbers."""
     rng = np.random.default_rng(0)
     rows = [
         {"family": family, "depth": depth, "seed": seed, "status": "finished"}
@@ -31,7 +31,7 @@ def table_of(depths=DEPTHS, seeds=SEEDS, scale=1.0):
 
 
 def logs_of(table, steps=(2, 4, 6)):
-    """Logs as `cnn_jax.study.logs` makes them: evaluated at every second row."""
+    """Logs like those of `cnn_jax.study.logs`, evaluated at every second row."""
     rng = np.random.default_rng(1)
     rows = []
     for run in table.to_dict("records"):
@@ -46,7 +46,7 @@ def logs_of(table, steps=(2, 4, 6)):
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Draws, and gives the figure that would have been saved."""
+    """A function that draws and returns the figure instead of saving it."""
 
     def draw(function, *arguments, **named):
         figures = []
@@ -64,13 +64,13 @@ def drawn(monkeypatch, tmp_path):
 
 
 def look(line):
-    """What a line is recognised by."""
+    """The properties that identify a line."""
     marker = str(line.get_marker()).replace("None", "")
     return matplotlib.colors.to_hex(line.get_color()), marker
 
 
 def named_lines(figure):
-    """The names in the legend by the looks of their lines."""
+    """The names in the legend, by the properties of their lines."""
     [legend] = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
     return dict(zip(map(look, legend.legend_handles), texts, strict=True))
@@ -209,10 +209,10 @@ def test_any_number_of_families_with_any_names(drawn):
     depths = dict.fromkeys(NAMES, (8, 20))
     table = table_of(depths)
     figure = drawn(plots.depth_vs_error, table)
-    names = named_lines(figure)  # as many looks as names
+    names = named_lines(figure)  # every name has distinct properties
     assert sorted(names.values()) == sorted(NAMES)
     markers = [handle.get_marker() for handle in figure.legends[0].legend_handles]
-    assert len(set(markers)) == len(NAMES)  # in grey, too
+    assert len(set(markers)) == len(NAMES)  # distinct in greyscale, too
     figure.draw_without_rendering()
     below = figure.legends[0].get_window_extent()
     assert all(below.y1 <= panel.get_window_extent().y0 for panel in figure.axes)

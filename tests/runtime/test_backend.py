@@ -16,7 +16,7 @@ from tests.needs import needs
 
 @pytest.fixture
 def cores(monkeypatch):
-    """Sets how many cores this process seems to have; one at first."""
+    """A function that sets the apparent number of cores; one at first."""
 
     def have(count):
         monkeypatch.setattr("cnn_jax.runtime.backend.cores", lambda: list(range(count)))

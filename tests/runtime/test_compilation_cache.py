@@ -13,7 +13,7 @@ from cnn_jax.runtime import compilation_cache
 from tests.experiments.test_commands import SHORT
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# A command, and then how many programs were found and how many were not.
+# A command, then the numbers of cache hits and misses.
 COMMAND = """
 import sys, jax
 from experiments import train
@@ -27,7 +27,7 @@ print(status)
 
 
 def run(path, home, **variables):
-    """A short run in a process of its own: hits, misses, log and last checkpoint."""
+    """A short run in a separate process: hits, misses, log and last checkpoint."""
     ours = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(ours)
@@ -44,7 +44,7 @@ def run(path, home, **variables):
     assert (status, done.stderr) == ("0", "")
     log = (path / "metrics.jsonl").read_bytes()
     (last,) = (path / "checkpoints").glob("*.ckpt")
-    _, _, state = last.read_bytes().split(b"\n", 2)  # the time stands before it
+    _, _, state = last.read_bytes().split(b"\n", 2)  # the time precedes it
     return int(hits), int(misses), (log, state)
 
 
@@ -98,7 +98,7 @@ def test_a_command_without_the_cache(tmp_path, variables):
 
 
 def test_where_programs_are_kept(monkeypatch, tmp_path):
-    """Under what the user's variables say; one directory a number of cores."""
+    """Where the user's variables point; one directory per number of cores."""
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})

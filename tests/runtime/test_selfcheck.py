@@ -23,7 +23,7 @@ def test_this_backend_is_right():
 
 
 def half_too_large(function, name):
-    """A convolution that is right forwards; a slice of one gradient is wrong."""
+    """A convolution with a correct output and a wrong slice of one gradient."""
 
     @jax.custom_vjp
     def wrong(images, kernel):
@@ -74,7 +74,7 @@ def test_a_command_stops_with_the_advice(monkeypatch, tmp_path, capsys):
 
 @needs("a faulty jaxlib")
 def test_the_known_fault_is_noticed_where_the_user_asks_for_it():
-    """With reductions let into the fusions, this jaxlib does compute wrongly."""
+    """With reductions allowed in fusions, this jaxlib does compute wrongly."""
     code = "import cnn_jax.runtime.selfcheck; cnn_jax.runtime.selfcheck.check_backend()"
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -40,7 +40,7 @@ def test_hosts_with_different_configs_are_refused(tmp_path, cache):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_either_host_dies_at_any_moment(tmp_path, cache, seed):
-    """Both are started again until the end; the run equals one that was left alone."""
+    """Both are restarted until the end; the run equals an uninterrupted one."""
     rng = np.random.default_rng(seed)
     whole, killed = tmp_path / "whole", RunDirectory(tmp_path / "killed")
     with started(cache, job(config(), whole)) as running:

@@ -22,7 +22,7 @@ KILLS_OF_A_STUDY = 10
 
 
 def moments():
-    """Seeded; most of them while a file is being written."""
+    """Seeded moments, most of them during the writing of a file."""
     rng = random.Random(0)
     drawn = []
     for number in range(MOMENTS):
@@ -62,9 +62,9 @@ def test_a_run_killed_once(program, reference, tmp_path, moment):  # noqa: F811
 
 @pytest.mark.soak
 def test_a_run_killed_over_and_over(reference, tmp_path):  # noqa: F811
-    """Each attempt dies at its own moment, until one of them gets to the end."""
+    """Each attempt dies at another moment, until one of them finishes."""
     place, attempts = RunDirectory(tmp_path / "run"), []
-    # each gets a little further than the one before
+    # each gets a little further than the previous one
     early = ("write:2:500", "step:5", "sync:3", "write:2:9000", "step:4", "replace:2")
     for moment in (*early, "step:99"):
         attempts.append(killed(place.path, moment).returncode)
@@ -90,7 +90,7 @@ STUDY = (
 
 
 def start(directory):
-    """The study's command, in a process group of its own."""
+    """Start the study's command in a separate process group."""
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "experiments.degradation"),
@@ -106,7 +106,7 @@ def start(directory):
 
 
 def finished(directory):
-    """What stands in the result of each run that is finished, as bytes."""
+    """The contents of each finished run's result file, as bytes."""
     found = (directory / "runs").glob("*/result.json")
     return {path.parent.name: path.read_bytes() for path in found}
 
@@ -142,15 +142,15 @@ def assert_same_study(directory, whole):
 
 @pytest.mark.soak
 def test_a_study_killed_at_ten_moments(whole_study, tmp_path):
-    """The whole process group at once; no run is lost, none is run twice."""
+    """The whole process group is killed; no run is lost, and none runs twice."""
     directory, rng = tmp_path / "study", random.Random(1)
     ended, progress = {}, []
-    # Some work is left after the last one, on a fast machine too.
+    # Some work is left after the last kill, even on a fast machine.
     most = sum(steps_reached(whole_study).values()) // (2 * KILLS_OF_A_STUDY)
     for _ in range(KILLS_OF_A_STUDY):
         before = sum(steps_reached(directory).values())
         process = start(directory)
-        # So many log rows further on, and a little later: anywhere in a step.
+        # Kill after a number of log rows and a short delay: anywhere in a step.
         deadline = time.monotonic() + 300
         target = before + rng.randint(1, most)
         while sum(steps_reached(directory).values()) < target:
@@ -164,7 +164,7 @@ def test_a_study_killed_at_ten_moments(whole_study, tmp_path):
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
         now = finished(directory)
-        # A run that was finished stays as it is, to the byte.
+        # A finished run stays unchanged, byte for byte.
         assert ended.items() <= now.items()
         ended = now
         progress.append(sum(steps_reached(directory).values()))
@@ -180,7 +180,7 @@ def test_a_study_killed_at_ten_moments(whole_study, tmp_path):
 @pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_study_told_to_stop_at_moments(whole_study, tmp_path, number):
-    """From the first moment on: importing, compiling, training, evaluating."""
+    """At any stage: importing, compiling, training, evaluating."""
     directory = tmp_path / "study"
     for delay in (2, 5, 8, 12):
         before = sum(steps_reached(directory).values())
@@ -194,7 +194,7 @@ def test_a_study_told_to_stop_at_moments(whole_study, tmp_path, number):
             send = os.killpg if number == signal.SIGINT else os.kill
             send(process.pid, number)
         _, errors = process.communicate(timeout=300)
-        # Python's own answer to the signal, where the command has not begun
+        # Python's default handling of the signal, before the command has begun
         answers = [128 + number] if trains else [128 + number, -number]
         assert process.returncode in (answers if ended is None else [0]), errors
         if process.returncode == 128 + number:

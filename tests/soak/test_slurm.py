@@ -23,7 +23,7 @@ from tests.study.test_jobs import (
     small_study,
 )
 
-__all__ = ["in_the_project"]  # the fixture, for these tests too
+__all__ = ["in_the_project"]  # the fixture, also for these tests
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """
 ClusterName=single
@@ -45,7 +45,7 @@ MpiDefault=none
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
-# Two tasks of two devices each, as the README's script has them.
+# Two tasks of two devices each, as in the README's script.
 SCRIPT = """#!/bin/bash
 #SBATCH --ntasks=2
 #SBATCH --output={folder}/%j.txt
@@ -66,7 +66,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A cluster of this machine alone."""
+    """A cluster that consists of this machine."""
     folder = tmp_path_factory.mktemp("slurm")
     with socket.socket() as one, socket.socket() as two:
         for free in (one, two):
@@ -118,7 +118,7 @@ def wait_until(condition, seconds):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR2])
 def test_a_study_whose_worker_is_lost(slurm, tmp_path, number):
-    """Killed; or told by SLURM that its time is over: it is queued again."""
+    """A job that is killed, or reaches its time limit in SLURM, is queued again."""
     runs = small_study()
     killer = Killer(tmp_path, number)
     asked = {"timeout_min": 60, "name": "tiny"}

@@ -17,7 +17,7 @@ RESULT = {
 
 
 def write_run(directory, family, depth, seed, rows=(), result=None, **changes):
-    """A run of a study: its config, the rows of its log, and its result, if any."""
+    """Write a run of a study: config, rows of the log, and the result, if any."""
     place = RunDirectory(directory / "runs" / f"{family}-{depth}-seed{seed}")
     config = tiny.config(seed=seed, **changes)
     config["model"]["depth"] = depth

@@ -30,7 +30,7 @@ def config(depths=(8, 14), seeds=(0,), families=FAMILIES, overrides=None, **run)
 
 
 def start(runs, directory):
-    """What training does first: a directory for each run."""
+    """Create a directory for each run, as training does first."""
     for run in runs:
         with RunDirectory(directory / "runs" / run.name).open_for_training(run.config):
             pass
@@ -53,7 +53,7 @@ OWN = ["plain-14-seed0", "plain-8-seed0", "residual-14-seed0", "residual-8-seed0
     ("changes", "keys"),
     [
         ({"steps": 8}, ["run.steps: 12 there, 8 now"]),
-        # the example: another depth, other steps and another batch
+        # the example: another depth, number of steps and batch size
         (
             {"depths": (20,), "steps": 8, "batch_size": 8},
             ["run.batch_size: 16 there, 8 now", "run.steps: 12 there, 8 now"],
@@ -102,7 +102,7 @@ def test_what_else_changes_is_refused_with_the_keys(directory, changes, keys):
 def test_a_study_grows_by_families_depths_and_seeds(directory, changes, more):
     start(StudyDirectory(directory).enter(config(**changes)), directory)
     assert sorted(names(directory)) == sorted([*OWN, *more])
-    # and is still the study of all that was asked for before
+    # the study still contains all runs requested before
     whole = StudyDirectory(directory).config()
     StudyDirectory(directory).enter(whole)
     StudyDirectory(directory).enter(config())
@@ -112,12 +112,12 @@ def test_a_study_grows_by_families_depths_and_seeds(directory, changes, more):
 
 
 def test_what_was_asked_for_is_no_more_than_that(directory):
-    """Not every family, depth and seed that there are, together."""
+    """Not every combination of the families, depths and seeds."""
     more = StudyDirectory(directory).enter(config(depths=(20,), seeds=(1, 2)))
     asked = StudyDirectory(directory).asked()
     assert sorted(asked) == sorted([*OWN, *(run.name for run in more)])
     assert len(set(asked)) == 8  # and not 3 depths x 3 seeds x 2 families
-    # 8 layers with seed 1 are known to the config, and were not asked for
+    # 8 layers with seed 1 are possible in the config, but were not requested
     start(study.expand(config(depths=(8,), seeds=(1,))), directory)
     assert sorted(names(directory)) == sorted(OWN)
 
@@ -125,7 +125,7 @@ def test_what_was_asked_for_is_no_more_than_that(directory):
 def test_another_warm_up_of_a_depth_that_was_added_is_refused(directory):
     added = {"depths": (20,), "overrides": {"depth20": WARMUP}}
     StudyDirectory(directory).enter(config(**added))
-    StudyDirectory(directory).enter(config())  # 20 is not asked for
+    StudyDirectory(directory).enter(config())  # depth 20 is not requested
     with pytest.raises(ConfigError, match=r"overrides\.depth20\.warmup\.rate"):
         StudyDirectory(directory).enter(config(depths=(20,)))
 
@@ -154,11 +154,11 @@ def test_the_directory_of_a_run_is_no_place_for_a_study(directory):
 
 
 def add_foreign(runs):
-    """What people leave among runs; returns the names."""
+    """Add foreign entries that users leave among runs; return their names."""
     shutil.copytree(runs / OWN[1], runs / f"{OWN[1]}.bak")
     shutil.copytree(runs / OWN[1], runs / f"{OWN[1]} (copy)")
-    shutil.copytree(runs / OWN[1], runs / "plain-8-seed1")  # it is of seed 0
-    shutil.copytree(runs / OWN[1], runs / "plain-20-seed0")  # it is of depth 8
+    shutil.copytree(runs / OWN[1], runs / "plain-8-seed1")  # its config has seed 0
+    shutil.copytree(runs / OWN[1], runs / "plain-20-seed0")  # its config has depth 8
     (runs / "old").mkdir()
     (runs / "a-8-seedx").mkdir()
     (runs / "notes-8-seed0").write_text("a file")
@@ -172,7 +172,7 @@ def add_foreign(runs):
 def test_what_is_no_run_of_the_study_is_left_out_and_named(directory, recorded, capsys):
     foreign = add_foreign(directory / "runs")
     (directory / "runs" / ".DS_Store").write_text("of the system")
-    if recorded:  # then a run of a family that nobody asked for is known, too
+    if recorded:  # then a run of an unrequested family is recognised, too
         shutil.copytree(directory / "runs" / OWN[1], directory / "runs" / "x-8-seed0")
         foreign.append("x-8-seed0")
         # and one of another recipe

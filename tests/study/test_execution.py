@@ -69,7 +69,7 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
 
 
 def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
-    """What they say is longer than a pipe holds, and the parent does not listen."""
+    """Their messages exceed a pipe's buffer, and the parent does not read them."""
     model = {"name": "tests.study.test_execution:Wordy", "words": (1,) * 100_000}
     runs = small_study(run={"model": model, "log_every": 1}, seeds=(0,))
     killed = []
@@ -80,7 +80,7 @@ def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
             while len(place.rows()) < 2 and deadline > 0:
                 time.sleep(0.1)
                 deadline -= 0.1
-            time.sleep(0.5)  # it is telling of the second row now
+            time.sleep(0.5)  # it is reporting the second row now
             for worker in multiprocessing.active_children():
                 worker.kill()
                 killed.append(worker)
@@ -112,7 +112,7 @@ def test_a_run_in_other_hands_is_left_to_them(tmp_path):
     assert [event.run for event in unfinished] == [runs[0]]
     assert unfinished[0].status == "elsewhere"
     assert "process 1 on elsewhere" in unfinished[0].message
-    # the shape that somebody is busy with came last
+    # the shape that another worker is training came last
     order = [event.run.name for event in events if event.status == "finished"]
     assert order == ["residual-8-seed0", "residual-8-seed1", "plain-8-seed1"]
     assert not place.held()
@@ -120,7 +120,7 @@ def test_a_run_in_other_hands_is_left_to_them(tmp_path):
 
 def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
     runs = diverging_study()
-    for _ in range(2):  # the second time from its mark, without training
+    for _ in range(2):  # the second time from its marker file, without training
         events = []
         unfinished = execution.execute(runs, tmp_path, events.append)
         assert [e.status for e in unfinished] == ["diverged"]
@@ -153,7 +153,7 @@ def test_a_mark_that_cannot_be_written_fails_its_run_alone(tmp_path, monkeypatch
 
 
 def test_a_run_that_another_finished_is_not_marked(tmp_path, monkeypatch):
-    """Between the end of the diverged attempt and its mark."""
+    """Between the end of the diverged attempt and the writing of its marker."""
     (run,) = [run for run in diverging_study() if run.family == "plain"]
     place = execution.directory_of(run, tmp_path)
     fit = execution.fit
@@ -177,7 +177,7 @@ def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
         execution.execute(runs, tmp_path, lambda event: None, workers=2)
 
 
-# A process of its own, whose first worker is the first child of all.
+# A separate process, whose first worker is its first child.
 STARTS = """
 import multiprocessing, pathlib, re, sys
 from cnn_jax.study import execution
@@ -202,7 +202,7 @@ if __name__ == "__main__":
 
 @needs("glibc")
 def test_workers_start_with_signals_blocked(tmp_path):
-    """Else Ctrl-C while they import is a traceback of each."""
+    """Otherwise Ctrl-C during their imports prints a traceback from each."""
     done = subprocess.run(
         [sys.executable, "-c", STARTS, str(tmp_path)],
         cwd=pathlib.Path(__file__).resolve().parents[2],
@@ -243,7 +243,7 @@ def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):
 
 
 class Wordy(Normalised):
-    """A small net that makes its run's config, and so each report, long."""
+    """A small net with a long config, which makes each report long."""
 
     shortcut: str = "A"
     words: tuple = ()

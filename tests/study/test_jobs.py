@@ -27,12 +27,12 @@ JAX_CACHE = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
 
 @pytest.fixture(autouse=True)
 def in_the_project(monkeypatch):
-    monkeypatch.chdir(ROOT)  # where jobs find the tests' own modules
+    monkeypatch.chdir(ROOT)  # where jobs find the tests' modules
     monkeypatch.setattr(jobs, "LOOK_EVERY", {"local": 0.05, "slurm": 0.2})
 
 
 def small_study(**changes):
-    """Runs of two shapes that compile fast and train for seconds."""
+    """Runs of two shapes that compile fast and train for a few seconds."""
     base = {
         "name": "tiny",
         "families": {"plain": {}, "residual": {"optimizer": {"momentum": 0.8}}},
@@ -45,7 +45,7 @@ def small_study(**changes):
 
 
 class Killer:
-    """A report that once kills the worker of a run that has a checkpoint."""
+    """A report that kills, once, the worker of a run with a checkpoint."""
 
     def __init__(self, directory, number=signal.SIGKILL):
         self.directory, self.number = directory, number
@@ -79,7 +79,7 @@ def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
     assert jobs.execute(runs, tmp_path, killer, workers, "local", HOUR) == []
     assert killer.killed
     assert_each_ran_once(runs, tmp_path, killer.events)
-    # the killed one equals a run that was not
+    # the killed run equals an uninterrupted one
     whole = RunDirectory(tmp_path / "whole")
     fit(Program(killer.killed.config), killer.killed.seed, whole)
     found = execution.directory_of(killer.killed, tmp_path)
@@ -171,7 +171,7 @@ from tests.training.host import Normalised  # noqa: E402
 
 
 class Broken(Normalised):
-    """A net that has parameters and computes nothing."""
+    """A net with parameters that computes nothing."""
 
     def __call__(self, x, train):
         if train:

@@ -119,7 +119,7 @@ HARMLESS = ({}, (8,), (0, 1), 4, 0.5, "x", {"model": {}})
 
 
 def places(tree):
-    """Every section of a config and a key that it has, or could have."""
+    """Every section of a config, with an existing or possible key."""
     yield from ((tree, key) for key in (*tree, "depth8", "nonsense"))
     for value in tree.values():
         if isinstance(value, dict):
@@ -128,16 +128,16 @@ def places(tree):
 
 @st.composite
 def drawn(draw):
-    """A study that can be, with changes at any level that may prevent it."""
+    """A valid study, with changes at any level that may make it invalid."""
     changed = copy.deepcopy(config(depths=(8,)))
-    # the sections of a study as often as the many of a run
+    # a study's sections as often as the more numerous ones of a run
     for _ in range(draw(st.sampled_from((0, 0, 1, 1, 2, 3)))):
         above = draw(st.sampled_from((changed, changed["families"], None)))
         found = [(above, key) for key in above] if above else list(places(changed))
         section, key = draw(st.sampled_from(found))
         if draw(st.integers(0, 9)):
             value = draw(st.sampled_from(HARMLESS) | VALUES)
-            section[key] = copy.deepcopy(value)  # or changes would reach the choices
+            section[key] = copy.deepcopy(value)  # changes must not reach the choices
         else:
             section.pop(key, None)
         if not all(isinstance(changed.get(k), dict) for k in ("families", "run")):

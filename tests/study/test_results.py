@@ -18,7 +18,7 @@ LOG = [
 
 @pytest.fixture
 def directory(tmp_path):
-    """A study of two families, one of them at other rates; one run is not done."""
+    """A study of two families, one with other rates; one run is unfinished."""
     for seed, error in ((0, 0.1), (1, 0.3)):
         result = {**RESULT, "test_error": error, "parameters": 120}
         write_run(tmp_path, "a-b", 14, seed, LOG, result)
@@ -58,7 +58,7 @@ def test_keys_of_the_config_that_vary_are_columns(directory):
     assert dict(table["optimizer.momentum"]) == {
         name: momentum.get(name, 0.9) for name in table.index
     }
-    # depth and seed stand in columns of their own, and what is the same in none
+    # depth and seed have separate columns; constant values have none
     assert set(table.columns) == {*study.COLUMNS, "optimizer.momentum"}
 
 

@@ -47,7 +47,7 @@ def test_expand_gives_every_family_depth_and_seed():
     assert deep["seed"] == 1
     assert deep["warmup"]["until_train_error"] == 0.5
     assert runs[0].config["warmup"]["until_train_error"] == 0
-    # the two arms differ by the shortcut alone
+    # the two arms differ only in the shortcut
     assert study.merge(runs[0].config, {"model": {"shortcut": "A"}}) == runs[2].config
 
 
@@ -82,7 +82,7 @@ class Broken(BasicBlock):
 
 
 class Scaled(BasicBlock):
-    """A plugin: a residual branch that starts at a tenth of its size."""
+    """A plugin: a residual branch initially scaled to one tenth."""
 
     def branch(self, x, train):
         gain = self.param("gain", nn.initializers.constant(0.1), (), jnp.float32)
@@ -91,7 +91,7 @@ class Scaled(BasicBlock):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A small study with a plugin block as an arm of its own and a broken one."""
+    """A small study with a plugin block as a separate arm, and a broken one."""
     directory = tmp_path_factory.mktemp("study")
     chosen = config(
         families={
@@ -135,7 +135,7 @@ def test_a_plugin_block_trains_through_one_config_line(finished):
     place = RunDirectory(directory / "runs" / "scaled-8-seed0")
     assert place.config()["model"]["block"] == "tests.study.test_study:Scaled"
     plain = RunDirectory(directory / "runs" / "plain-8-seed0").result()
-    # three blocks, a gain each
+    # three blocks, one gain each
     assert place.result()["parameters"] == plain["parameters"] + 3
 
 

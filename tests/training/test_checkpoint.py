@@ -65,7 +65,7 @@ def test_a_damaged_one_is_named_and_the_one_before_used(directory, damage):
     assert found["w"].tolist() == [2.0] * 5
     assert len(complaints) == 1
     assert "step_000000003.ckpt: damaged" in complaints[0]
-    # set aside, it does not push a good one out
+    # set aside, it does not displace a good one
     checkpoint.save(directory, 4, state(4), {})
     names = [path.name for path in checkpoint.steps(directory)]
     assert names == ["step_000000002.ckpt", "step_000000004.ckpt"]
@@ -109,7 +109,7 @@ def test_a_renamed_one_is_not_taken_for_another_step(directory):
 
 
 def test_any_flipped_bit_is_detected(directory):
-    """Of the header, the notes, the arrays' names, shapes and values."""
+    """Damage to the header, the notes, or the arrays' names, shapes and values."""
     path = directory / "step_000000003.ckpt"
     whole = path.read_bytes()
     for place in range(len(whole)):
@@ -138,7 +138,7 @@ def test_ten_digits_of_steps_come_after_nine(tmp_path):
 
 
 def test_a_checkpoint_is_durable_before_save_returns(directory, monkeypatch):
-    """Its content is synced before it gets its name, and the name after that."""
+    """The content is synced before the file is renamed, and the name afterwards."""
     events = []
     fsync, replace = os.fsync, os.replace
 
@@ -194,7 +194,7 @@ def test_another_format_is_refused_with_a_word(directory):
     digest = hashlib.sha256(b"format 99\n" + rest).hexdigest()
     header = {"format": 99, "sha256": digest}
     path.write_bytes(json.dumps(header).encode() + b"\n" + rest)
-    # whole, so it is not passed over for the one before
+    # complete, so it is preferred to the previous one
     with pytest.raises(CheckpointError, match=r"format 99, this version reads 2"):
         checkpoint.restore(directory, state(0))
     assert path.exists()

@@ -17,7 +17,7 @@ from cnn_jax.training.run_directory import RunDirectory
 
 @pytest.fixture(scope="module")
 def stopped(program, tmp_path_factory):
-    """A run that was stopped at step 9, with checkpoints of steps 4 and 8."""
+    """A run stopped at step 9, with checkpoints of steps 4 and 8."""
     place = RunDirectory(tmp_path_factory.mktemp("stopped") / "run")
 
     def stop(step, row):
@@ -34,13 +34,13 @@ def stopped(program, tmp_path_factory):
 
 @pytest.fixture
 def place(stopped, tmp_path):
-    """A copy of it."""
+    """A copy of the stopped run."""
     shutil.copytree(stopped, tmp_path / "run")
     return RunDirectory(tmp_path / "run")
 
 
 def attempt(call):
-    """The line that a call was refused with, or '', and what it returned."""
+    """The error line of a call, or '', and its result."""
     try:
         return "", call()
     except (ConfigError, CheckpointError, OSError) as error:
@@ -168,7 +168,7 @@ def test_the_log(program, reference, place, damage, capsys):
     fit(program, 0, place)
     kept = log.split(b"\n")[:2]
     harmless = path.exists() and damage in (
-        "cut short",  # of the row after the checkpoint
+        "cut short",  # the row after the checkpoint
         "a half-written row",
         "a row too many",
     )
@@ -201,7 +201,7 @@ def test_no_changed_character_of_a_finished_run_is_believed(finished, name):
 
 @pytest.mark.parametrize("damage", ["lost", "emptied", "cut short", "a flipped bit"])
 def test_the_log_of_a_finished_run(reference, finished, damage, capsys):
-    """It is read from the last checkpoint, and written again."""
+    """The result is read from the last checkpoint and written again."""
     path, log = finished.path / "metrics.jsonl", reference.place.log()
     if damage == "lost":
         path.unlink()
@@ -278,7 +278,7 @@ ANYTHING = {
     "name", ["config.json", "result.json", "metrics.jsonl", "lock", "checkpoint"]
 )
 def test_a_file_of_anything_is_named_in_a_line(program, place, name, content):
-    """Or written again from what is whole, but never believed, and no traceback."""
+    """Or rewritten from intact files, but never trusted, and without a traceback."""
     path = place.path / name
     if name == "checkpoint":
         path = checkpoint.steps(place.checkpoints)[-1]

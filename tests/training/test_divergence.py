@@ -26,7 +26,7 @@ def saved(place, program):
 
 
 def with_a_blank(size):
-    """The tiny set; the last of its training images is black all over."""
+    """The tiny set with an all-black last training image."""
     whole = tiny.noise(size)
     images = whole.train.images.copy()
     images[-1] = 0
@@ -34,7 +34,7 @@ def with_a_blank(size):
 
 
 def own_contrast():
-    """Each image over its own deviation: 0 / 0 where there is no contrast."""
+    """Each image divided by its standard deviation: 0 / 0 without contrast."""
 
     def preprocess(images):
         x = images.astype(jnp.float32) / 255
@@ -66,7 +66,7 @@ def test_a_poisoned_batch(tmp_path):
 
 
 def breaks_at(step):
-    """An optimizer whose update of that step, and no other, is infinite."""
+    """An optimizer whose update is infinite at that step only."""
 
     def update(updates, count, params=None):
         del params

@@ -23,7 +23,7 @@ CONFIG = {
 
 
 class Numbered(InMemory):
-    """A source whose batch of step n holds 4n ... 4n + 3, and counts what it gave."""
+    """A source whose batch of step n holds 4n ... 4n + 3; it counts its batches."""
 
     def __init__(self):
         super().__init__(tiny.noise(4))
@@ -48,7 +48,7 @@ def test_dispatches_end_where_something_is_due(most):
         ends.append(step)
     assert {6, 9, 12, 18, 20} <= set(ends)
     assert len(ends) == {1: 20, 2: 11, 5: 7, 100: 5}[most]
-    # no room is made for steps that no dispatch has
+    # no memory is reserved for steps beyond a dispatch
     assert longest(config) == min(most, 6)
 
 
@@ -74,11 +74,11 @@ def test_every_batch_goes_to_its_step_and_devices(mode, start, most):
 
 
 def test_batches_are_sent_before_they_are_asked_for():
-    """And no more of them than the run has steps."""
+    """And no more batches than the run has steps."""
     source = Numbered()
     config = {**CONFIG, "steps_per_execution": 1}
     for dispatch in feed(source, Devices("pmap", 1), config, 0, b""):
-        # while this step runs, the next is there already, and one more is sent
+        # while this step runs, the next batch is ready, and one more is sent
         # as soon as it has been started
         waiting = source.given - dispatch.last
         assert waiting == min(AHEAD - 1, config["steps"] - dispatch.last)

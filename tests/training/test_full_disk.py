@@ -36,7 +36,7 @@ def small_disk(tmp_path):
 
 @contextlib.contextmanager
 def filled(disk, room):
-    """The disk with so many bytes left, in whole pages."""
+    """Fill the disk until ``room`` bytes are left, in whole pages."""
     ballast = disk / "ballast"
     free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize
     ballast.write_bytes(bytes(free - room))
@@ -45,7 +45,7 @@ def filled(disk, room):
 
 
 def intact(place, program):
-    """The step of the newest checkpoint, with nothing to complain about."""
+    """The step of the newest checkpoint, after checking that all is intact."""
     state, _, complaints = checkpoint.restore(
         place.checkpoints, program.initial_state(0)
     )
@@ -55,7 +55,7 @@ def intact(place, program):
 
 @contextlib.contextmanager
 def from_step(step, hindrance):
-    """A report to `fit` that hinders it from a step on."""
+    """A report to `fit` that sets up the hindrance from a step on."""
     with contextlib.ExitStack() as hindered:
 
         def report(now, row):
@@ -131,7 +131,7 @@ def test_a_finished_run_is_shown_from_a_read_only_disk(program, small_disk):
 
 @contextlib.contextmanager
 def quota(size):
-    """Files may not grow beyond a size: what a quota does to a write."""
+    """Limit the size of files, which affects a write as a quota does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     yield
@@ -140,7 +140,7 @@ def quota(size):
 
 @pytest.mark.parametrize("size", [0, 200, 1000])
 def test_a_quota(program, reference, tmp_path, size):
-    """A row or a checkpoint is written in part, and then no further."""
+    """A row or a checkpoint is only partly written."""
     place = RunDirectory(tmp_path / "run")
     limited = from_step(5, quota(size))
     with limited as report, pytest.raises(OSError, match="File too large"):

@@ -24,7 +24,7 @@ from tests import tiny
 from tests.data.test_streams import STREAM, TRAIN, write_folder
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TIMEOUT = 10  # seconds after which a host that says nothing is lost
+TIMEOUT = 10  # seconds after which a silent host counts as lost
 STEPS = 13
 
 
@@ -41,7 +41,7 @@ def config(mode="pmap", **placing):
 
 @pytest.fixture(scope="module")
 def stream(tmp_path_factory):
-    """A config that streams 13 pictures to train on, 5 to test."""
+    """A config that streams 13 training images and 5 test images."""
     folder = write_folder(tmp_path_factory.mktemp("pictures"))
     dataset = {"name": "folder", "data_dir": folder, "stream": STREAM}
     return {**config(), "dataset": dataset}
@@ -49,7 +49,7 @@ def stream(tmp_path_factory):
 
 @contextlib.contextmanager
 def started(cache, *jobs, devices=(2, 2), other=None):
-    """Two hosts at work on the jobs, or the second on another; gone in the end."""
+    """Run two hosts on the jobs, or the second on other jobs; end them on exit."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -90,7 +90,7 @@ def job(config, directory, seconds=0.0):
 
 
 def ended(running, timeout=120):
-    """Exit statuses and what was said on stderr."""
+    """Exit statuses and output on stderr."""
     said = [host.communicate(timeout=timeout)[1] for host in running]
     return [host.returncode for host in running], said
 
@@ -104,7 +104,7 @@ def ending(directory, config):
 
 
 def assert_close(directory, config, alone):
-    """The run equals that of one host to rounding, and counted what it counted."""
+    """The run equals that of one host to rounding, with equal counts."""
     fit(Program(config), 0, RunDirectory(alone))
     _, found = ending(directory, config)
     _, wanted = ending(alone, config)
@@ -117,7 +117,7 @@ def assert_close(directory, config, alone):
 
 
 def shards(directory):
-    """What each host was fed, (hosts, steps, rows)."""
+    """The examples fed to each host, (hosts, steps, rows)."""
     parts = [
         json.loads((directory / f"fed-{index}.json").read_text()) for index in (0, 1)
     ]
@@ -140,7 +140,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, cache, stream):
-    """What two hosts made of arrays (both modes) and of a stream, uninterrupted."""
+    """Uninterrupted runs of two hosts on arrays (both modes) and on a stream."""
     root = tmp_path_factory.mktemp("hosts")
     configs = {"pmap": config(), "shard_map": config("shard_map"), "stream": stream}
     jobs = [job(item, root / name / "run") for name, item in configs.items()]
@@ -159,7 +159,7 @@ def test_two_hosts_equal_one(reference, tmp_path, name):
     fed = shards(root / name)
     assert fed.shape == (2, STEPS, 4)
     if name == "stream":
-        fed = fed // 10  # a picture's colour tells its number
+        fed = fed // 10  # an image's colour encodes its index
     assert_every_epoch_is_the_set(fed, TRAIN if name == "stream" else 40)
 
 
@@ -179,7 +179,7 @@ def test_only_the_first_host_writes(reference):
 
 @pytest.mark.slow
 def test_stopped_killed_and_started_again(reference, tmp_path, cache):
-    """A signal to one host stops both with a checkpoint, the death of one both."""
+    """A signal to one host stops both with a checkpoint; a death also stops both."""
     root, configs = reference
     place = RunDirectory(tmp_path / "run")
     task = job(configs["pmap"], place.path, seconds=0.3)

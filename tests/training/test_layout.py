@@ -14,7 +14,7 @@ from tests import tiny
 
 
 def program(scan, blocks=3, **changes):
-    """A net whose last stage is a loop over all but the first of its blocks."""
+    """A net whose last stage loops over all of its blocks but the first."""
     model = {
         "depth": 6 + 2 * blocks,
         "stage_sizes": (1, 1, blocks),
@@ -66,7 +66,7 @@ def test_a_state_is_unrolled_on_the_host_and_stacked_on_the_devices(looped, unro
     assert "stage3_block2" in unrolled.place(host).params
     assert_same(looped.fetch(placed), host)
     assert looped.num_parameters == unrolled.num_parameters
-    # The network that goes with states of the host is the unrolled one.
+    # States on the host belong to the unrolled network.
     image = jnp.zeros((1, *looped.image_shape))
     variables = {"params": host.params, "batch_stats": host.batch_stats}
     assert looped.model.apply(variables, image, train=False).shape == (1, 3)
@@ -124,7 +124,7 @@ def test_the_train_step_does_not_grow_with_the_depth():
 
 
 def elementwise(learning_rate, momentum: float = 0.5):
-    """An optimizer of one's own."""
+    """A user-defined optimizer."""
     return optimizer.sgd(learning_rate, momentum)
 
 

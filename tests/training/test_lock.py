@@ -24,7 +24,7 @@ def quick(monkeypatch):
 
 
 def elsewhere(monkeypatch):
-    """From now on this process is on another machine."""
+    """Make this process appear to be on another machine."""
     monkeypatch.setattr("socket.gethostname", lambda: "another")
 
 
@@ -80,7 +80,7 @@ def test_one_left_by_the_dead_is_taken_after_a_look(tmp_path, monkeypatch, capsy
 
 
 def test_locks_that_do_not_reach_are_found_out(tmp_path, monkeypatch):
-    """Each machine is given the lock; the second sees the first one's life."""
+    """Each machine obtains the lock; the second sees that the first is alive."""
     path = tmp_path / "lock"
     with lock.hold(path):
         monkeypatch.setattr("fcntl.flock", lambda file, how: None)
@@ -94,7 +94,7 @@ def test_locks_that_do_not_reach_are_found_out(tmp_path, monkeypatch):
 
 
 def test_whoever_is_overtaken_stops(tmp_path, capsys):
-    """Two that took the lock at the same moment: the first one ends with SIGTERM."""
+    """Two processes took the lock simultaneously: the first ends with SIGTERM."""
     path = tmp_path / "lock"
     with StopRequest() as stop, lock.hold(path):
         path.write_text("process 1 on another\n")
@@ -103,7 +103,7 @@ def test_whoever_is_overtaken_stops(tmp_path, capsys):
             time.sleep(0.01)
     assert stop.received == signal.SIGTERM
     assert "was taken by process 1 on another" in capsys.readouterr().err
-    # not 'released', which would overtake the other in turn
+    # not 'released', which would take over from the other
     assert path.read_text() == "process 1 on another\n"
 
 
@@ -131,7 +131,7 @@ def test_whoever_is_overtaken_writes_nothing_more(program, tmp_path, step, rows)
     "step", [6, *(pytest.param(step, marks=pytest.mark.slow) for step in (5, 11))]
 )
 def test_a_directory_that_goes_away_under_a_run(program, tmp_path, what, step):
-    """At a log row, a checkpoint, the result: what happened, and what to do."""
+    """At a log row, a checkpoint or the result: the error and what to do."""
     place = RunDirectory(tmp_path / "run")
 
     def remove(now, row):
@@ -160,7 +160,7 @@ def test_a_directory_that_goes_away_under_a_run(program, tmp_path, what, step):
 
 
 def test_a_lock_file_that_is_no_text_is_written_over(tmp_path):
-    """The run's own, damaged: see `test_run_directory` for those of others."""
+    """The run's own damaged lock; see `test_run_directory` for others' locks."""
     path = tmp_path / "lock"
     path.write_bytes(b"\xff\xfe process\x00")
     with lock.hold(path):

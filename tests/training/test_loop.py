@@ -52,7 +52,7 @@ def test_a_finished_run_is_not_run_again(program, reference):
 
 @pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
 def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, stop_at):
-    """Stopped hard between checkpoints: the log is cut back and rewritten."""
+    """Killed between checkpoints: the log is truncated and rewritten."""
     place = RunDirectory(tmp_path / "run")
 
     def fail(step, row):
@@ -66,7 +66,7 @@ def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, st
 
 
 def test_an_average_of_the_weights_is_kept_evaluated_and_resumed(tmp_path):
-    """With mixed images and clipped gradients; the average by its formula."""
+    """With mixed images and clipped gradients; the average follows its formula."""
     program = Program(tiny.config(ema_decay=0.7, mix={"name": "cutmix"}, clip_norm=0.5))
     whole = Uninterrupted.train(program, tmp_path / "whole")
 
@@ -149,7 +149,7 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
     params=["pmap", pytest.param("shard_map", marks=pytest.mark.slow)],
 )
 def several(request, tmp_path_factory):
-    """The run that takes up to five steps a dispatch."""
+    """The run with up to five steps per dispatch."""
     program = Program(
         tiny.config(steps_per_execution=5, parallel={"mode": request.param})
     )
@@ -216,7 +216,7 @@ def test_a_run_names_its_data_and_refuses_other(program, reference):
 
 
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
-    """16 images share statistics; 8 devices would make that 2, unless told to."""
+    """16 images share statistics; on 8 devices the default would be 2."""
     with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
         fit(Program(tiny.config(parallel={"devices": 8})), 0, reference.place)
 
@@ -277,7 +277,7 @@ def test_a_result_tells_what_computed_it(reference):
 
 
 def test_a_plugin_that_was_edited_is_named(tmp_path, monkeypatch, capsys):
-    """While the run was stopped it is said; once it is finished it is asked for."""
+    """Reported for a stopped run; available on request for a finished one."""
     code = "def noise(size):\n    from tests import tiny\n    return tiny.noise(size)\n"
     (tmp_path / "edited_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -325,7 +325,7 @@ def test_evaluation_counts_every_example_once():
 
 
 def test_a_dispatch_writes_over_the_state_and_leaves_the_data(several):
-    """All of the state: the devices never hold it twice."""
+    """The whole state is donated: the devices never hold it twice."""
     program, config = several.program, {**several.program.config, "seed": 0}
     state = program.place(program.initial_state(0))
     dispatch = next(feed(program.source, program.devices, config, 0, b""))
@@ -360,7 +360,7 @@ import flax.linen as nn  # noqa: E402
 
 
 class Explosive(nn.Module):
-    """A linear net without normalisation: one large step and it overflows."""
+    """A linear net without normalisation, which one large step makes overflow."""
 
     num_classes: int
     depth: int = 8

@@ -34,7 +34,7 @@ def test_map_loss_spares_penalties_beyond_j():
         batch = {"label": BATCH["label"][1:]}
         return jax.grad(lambda o: losses.map_loss(o, batch, j=j).sum())(outputs)[0]
 
-    # Class 2 (penalty 70) is the wrong winner: pushed up unless far beyond j.
+    # Class 2 (penalty 70) wrongly wins: its penalty is raised unless far beyond j.
     assert gradient(100.0)[2] == pytest.approx(1.0, abs=1e-3)
     assert gradient(50.0)[2] == pytest.approx(0.0, abs=1e-6)
     assert gradient(50.0)[1] == pytest.approx(-1.0, abs=1e-3)

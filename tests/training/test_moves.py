@@ -13,9 +13,9 @@ from tests.training.uninterrupted import Uninterrupted, final_state
 
 
 def on(devices, mode="pmap"):
-    """The tiny run; eight images share batch statistics wherever they lie.
+    """The tiny run; eight images share batch statistics on any number of devices.
 
-    Augmentation is drawn by device, so there is none.
+    Augmentation is off, because it is drawn per device.
     """
     config = tiny.config(
         parallel={"devices": devices, "mode": mode, "bn_group_size": 8}, steps=8

@@ -16,7 +16,7 @@ PARAMS = {"conv": {"kernel": np.float32([[3.0, -4.0]]), "bias": np.float32([12.0
 
 
 def uphill(learning_rate):
-    """The sign that whoever thinks of gradients instead of updates forgets."""
+    """An update with the wrong sign: the gradient instead of its negative."""
     return optax.scale(learning_rate)
 
 
@@ -25,7 +25,7 @@ def without_rate(momentum: float = 0.9):
 
 
 def test_sgd_is_coupled_l2_then_momentum():
-    """v <- m v + (g + d w); w <- w - r v, with the numbers of two steps by hand."""
+    """v <- m v + (g + d w); w <- w - r v, with explicit numbers for two steps."""
     rule = optimizer.sgd(0.5, momentum=0.9, weight_decay=0.1)
     w, gradient = {"kernel": jnp.array([2.0])}, {"kernel": jnp.array([1.0])}
     update, state = rule.update(gradient, rule.init(w), w)
@@ -69,7 +69,7 @@ def test_adamw_decays_beside_the_adaptive_step():
 
 
 def steps(rule, rates):
-    """Parameters after steps of these rates, down |w|^2 / 2."""
+    """Parameters after steps with these rates, minimising |w|^2 / 2."""
     weights, state = PARAMS, rule(rates[0]).init(PARAMS)
     for rate in rates:
         updates, state = rule(rate).update(weights, state, weights)
@@ -88,7 +88,7 @@ def test_optaxs_adamw_is_ours():
 
 
 def test_a_rule_that_keeps_the_rate_in_its_state_has_that_of_each_step():
-    """LARS in optax multiplies by the rate before the momentum."""
+    """optax's LARS multiplies by the rate before the momentum."""
     rates = (0.5, 0.1, 0.2)
     rule = optimizer.build({"name": "optax:lars", "momentum": 0.9})
     expected = optax.lars(lambda step: jnp.asarray(rates)[step], momentum=0.9)

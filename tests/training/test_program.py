@@ -61,7 +61,7 @@ def test_batch_larger_than_the_training_set():
 
 
 def test_batch_of_lines_that_are_made_anew():
-    """A stream without an end has no largest batch."""
+    """An infinite stream has no largest batch size."""
     sections = {
         "dataset": LINES,
         "model": {"name": "sdnn"},

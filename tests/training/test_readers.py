@@ -12,7 +12,7 @@ from cnn_jax.training.run_directory import RunDirectory
 
 
 def read_all(path, results, ready, stop, found):
-    """Read everything over and over; tell the lengths of the log, or what failed."""
+    """Read everything repeatedly; record the lengths of the log, or the error."""
     place, lengths, tables = RunDirectory(path), [], set()
     ready.set()
     try:
@@ -55,7 +55,7 @@ def test_a_reader_never_sees_half_of_anything(program, reference, tmp_path):
     assert isinstance(seen, tuple), seen
     lengths, tables = seen
     assert lengths == sorted(lengths)
-    assert len(set(lengths)) >= 3  # it looked while rows were added
+    assert len(set(lengths)) >= 3  # it read while rows were added
     assert tables == {500}
     reference.assert_equals(place)
 

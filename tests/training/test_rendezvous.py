@@ -16,7 +16,7 @@ def free_port():
 
 
 def outcomes(*hosts, timeout=10, port=0):
-    """What each of several processes, (index, count), is told; '' if all met."""
+    """The error of each process, (index, count), or '' if all met."""
     address = f"127.0.0.1:{port or free_port()}"
 
     def one(host):

@@ -67,7 +67,7 @@ def test_what_systems_and_redirected_output_leave_is_no_hindrance(tmp_path, capf
 
 
 def test_this_process_may_write_its_output_into_the_workdir(tmp_path, monkeypatch):
-    """`> runs/x/anything`: whatever the file is called."""
+    """As after `> runs/x/anything`, for any file name."""
     with open(tmp_path / "anything", "w") as output:
         fstat = os.fstat
         monkeypatch.setattr(
@@ -103,7 +103,7 @@ def test_a_log_row_is_durable_before_it_counts(tmp_path, monkeypatch):
 
 
 def test_jax_settings_that_change_a_run_are_recorded(tmp_path, monkeypatch):
-    """A run draws other numbers with another PRNG, so it does not resume with one."""
+    """Another PRNG draws other numbers, so a run does not resume with one."""
     place = RunDirectory(tmp_path / "run")
     with place.open_for_training({"a": 1, **provenance.settings()}):
         pass

@@ -23,7 +23,7 @@ from configs import degradation_cifar10
     ],
 )
 def test_the_papers_schedule(step, rate):
-    """He et al. 2015, section 4.2: 0.1, a tenth at 32k and at 48k, end at 64k."""
+    """He et al. 2015, section 4.2: 0.1, divided by 10 at 32k and 48k, end at 64k."""
     section = degradation_cifar10.get_config().run.schedule.to_dict()
     section.pop("name")
     assert float(schedule.piecewise(**section)(jnp.int32(step))) == np.float32(rate)
@@ -81,7 +81,7 @@ def test_rates_grow_with_the_batch_from_that_of_256_images(batch_size, step, rat
         (0.1, 0.01), (300,), warmup_steps=100, per_images=256, batch_size=batch_size
     )
     assert float(scheduled(jnp.int32(step))) == pytest.approx(rate, rel=1e-5)
-    if step < 300:  # and so does the cosine's
+    if step < 300:  # the cosine schedule rises in the same way
         scheduled = schedule.cosine(0.1, 1000, 100, 256, batch_size)
         expected = rate * (1 + np.cos(np.pi * max(step - 100, 0) / 900)) / 2
         assert float(scheduled(jnp.int32(step))) == pytest.approx(expected, rel=1e-5)

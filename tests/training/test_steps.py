@@ -92,7 +92,7 @@ def test_two_steps_agree_with_numpy(residual, batch):
 
 
 def test_padded_examples_count_for_nothing(batch):
-    """Loss, error and gradient see only the masked-in part of a batch."""
+    """Loss, error and gradient use only the unmasked part of a batch."""
     losses_, wrong = jnp.array([1.0, jnp.inf]), jnp.array([0.0, 1.0])
 
     def sums(_, __, item):
@@ -129,7 +129,7 @@ def test_warmup_ends_with_the_training_error_and_never_returns(batch):
 
 
 class Linear(nn.Module):
-    """No batch norm, so that examples do not meet."""
+    """A net without batch norm, so that examples do not interact."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -137,7 +137,7 @@ class Linear(nn.Module):
 
 
 def make_linear_step(warmup):
-    """A step of `Linear` whose items say which examples count and which are wrong."""
+    """A step of `Linear`; its items set which examples count and which are wrong."""
     devices, model, rule = (
         Devices("pmap", 1),
         Linear(),
@@ -214,7 +214,7 @@ def test_errors_are_of_the_largest_output():
 
 
 def test_a_random_key_is_folded_with_the_step(batch):
-    """Augmentation differs from step to step, and not from run to run."""
+    """Augmentation differs between steps, but not between runs."""
     devices = Devices("pmap", 1)
     draws = []
 
@@ -248,7 +248,7 @@ def test_a_random_key_is_folded_with_the_step(batch):
 
 
 def test_a_mixed_batchs_loss_is_shared_between_two_labels():
-    """Zhang et al. 2018, section 2; an error is one against the larger share."""
+    """Zhang et al. 2018, section 2; errors count against the larger share's label."""
     partner, logits = jnp.array([1, 2, 0]), jnp.eye(3) * 2.0
     batch = {"image": None, "label": jnp.array([0, 1, 2]), "mask": jnp.ones(3)}
     loss = losses.softmax_cross_entropy

@@ -55,7 +55,7 @@ def test_every_signal_that_asks_to_stop_leaves_a_checkpoint(
 
 
 def test_a_closed_terminal_takes_no_words_and_costs_no_step(program, reference, place):
-    """SIGHUP, and from then on whatever is printed fails."""
+    """SIGHUP, after which all printing fails."""
 
     def gone(step, row):
         if step == 5:
@@ -71,7 +71,7 @@ def test_a_closed_terminal_takes_no_words_and_costs_no_step(program, reference, 
 
 
 def test_signals_of_others_are_left_alone():
-    """nohup ignores SIGHUP; submitit has a handler of its own for SIGUSR2."""
+    """nohup ignores SIGHUP; submitit installs a handler for SIGUSR2."""
     heard = []
     before = {
         signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
@@ -163,7 +163,7 @@ def test_compilation_is_finished_then_a_step_and_a_checkpoint(
 def test_ctrl_c_while_a_checkpoint_is_written(
     program, reference, place, monkeypatch, times, sync
 ):
-    """At each of the syncs to disk around the first checkpoint, of step 4."""
+    """At each sync to disk around the first checkpoint, at step 4."""
     fsync, calls = os.fsync, []
 
     def interrupted(handle):

@@ -44,7 +44,7 @@ def test_a_finished_one_is_shown(program, place):
 
 
 def test_a_stopped_one_resumes(program, place):
-    """From step 8, to what it came to then (on another machine: to rounding)."""
+    """From step 8, to the stored result (on another machine: up to rounding)."""
     finished, rows = place.result(), place.rows()
     (place.path / "result.json").unlink()
     checkpoint.steps(place.checkpoints)[-1].unlink()

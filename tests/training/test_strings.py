@@ -51,7 +51,7 @@ def labelled(*texts, most=3):
 
 
 def readings(graph, row, spans):
-    """Score of every reading of one line, by enumeration in float64."""
+    """The score of every reading of one line, by enumeration in float64."""
     source, score = np.asarray(graph.source[row]), np.asarray(graph.score[row])
     arcs = {}
     for target, slot in zip(*np.nonzero(score > -np.inf), strict=True):
@@ -111,7 +111,7 @@ def test_gradient_is_the_difference_of_two_posteriors():
         return strings.string_loss(graph.replace(score=score), batch)[0]
 
     gradient = jax.jit(jax.grad(line_loss))(graph.score)
-    # Each path crosses a stretch once, among the right ones and among all.
+    # Each path crosses a stretch once, both among correct paths and among all.
     source, target = np.asarray(graph.source[0]), np.arange(4)[:, None]
     present = np.asarray(graph.score[0]) > -np.inf
     for cut in range(3):
@@ -210,7 +210,7 @@ def test_reading_a_sweep_merges_repeats_and_drops_blanks(path, text):
 
 
 def levenshtein(one, other):
-    """By the recursion of its definition."""
+    """Edit distance, by its recursive definition."""
     if not one or not other:
         return len(one) + len(other)
     return min(
@@ -241,14 +241,14 @@ def test_an_unknown_criterion_is_refused():
 
 
 def collapse(criterion):
-    """Train a recogniser with movable class centres; where it ends up.
+    """Train a recogniser with movable class centres and measure the result.
 
     The penalty of a class is the squared distance of a piece's features to the
     class's centre, so that it is never negative (section VI-A of the paper, with
-    RBF centres that are trained).
+    trained RBF centres.
 
     Returns:
-      Mean loss, spread of the features over pieces, share of strings misread.
+      Mean loss, spread of the features over pieces, fraction of misread strings.
     """
     rng = np.random.default_rng(0)
     batch_size, length, inputs = 32, 3, 6

@@ -59,7 +59,7 @@ def test_an_unknown_writer_lists_the_choices():
 
 
 class Recorder:
-    """A writer of one's own; it remembers what it was told."""
+    """A user-defined writer that records its calls."""
 
     told: ClassVar[list] = []
 
@@ -82,7 +82,7 @@ def test_a_run_tells_its_writers_each_row_once(tmp_path, monkeypatch):
 
 
 def test_writers_may_change_between_attempts(tmp_path):
-    """They do not change what is computed, so a run resumes without them."""
+    """Writers do not affect the computation, so a run resumes without them."""
     config = tiny.config(log={"writers": ("tensorboard",)}, steps=6, eval_every=0)
     program = Program(config)
     first = fit(program, 0, RunDirectory(tmp_path / "run"))

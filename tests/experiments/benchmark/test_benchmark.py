@@ -122,7 +122,7 @@ def test_rows_hold_medians_ratios_and_rates():
     torch = rounds.Measurement("torch", seconds=[0.2, 0.8, 0.2], compile_seconds=1.0)
     absent = rounds.Measurement("flax", reason="no such net")
     first, second, third = steps.step_rows(one, summary, [ours, torch, absent])
-    # each of 4 images: 2 operations a MAC, forward and twice that backward
+    # for each of 4 images: 2 operations per MAC, forward and twice that backward
     rate = 6 * summary.macs * 4 / 0.2
     assert first["step"] == 0.2
     assert first["step_range"] == [0.1, 0.4]
@@ -143,7 +143,7 @@ def test_operations_of_a_product_over_its_time():
 
 
 def replaced(ours, variables):
-    """A contender of ours that goes on from other weights."""
+    """This package's contender, continuing from other weights."""
     state = ours.program.initial_state(0)
     assert jax.tree.map(np.shape, state.params) == jax.tree.map(
         np.shape, variables["params"]
@@ -157,7 +157,7 @@ def replaced(ours, variables):
 
 
 def torch_variables(torch_net, one):
-    """Weights of a torch contender under our names."""
+    """Weights of a torch contender under this package's names."""
     from tests.models import torch_weights
 
     torch_weights.randomize(torch_net)
@@ -174,7 +174,7 @@ def torch_variables(torch_net, one):
 
 @pytest.fixture
 def quick_compilation():
-    """Less of the compiler's work: code that runs once need not be fast."""
+    """Compile with less optimisation: code that runs once need not be fast."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
@@ -198,7 +198,7 @@ def test_contenders_learn_the_same(name, monkeypatch):
     from experiments.benchmark.peers import flax_training, torch_training
 
     for module in (case, flax_training, torch_training):
-        # Large enough for the loss to tell.
+        # Large enough to change the loss.
         monkeypatch.setattr(module, "RATE", 0.01)
         monkeypatch.setattr(module, "WEIGHT_DECAY", 0.5)
     Torch, Flax = torch_training.Torch, flax_training.Flax
@@ -215,7 +215,7 @@ def test_contenders_learn_the_same(name, monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-# torch says so of Python 3.13.0
+# torch warns so on Python 3.13.0
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 @needs("torch")
 def test_compiled_torch_computes_what_torch_does(monkeypatch):
@@ -259,7 +259,7 @@ def test_branches_that_are_left_out_are_not_compared_with_whole_nets():
 
 
 class Unmeasured:
-    """A child that cannot do what it is asked for."""
+    """A child that cannot do the requested work."""
 
     size, loss = 61_706, 1.0
 
@@ -328,7 +328,7 @@ def test_a_loss_that_is_not_finite_is_no_measurement(monkeypatch):
 def test_when_ours_fails_the_peers_stop_and_nothing_is_compared(
     failing, rounds_before, monkeypatch, capsys, tmp_path
 ):
-    if failing == "memory":  # which is asked for once
+    if failing == "memory":  # which is measured once
         rounds_before = 0
     asked = []
 
@@ -364,7 +364,7 @@ def test_a_child_that_dies_is_reported():
         rounds.in_child(os._exit, 7)
 
 
-# A command whose child is at work, and says so.
+# A command that prints a line once its child is at work.
 AT_WORK = """
 import sys
 from experiments.benchmark import __main__ as command, rounds
@@ -385,7 +385,7 @@ def test_children_end_with_the_command(number, status, said):
         try:
             assert parent.stdout.readline() == "at work\n"
             parent.send_signal(number)
-            # both end when the last process that could write has ended
+            # both close when the last process that could write has ended
             assert parent.communicate(timeout=20) == ("", said)
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -395,7 +395,7 @@ def test_children_end_with_the_command(number, status, said):
 
 def test_an_answer_that_nobody_waits_for_ends_the_child(capfd):
     with rounds.Child() as child:
-        child._connection.send((int, ()))  # and is closed before that is done
+        child._connection.send((int, ()))  # and the child is closed before it answers
     assert capfd.readouterr().err == ""
 
 

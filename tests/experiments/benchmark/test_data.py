@@ -12,7 +12,7 @@ from tests.data.conftest import encode, write_set
 
 @pytest.fixture
 def toy(tmp_path) -> pathlib.Path:
-    """A data directory with a set of 4 + 2 pictures, each part large enough to keep."""
+    """A data directory with a set of 4 + 2 images, each split large enough to cache."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3)).astype(np.uint8)
     examples = [(encode(image), 0) for image in pixels]
     write_set(tmp_path, "toy", {"train": examples[:4], "test": examples[4:]})

@@ -7,7 +7,7 @@ from experiments.benchmark import step_profile
 
 
 def test_the_kinds_of_a_residual_net():
-    # As a user calls it: the tests' type checker refuses jax's stand-ins for arrays.
+    # As a user calls it: the tests' type checker refuses jax's array placeholders.
     command = [sys.executable, "-m", "experiments.benchmark", "profile"]
     command += ["--net=resnet8@16x16x3", "--batch=32"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -19,7 +19,7 @@ from experiments.gtn import figures
 
 
 class Small(nn.Module):
-    """A recogniser of squares, or of each place of a line, that compiles fast."""
+    """A fast-compiling recogniser of squares, or of each position of a line."""
 
     num_classes: int = 3
     line: bool = False
@@ -33,7 +33,7 @@ class Small(nn.Module):
 
 
 def glyphs() -> Dataset:
-    """A stroke, two strokes joined by a thin one (to be cut in two), a block."""
+    """A stroke, two strokes joined by a thin one (to be cut in two), and a block."""
     images = np.zeros((3, 20, 20, 1), np.uint8)
     images[0, :, 8:12] = 255
     images[1, :, 4:8] = images[1, :, 12:16] = 255
@@ -67,7 +67,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A directory in which the experiment has run once."""
+    """The directory of an experiment that has run once."""
     directory = tmp_path_factory.mktemp("gtn")
     path = directory / "config.py"
     path.write_text(f"from {__name__} import get_config  # noqa: F401\n")

@@ -263,7 +263,7 @@ def test_claims_hold_where_the_numbers_are_as_in_the_papers(name):
 
 @pytest.mark.parametrize("name", sorted(set(ROWS) - {"paths"}))
 def test_claims_fail_where_the_arms_change_roles(name):
-    """Each comparison of the two arms; those within an arm may go either way."""
+    """Each comparison of the two arms; those within an arm may have any verdict."""
     found = [f.holds for f in section(name, mirrored(name, ROWS[name]())).findings]
     within_an_arm = {"degradation": 1, "gradients": 1, "responses": 1, "linearity": 1}
     within_an_arm["one_by_one"] = 1
@@ -289,7 +289,7 @@ def test_numbers_of_a_table_carry_their_seeds_and_spread():
 
 
 def test_a_single_net_makes_sections_without_comparisons():
-    """Some commands look at one run: there is nothing to compare it with."""
+    """Some commands analyse a single run, which has no counterpart."""
     for name in ("gradients", "responses", "lesions", "linearity", "landscape"):
         rows = [
             row
@@ -317,7 +317,7 @@ def test_a_table_says_how_many_seeds_each_net_has():
         ("residual, 8 layers", "2"),
         ("residual, 20 layers", "1"),
     ]
-    # What is left of the pair at 20 layers is one seed.
+    # The pair at 20 layers has one seed left.
     assert made.findings[0].holds is None
     assert made.findings[0].evidence.endswith("Undecided at 20 layers.")
     [table] = section("paths", without_one(paths())).tables
@@ -329,7 +329,7 @@ def test_one_seed_decides_no_comparison():
     for name in sorted(set(ROWS) - {"one_by_one"}):
         rows = [row for row in ROWS[name]() if row["seed"] == 0]
         found = [finding.holds for finding in section(name, rows).findings]
-        # What is no comparison of means: a bit that changes, a bound.
+        # Claims that compare no means: a changed bit, a bound.
         counted = {"insertion": [True], "gradients": [True]}.get(name, [])
         assert [holds for holds in found if holds is not None] == counted, name
 
@@ -349,7 +349,7 @@ def drawn(name, rows):
 
 
 def words_of(figure):
-    """What stands in the legends of a figure."""
+    """The text in the legends of a figure."""
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
@@ -394,7 +394,7 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path):
 
 
 def test_a_depth_has_the_same_colour_in_every_figure():
-    """Also where a figure shows some of the study's depths alone."""
+    """Also in a figure of only some of the study's depths."""
     styles = depth_styles((8, 14, 20))
     colors = set()
     for name, shown in (("gradients", (8, 20)), ("linearity", (20,))):
@@ -408,7 +408,7 @@ def test_a_depth_has_the_same_colour_in_every_figure():
 
 
 def test_a_gradient_of_zero_is_a_number_that_is_not_there():
-    """As of nets whose last scale of batch norm is zero at the start."""
+    """As in nets whose last batch-norm scale is initialised to zero."""
     rows = [
         {**r, "gradient_norm": 0.0} if r["family"] == "residual" else r
         for r in gradients()
@@ -449,7 +449,7 @@ def test_a_gradient_of_zero_is_a_number_that_is_not_there():
 @pytest.mark.parametrize("value", [math.nan, 0.0])
 @pytest.mark.slow
 def test_a_number_that_is_not_there_ends_no_section(name, column, value):
-    """Of one net, and of all."""
+    """For one net and for all nets."""
     for chosen in ((0,), (0, 1)):
         rows = [
             {**row, column: value} if row["seed"] in chosen else row

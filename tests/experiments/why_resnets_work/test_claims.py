@@ -49,7 +49,7 @@ def test_a_claim_is_true_only_if_it_is_in_every_case():
         ([1.0, 5.0, 9.0], [2.0, 3.0, 13.0], None),
         ([2.0, 3.0, 13.0], [1.0, 5.0, 9.0], None),
         ([1.0], [2.0], None),
-        # The spread of the seeds does not count where all differ alike.
+        # The spread of the seeds does not matter if all differences are equal.
         ([1.0, 100.0], [1.1, 100.1], True),
     ],
 )
@@ -64,7 +64,7 @@ def test_a_seed_without_its_twin_does_not_count():
 
 
 def test_a_missing_number_decides_nothing():
-    """Neither does a number of one seed alone stand for the others."""
+    """Nor does the number of one seed stand for the others."""
     good = ([1.0, 2.0, 3.0], [3.0, 4.0, 5.5])
     found = below({"8 layers": good, "20 layers": ([1.0, math.nan, 1.0], good[1])})
     assert found.holds is None

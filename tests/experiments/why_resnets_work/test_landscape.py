@@ -52,7 +52,7 @@ def test_a_point_that_is_missing_or_there_twice_is_an_error(rows, message):
 
 
 def test_figures_of_several_nets_some_of_them_missing():
-    """Depths down, families across; infinite losses are drawn as the highest."""
+    """Depths in rows, families in columns; infinite losses are drawn as the highest."""
     rows = [
         *bowl("plain", 8, 0, 1e6),
         *bowl("plain", 14, 0, 1e9),
@@ -74,7 +74,7 @@ def test_figures_of_several_nets_some_of_them_missing():
 
 @pytest.mark.parametrize("loss", [0.0, 1e-4, 5.0, float("inf"), float("nan")])
 def test_a_flat_landscape_is_drawn(loss):
-    """All of a net's losses the same, or below what is drawn."""
+    """All losses of a net are equal, or below the drawn range."""
     rows = [{**row, "loss": loss} for row in bowl("plain", 8, 0, 1.0)]
     surface, contours, _ = draw(rows).values()
     [panel] = surface.axes

@@ -44,7 +44,7 @@ def get_config():
     return config
 
 
-# Measurements of each analysis on one depth, two families.
+# Number of measurements of each analysis for one depth and two families.
 COUNTS = {
     "insertion": 1,
     "gradients": 2,
@@ -66,7 +66,7 @@ FIGURES = (
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """A directory in which the command has run once."""
+    """The directory of a command that has run once."""
     directory = tmp_path_factory.mktemp("why")
     path = directory / "config.py"
     path.write_text(f"from {__name__} import get_config  # noqa: F401\n")
@@ -232,7 +232,7 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
             (run / "result.json").write_text(json.dumps(result))
     assert command.left_out(tmp_path) == [
         "plain-8-seed1 (diverged)",
-        "residual-20-seed0 (not finished)",  # and not plain-20-seed1: nobody asked
+        "residual-20-seed0 (not finished)",  # and not plain-20-seed1: not requested
     ]
     [*_, group] = command.groups_of(tmp_path)
     assert [path.split("/")[-1] for path in group.runs] == [
@@ -321,7 +321,7 @@ def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeyp
     words = [arguments[0], f"--study={study}", "--only=linearity", "--workers=1"]
     assert command.main(words) == 0
     assert titles.pop().startswith("degradation_digits: distance of blocks")
-    (study / "study.json").unlink()  # as a study of an earlier version
+    (study / "study.json").unlink()  # as in a study of an earlier version
     assert command.main(words) == 0
     assert titles.pop().startswith("my_$study: distance of blocks")
     page = (study / "why_resnets_work/report.html").read_text()
@@ -356,7 +356,7 @@ def test_rows_that_are_kept_are_not_taken_for_other_data(done, monkeypatch, caps
     def gone(size):
         raise ConfigError("no data here")
 
-    # Rows are enough where there is no data at all.
+    # Rows suffice if the data is missing.
     monkeypatch.setattr(tiny, "noise", gone)
     assert command.main(words) == 0
     error = capsys.readouterr().err

@@ -109,7 +109,7 @@ def test_error_by_death_rate_and_blocks_removed():
 
 
 def test_the_shape_of_a_landscape():
-    """A bowl of five points a side: 1 at the net, 10^5 and more at the edge."""
+    """A bowl with five points per side: 1 at the net, at least 10^5 at the edge."""
     axis = [-2, -1, 0, 1, 2]
     places = [(a, b) for a in axis for b in axis]
     made = rows(

@@ -21,7 +21,7 @@ GRID = {"depths": (2,), "width": 3, "points": 4, "beta": 0.1, "seeds": 1, "lags"
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A net, as far as a measurement looks into it."""
+    """A stand-in with the parts of a net that a measurement uses."""
 
     family: str
     depth: int
@@ -47,7 +47,7 @@ def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch
     ):
         assert dataclasses.replace(task, **changes).cached() is None
     moved = dataclasses.replace(task, data_dir="elsewhere")
-    assert moved.cached() == [1]  # the same data in another place
+    assert moved.cached() == [1]  # the same data in another directory
     for changed in (prints, data):
         before = changed.copy()
         changed["b"] = "other"

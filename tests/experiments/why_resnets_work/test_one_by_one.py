@@ -28,5 +28,5 @@ def test_time_ratio_sees_which_call_is_slower():
 
 def test_only_the_added_non_linearity_computes_an_exclusive_or():
     assert one_by_one.learn_exclusive_or(True, steps=120) < 0.01
-    # No linear classifier of two independent bits errs on less than a quarter.
+    # Every linear classifier of two independent bits errs on at least a quarter.
     assert one_by_one.learn_exclusive_or(False, steps=20) > 0.2

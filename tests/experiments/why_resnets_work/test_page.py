@@ -20,7 +20,7 @@ PHONE, DESK = 390, 1280
 
 @pytest.fixture
 def figure(tmp_path):
-    """A figure as wide as the widest there are."""
+    """A figure of the largest width in use."""
     drawing, panel = plt.subplots(figsize=(9, 3.6))
     panel.plot([0, 1], [0, 1])
     plots.save(drawing, tmp_path, "line")
@@ -60,7 +60,7 @@ def page(figure):
 
 
 class Reader(html.parser.HTMLParser):
-    """What a page consists of, and whether its tags nest."""
+    """The parts of a page, and whether its tags nest."""
 
     EMPTY = ("meta", "img", "br")
 
@@ -163,7 +163,7 @@ def test_layout_in_a_real_browser(page, width, tmp_path):
     [image] = found["images"]
     assert image["natural"] > 0
     assert image["width"] > 0.9 * min(width, 600)
-    # 9 to 3.6 inches, as it was drawn
+    # 9 by 3.6 inches, as drawn
     assert image["width"] / image["height"] == pytest.approx(9 / 3.6, rel=0.02)
     assert found["smallest_text"] >= 12
     assert not found["requests"]
@@ -179,7 +179,7 @@ def test_layout_in_a_real_browser(page, width, tmp_path):
 
 @needs("a browser")
 def test_the_browser_is_forbidden_every_request(page, tmp_path):
-    """Its policy holds even for an image that found its way into the page."""
+    """The policy holds even for an image that was injected into the page."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

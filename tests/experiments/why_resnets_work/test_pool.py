@@ -29,7 +29,7 @@ def test_what_a_task_raises_in_a_process_comes_out(tmp_path):
 
 
 class Endless(Failing):
-    """A task that is never done."""
+    """A task that never ends."""
 
     name = "endless"
 
@@ -38,7 +38,7 @@ class Endless(Failing):
 
 
 class Killed(Failing):
-    """A task that takes more memory than there is."""
+    """A task that needs more memory than the machine has."""
 
     name = "killed"
 
@@ -58,7 +58,7 @@ def test_a_process_that_is_killed_is_told_at_once_and_in_a_line(tasks):
     names = " or ".join(task.name for task in tasks)
     with pytest.raises(ChildProcessError, match=f"at {names}; what was done"):
         pool.compute_all(tasks, 2, print)
-    assert time.monotonic() - begun < 300  # the other one would take 600
+    assert time.monotonic() - begun < 300  # the other task would take 600
 
 
 @pytest.mark.slow

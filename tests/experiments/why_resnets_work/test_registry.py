@@ -10,7 +10,7 @@ from experiments.why_resnets_work import __main__ as command
 from experiments.why_resnets_work import registry
 from experiments.why_resnets_work.registry import ANALYSES
 
-# A user's own file: how large the weights of random nets are.
+# A user's file: the size of the weights of random nets.
 OWN = '''
 import jax
 import matplotlib.pyplot as plt
@@ -58,7 +58,7 @@ WEIGHTS = Analysis(measure, section, draw, main_numbers, of_nets=False)
 
 
 def test_an_analysis_from_elsewhere_is_in_the_report(tmp_path, monkeypatch):
-    """One file of a user and one section of the config; nothing is trained for it."""
+    """A user's file and a section of the config suffice; nothing is trained."""
     (tmp_path / "own_weights.py").write_text(OWN)
     assert OWN.count("\n") < 60
     monkeypatch.syspath_prepend(tmp_path)
