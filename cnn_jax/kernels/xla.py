@@ -20,6 +20,7 @@ supported; for forward mode alone, trace within `plain.definitions`.
 import functools
 import math
 import operator
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -65,7 +66,9 @@ def convolve(images: Images, kernel: Kernels, geometry: Geometry) -> Maps:
     groups = geometry.groups
     one = geometry._replace(groups=1)
     # Matrix products use jax's derivatives, direct convolutions a custom one.
-    compute = _differentiable if form(one) == "direct" else _compute
+    compute: Callable[..., Maps] = (
+        _differentiable if form(one) == "direct" else _compute
+    )
     parts = zip(*(jnp.split(x, groups, axis=3) for x in (images, kernel)), strict=True)
     return jnp.concatenate([compute(*part, one) for part in parts], axis=3)
 
@@ -184,7 +187,8 @@ def _image_gradient(kernel: Kernel, gradient: Maps, geometry: Geometry) -> Image
     split = split.reshape(rows, down, columns, across, channels, features)
     split = split[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
     split = split.reshape(rows, columns, features, down * across * channels)
-    slide = Geometry(gradient.shape[1:3], split.shape[:2], padding=(pads[0], pads[1]))
+    _, high, wide, _ = gradient.shape
+    slide = Geometry((high, wide), (rows, columns), padding=(pads[0], pads[1]))
     maps = _compute(gradient, split, slide)
     batch, rows, columns, _ = maps.shape
     maps = maps.reshape(batch, rows, columns, down, across, channels)
