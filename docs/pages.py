@@ -5,16 +5,23 @@ package's modules, and the table of config keys follows the schema, so that none
 them can disagree with the code.
 """
 
+import functools
 import inspect
 import pathlib
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mkdocs_gen_files as site
 
+from cnn_jax import data
+from cnn_jax.data import prepared
 from cnn_jax.training import config as schema
+from cnn_jax.training import schedule
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
+OPEN_TFDS = functools.partial(prepared.open_set, "name")
 
 
 def copy_figures() -> None:
@@ -45,40 +52,49 @@ def write_config_keys() -> None:
     """The keys of a run's config in ``configs.md``, at the marks of that page."""
     text = (ROOT / "docs" / "configs.md").read_text(encoding="utf-8")
     text = text.replace("<!-- keys of a run -->", keys_of("KEYS"))
+    text = text.replace("<!-- keys a run may lack -->", keys_of("OPTIONAL"))
     text = text.replace("<!-- keys of parallel -->", keys_of("PARALLEL"))
+    text = text.replace("<!-- keys of warmup -->", fields_table({"": schedule.Warmup}))
     text = text.replace("<!-- named sections -->", named_sections())
     with site.open("configs.md", "w") as page:
         page.write(text)
 
 
 def keys_of(table: str) -> str:
-    """A table of the schema: key, type and the comment beside it."""
+    """A table of the schema: key, type (or default) and the comment beside it."""
     source = inspect.getsource(schema)
     body = re.search(rf"^{table}[^\n]*\{{\n(.*?)^\}}", source, re.M | re.S)[1]
-    rows = re.findall(r'^ +"(\w+)": (\w+),(?: +# (.*))?$', body, re.M)
-    lines = ["| key | type | meaning |", "|---|---|---|"]
+    rows = re.findall(r'^ +"(\w+)": ([^,]+),(?: +# (.*))?$', body, re.M)
+    second = "default" if table == "OPTIONAL" else "type"
+    lines = [f"| key | {second} | meaning |", "|---|---|---|"]
     for key, kind, meaning in rows:
-        kind = "section" if kind == "dict" else kind
+        kind = {"dict": "section", "{}": "none"}.get(kind, kind)
         lines.append(f"| `{key}` | {kind} | {meaning or 'see below'} |")
     return "\n".join(lines)
 
 
 def named_sections() -> str:
     """For each section with a ``name``: the choices, and the fields of each."""
-    lines = []
-    for section, table in schema.TABLES.items():
-        lines += [f"### `{section}`\n", "| name | fields and defaults |", "|---|---|"]
+    sections = {**schema.TABLES, "dataset": {**data.TABLE, "a TFDS name": OPEN_TFDS}}
+    parts = []
+    for section, table in sections.items():
         supplied = schema.SUPPLIED.get(section, ())
-        for name, target in table.items():
-            fields = [
-                f"`{field}`"
-                if parameter.default is inspect.Parameter.empty
-                else f"`{field}={parameter.default!r}`"
-                for field, parameter in schema.names.parameters(target).items()
-                if field not in supplied
-            ]
-            lines.append(f"| `{name}` | {', '.join(fields) or 'none'} |")
-        lines.append("")
+        parts.append(f"### `{section}`\n\n{fields_table(table, supplied)}\n")
+    return "\n".join(parts)
+
+
+def fields_table(table: Mapping[str, Any], supplied: Sequence[str] = ()) -> str:
+    """The keyword arguments of each entry, with their defaults."""
+    lines = ["| name | fields and defaults |", "|---|---|"]
+    for name, target in table.items():
+        fields = [
+            f"`{field}`"
+            if parameter.default is inspect.Parameter.empty
+            else f"`{field}={parameter.default!r}`"
+            for field, parameter in schema.names.parameters(target).items()
+            if field not in supplied
+        ]
+        lines.append(f"| {f'`{name}`' if name else ''} | {', '.join(fields)} |")
     return "\n".join(lines)
 
 
