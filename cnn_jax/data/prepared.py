@@ -101,6 +101,10 @@ def find(name: str, data_dir: str = "") -> str:
     )
 
 
+# More classes than any set has; a damaged description may claim more.
+LARGEST_CLASSES = 1_000_000
+
+
 class Prepared:
     """A `Reader` of an image-classification set in TFDS's format.
 
@@ -147,6 +151,10 @@ class Prepared:
             )
         self.num_classes, self.channels = label.num_classes, image.shape[-1]
         self.sides = image.shape[:2]
+        if self.num_classes > LARGEST_CLASSES:  # TFDS would make a name for each
+            raise self._refuse(
+                f"has {self.num_classes} classes, more than {LARGEST_CLASSES}"
+            )
         self.class_names = tuple(label.names)
         if not 0 < self.num_classes == len(self.class_names):
             raise self._refuse(
