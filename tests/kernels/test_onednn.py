@@ -63,7 +63,7 @@ def close(found, expected, tolerance=2e-6):
     ):
         assert ours.dtype == theirs.dtype
         ours, theirs = np.asarray(ours, "float64"), np.asarray(theirs, "float64")
-        scale = max(np.abs(theirs).max(), 1e-6)
+        scale = max(np.abs(theirs).max(initial=0.0), 1e-6)
         np.testing.assert_allclose(ours / scale, theirs / scale, atol=tolerance)
 
 
