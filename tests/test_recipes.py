@@ -114,8 +114,7 @@ def runs_of(config):
 def test_images_fit_the_network_and_its_classes_the_loss(name):
     """Only traced with shapes: nothing is trained and no data is read."""
     for run in runs_of(config_of(name)):
-        run = study.merge(
-            as_dict(run), {"parallel": {"devices": 1, "bn_group_size": 0}}
-        )
+        two = {"batch_size": 2, "parallel": {"devices": 1, "bn_group_size": 0}}
+        run = study.merge(as_dict(run), two)
         program = Program(run, source_of(run["dataset"]))
         assert program.num_parameters > 0
