@@ -184,6 +184,11 @@ def describe(annotation: Any) -> str:
     """Describe an annotation for an error message."""
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(annotation)))
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return " or ".join(map(describe, typing.get_args(annotation)))
+    if typing.get_origin(annotation) is Sequence:
+        inner = ", ".join(map(describe, typing.get_args(annotation)))
+        return f"a sequence of {inner}"
     if typing.get_origin(annotation) is Mapping:
         return "a section"
     if typing.get_origin(annotation) is Callable:

@@ -82,7 +82,8 @@ def test_standardize_resizes_and_pads_with_the_mean():
         ({"name": "whiten"}, "unknown preprocess 'whiten'.*standardize, interval"),
         (
             {"name": "standardize", "mean": "pixels"},
-            "mean must be one of 'pixel', 'channel', 'none', got 'pixels'",
+            "mean must be one of 'pixel', 'channel', 'none' or a sequence of float, "
+            "got 'pixels'",
         ),
         ({"name": "standardize", "pad": -1}, "pad -1 is negative"),
         ({"name": "interval", "low": 2.0}, "low 2.0 is not below high 1.175"),
