@@ -48,13 +48,14 @@ def few(found: Sequence[str], most: int = 5) -> str:
     return shown if len(found) <= most else f"{shown} and {len(found) - most} more"
 
 
-def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
+def resolve(kind: str, name: Any, table: Mapping[str, Any], called: bool = True) -> Any:
     """The object that ``name`` refers to.
 
     Args:
       kind: the kind of object, for the message ('model', 'optimizer').
       name: a key of ``table``, or ``package.module:attribute``.
       table: the built-in names.
+      called: whether it is a function or class, to be called with fields.
 
     Returns:
       The object.
@@ -85,7 +86,7 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
     except AttributeError:
         public = [key for key in vars(module) if not key.startswith("_")]
         raise choices(f"attribute of {module_name!r}", attribute, public) from None
-    if not callable(found):
+    if called and not callable(found):
         raise ConfigError(
             f"{kind} {name!r} is no function or class but a {type(found).__name__}"
         )

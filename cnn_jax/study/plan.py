@@ -159,10 +159,19 @@ def config_of(
     return {**shape, "seed": seed}
 
 
+# Levels of sections in a study's config.
+DEEPEST = 32
+
+
 def _check_section(where: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(
             f"{where} must be a section, got {value!r} ({type(value).__name__})"
+        )
+    if where.count(".") > DEEPEST:  # also a section that holds itself
+        raise ConfigError(
+            f"{where.partition('.')[0]} holds what a file cannot: sections more than "
+            f"{DEEPEST} deep"
         )
     for key, inner in value.items():
         if not isinstance(key, str):

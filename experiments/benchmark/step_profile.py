@@ -40,6 +40,13 @@ def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
     Returns:
       The name of its kind.
     """
+    # oneDNN's convolutions are operations of their own.
+    if primitive := re.search(r"cnn_jax_(maps|images|kernel)", source):
+        return {
+            "maps": "convolution",
+            "images": "its derivative by the images",
+            "kernel": "its derivative by the kernel",
+        }[primitive[1]]
     copies = operation.startswith(("transpose", "copy", "concatenate"))
     if "conv_general_dilated" in source or ("/conv" in source.lower() and copies):
         if copies:

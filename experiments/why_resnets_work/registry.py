@@ -53,7 +53,7 @@ def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, 
     """
     settings = dict(section)
     target = settings.pop("name", name)
-    found = names.resolve("analysis", target, ANALYSES)
+    found = names.resolve("analysis", target, ANALYSES, called=False)
     if not isinstance(found, Analysis):
         raise names.ConfigError(f"analysis {target!r} is no Analysis, but {found!r}")
     return found, settings

@@ -45,7 +45,7 @@ SECTION = r"must be a section, got"
         ({"depths": (6 * 2**40 + 2,)}, "no net of 6597069766658 layers can be built"),
         ({"depths": (-4,)}, "depth -4"),
         ({"seeds": (-1,)}, "seed must not be negative, got -1"),
-        ({"seeds": (0, 2**32)}, "seed must not exceed"),
+        ({"seeds": (0, 2**32)}, "seed must be an integer from"),
         ({"seeds": {"a": 1}}, "config.seeds must be integers"),
         ({"run": {"model": {"widths": {1, 2}}}}, "holds what a file cannot"),
         ({"name": object()}, "holds what a file cannot"),

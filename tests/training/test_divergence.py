@@ -65,13 +65,15 @@ def test_a_poisoned_batch(tmp_path):
     assert place.result() is None
 
 
-def breaks_at(step):
+def breaks_at(learning_rate, step):
     """An optimizer whose update is infinite at that step only."""
 
     def update(updates, count, params=None):
         del params
         factor = jnp.where(count == step - 1, jnp.inf, 1.0)
-        return jax.tree.map(lambda leaf: leaf * factor, updates), count + 1
+        return jax.tree.map(
+            lambda leaf: -learning_rate * leaf * factor, updates
+        ), count + 1
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 

@@ -63,7 +63,7 @@ def test_batch_larger_than_the_training_set():
 def test_batch_of_lines_that_are_made_anew():
     """An infinite stream has no largest batch size."""
     sections = {
-        "dataset": LINES,
+        "dataset": {**LINES, "digits": {"name": "digits"}},
         "model": {"name": "sdnn"},
         "loss": {"name": "strings"},
         "preprocess": {"name": "interval"},

@@ -28,6 +28,14 @@ def place(tmp_path):
     return RunDirectory(tmp_path / "run")
 
 
+@pytest.fixture(autouse=True)
+def of_a_terminal():
+    """SIGHUP as a terminal leaves it; nohup, which may run the tests, ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 

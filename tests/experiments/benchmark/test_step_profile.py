@@ -1,5 +1,6 @@
 """The profile of a step finds every kind of operation and names it correctly."""
 
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,10 @@ def test_the_kinds_of_a_residual_net():
     # As a user calls it: the tests' type checker refuses jax's array placeholders.
     command = [sys.executable, "-m", "experiments.benchmark", "profile"]
     command += ["--net=resnet8@16x16x3", "--batch=32"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with_xla = {**os.environ, "CNN_JAX_ONEDNN": "false"}
+    out = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=with_xla
+    ).stdout
     for name in (
         "%  convolution",
         "its derivative by the images",

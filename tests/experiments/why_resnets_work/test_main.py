@@ -314,10 +314,7 @@ def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeyp
         save(figure, *rest)
 
     monkeypatch.setattr(command.plots, "save", watched)
-    study = shutil.copytree(directory / "study", tmp_path / "copy")
-    record = json.loads((study / "study.json").read_text())
-    record = {**record, "name": "my_$study"}
-    (study / "study.json").write_text(json.dumps(record))
+    study = shutil.copytree(directory / "study", tmp_path / "my_$study")
     words = [arguments[0], f"--study={study}", "--only=linearity", "--workers=1"]
     assert command.main(words) == 0
     assert titles.pop().startswith("degradation_digits: distance of blocks")
