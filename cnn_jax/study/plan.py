@@ -160,7 +160,7 @@ def config_of(
 
 
 # Levels of sections in a study's config.
-DEEPEST = 32
+DEEPEST_SECTION = 32
 
 
 def _check_section(where: str, value: Any) -> None:
@@ -168,10 +168,10 @@ def _check_section(where: str, value: Any) -> None:
         raise ConfigError(
             f"{where} must be a section, got {value!r} ({type(value).__name__})"
         )
-    if where.count(".") > DEEPEST:  # also a section that holds itself
+    if where.count(".") > DEEPEST_SECTION:  # also a section that holds itself
         raise ConfigError(
             f"{where.partition('.')[0]} holds what a file cannot: sections more than "
-            f"{DEEPEST} deep"
+            f"{DEEPEST_SECTION} deep"
         )
     for key, inner in value.items():
         if not isinstance(key, str):
