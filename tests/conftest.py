@@ -21,6 +21,16 @@ pytest_plugins = ["tests.needs"]
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config):
+    """The default run compiles with fewer optimisations: that takes a third less.
+
+    With ``-m slow``, and where all tests are run, programs are compiled as users' are.
+    """
+    if "not slow" in config.option.markexpr:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # for other processes
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_directory(tmp_path_factory):
     """A directory for this session, shared by all its processes.

@@ -128,7 +128,7 @@ def test_absurd_values_are_refused_in_a_line(number):
     assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(24, marks=pytest.mark.slow)])
-def test_random_configs_run_or_are_refused(examples):
-    outcomes = try_many(examples)
-    assert min(outcomes["ran"], outcomes["refused"]) >= examples // 4
+@pytest.mark.slow
+def test_random_configs_run_or_are_refused():
+    outcomes = try_many(24)
+    assert min(outcomes["ran"], outcomes["refused"]) >= 6

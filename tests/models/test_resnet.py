@@ -48,7 +48,7 @@ def test_weight_layers_equal_the_depth_and_twins_share_their_tree(depth):
         (164, {"block": "bottleneck", "preactivation": True, "shortcut": "B"}),
         (11, {"layers_per_block": 3}),
         (14, {"layers_per_block": 4}),
-        (1202, {}),
+        pytest.param(1202, {}, marks=pytest.mark.slow),
     ],
 )
 def test_weight_layers_of_other_blocks(depth, fields):

@@ -72,7 +72,10 @@ def test_size_of_registered_net(name):
         (34, True, 21_623_848, 21_797_672, 22_716_840, 3.664, 3.664),
         (50, False, 22_780_456, 25_557_032, 40_128_552, 3.858, 4.089),
         (101, False, 41_772_584, 44_549_160, 76_981_288, 7.570, 7.801),
-        (152, False, 57_416_232, 60_192_808, 107_335_720, 11.282, 11.514),
+        pytest.param(
+            *(152, False, 57_416_232, 60_192_808, 107_335_720, 11.282, 11.514),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_imagenet_shortcuts_and_strides(depth, basic, a, b, c, gmac_v1, gmac_v15):
@@ -95,7 +98,7 @@ def test_imagenet_shortcuts_and_strides(depth, basic, a, b, c, gmac_v1, gmac_v15
         (44, 658_586, 661_338),
         (56, 853_018, 855_770),
         (110, 1_727_962, 1_730_714),
-        (1202, 19_421_274, 19_424_026),
+        pytest.param(1202, 19_421_274, 19_424_026, marks=pytest.mark.slow),
     ],
 )
 def test_cifar_family(depth, a, b):
@@ -107,7 +110,10 @@ def test_cifar_family(depth, a, b):
         assert size("cifar_resnet") == size("cifar_plain") == a
 
 
-@pytest.mark.parametrize(("depth", "size"), [(164, 1_703_258), (1001, 10_327_706)])
+@pytest.mark.parametrize(
+    ("depth", "size"),
+    [(164, 1_703_258), pytest.param(1001, 10_327_706, marks=pytest.mark.slow)],
+)
 def test_preactivation_bottleneck_family(depth, size):
     fields = {"block": "bottleneck", "preactivation": True, "shortcut": "B"}
     found = parameters("cifar_resnet", (32, 32, 3), 10, depth=depth, **fields)

@@ -80,6 +80,7 @@ def test_a_second_command_compiles_nothing_and_computes_the_same(tmp_path, damag
         assert zlib.decompress(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [

@@ -68,6 +68,7 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
         assert [row["step"] for row in rows] == [4]
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
     """Their messages exceed a pipe's buffer, and the parent does not read them."""
     model = {"name": "tests.study.test_execution:Wordy", "words": (1,) * 100_000}

@@ -94,7 +94,9 @@ def test_a_run_goes_on_in_either_layout(looped, unrolled, tmp_path):
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize(
+    "mode", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)]
+)
 def test_loops_share_batch_statistics_across_devices(mode):
     """One step on two devices, statistics over both."""
 

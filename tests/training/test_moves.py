@@ -34,7 +34,13 @@ def whole(programs, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "route", [("8", "1"), ("1", "8"), ("8 shard_map", "1"), ("1", "8 shard_map")]
+    "route",
+    [
+        ("8", "1"),
+        ("1", "8"),
+        pytest.param(("8 shard_map", "1"), marks=pytest.mark.slow),
+        pytest.param(("1", "8 shard_map"), marks=pytest.mark.slow),
+    ],
 )
 def test_other_devices_go_on_with_a_checkpoint(programs, whole, tmp_path, route):
     place = RunDirectory(tmp_path / "run")

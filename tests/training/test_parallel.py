@@ -76,7 +76,7 @@ def grouped(batch):
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 8])
 def test_synchronised_bn_equals_one_device_on_the_full_batch(mode, count, batch, whole):
     assert_same(one_step(mode, count, BATCH, batch), whole)
 
@@ -85,12 +85,16 @@ def test_shard_map_on_one_device_equals_pmap(batch, whole):
     assert_same(one_step("shard_map", 1, 0, batch), whole)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize(
+    "mode", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)]
+)
 def test_bn_per_device_equals_emulated_groups(mode, batch, grouped):
     assert_same(one_step(mode, 8, 0, batch), grouped)
 
 
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("pmap", marks=pytest.mark.slow), "shard_map"]
+)
 def test_groups_across_some_devices_equal_emulated_groups(mode, batch, grouped):
     """Eight devices of two images; four of them share statistics of eight."""
     across = one_step(mode, 8, 8, batch)

@@ -172,15 +172,6 @@ def torch_variables(torch_net, one):
     return jax.tree.map(np.array, variables)
 
 
-@pytest.fixture
-def quick_compilation():
-    """Compile with less optimisation: code that runs once need not be fast."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize(
     "name",
     [
@@ -215,6 +206,7 @@ def test_contenders_learn_the_same(name, monkeypatch):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 # torch warns so on Python 3.13.0
 @pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 @needs("torch")
@@ -408,6 +400,7 @@ def test_a_child_hands_on_errors_by_kind():
         assert child.ask(divmod, 7, 2) == (3, 1)
 
 
+@pytest.mark.slow
 @needs("torch")
 def test_the_command_measures_and_writes(tmp_path, capsys):
     path = tmp_path / "new" / "speed.json"

@@ -170,6 +170,7 @@ def test_the_system_starts_from_the_isolated_recogniser(study):
     )
 
 
+@pytest.mark.slow
 def test_speed_is_measured_over_length(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "LENGTHS", (2,))
     monkeypatch.setattr(reading, "DIGITS", 4)
