@@ -157,6 +157,7 @@ def test_killed_in_an_epoch_and_started_again(
         np.testing.assert_array_equal(leaf, wanted)
 
 
+@pytest.mark.slow
 def test_several_steps_a_dispatch_equal_one(pictures, reference, tmp_path):
     """A stream's pixels; the batches of a dispatch are on the device together."""
     place = RunDirectory(tmp_path / "run")

@@ -79,7 +79,21 @@ def without_onednn(monkeypatch):
     monkeypatch.setenv(SWITCH, "false")
 
 
-@pytest.mark.parametrize("name", CASES)
+# One of each form, and one with groups.
+FAST = ("to stage 2", "2x2 map", "projection", "5x5 in two groups")
+FORMS = [
+    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
+    for name in CASES
+]
+
+THREE = [
+    "projection",
+    pytest.param("narrow", marks=pytest.mark.slow),
+    pytest.param("2x2 map", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_equals_lax_in_value_and_derivatives(name):
     x, kernel, call = drawn(CASES[name])
     expected, pull = jax.vjp(call(lax.conv_general_dilated), x, kernel)
@@ -99,8 +113,10 @@ def test_form_is_chosen_by_static_shape(name):
     assert form(slide) == expected
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("name", ["narrow", "2x2 map", "projection"])
+@pytest.mark.parametrize(
+    "dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("name", THREE)
 def test_half_precision_keeps_its_type(name, dtype):
     x, kernel, call = drawn(CASES[name], dtype=dtype)
     expected = call(lax.conv_general_dilated)(x, kernel)
@@ -110,7 +126,7 @@ def test_half_precision_keeps_its_type(name, dtype):
     close(found.astype("float32"), expected.astype("float32"), 0.02)
 
 
-@pytest.mark.parametrize("name", ["narrow", "2x2 map", "projection"])
+@pytest.mark.parametrize("name", THREE)
 def test_second_derivatives_and_vmap(name):
     x, kernel, call = drawn(CASES[name])
 

@@ -176,7 +176,9 @@ def test_codes_exist_for_ten_digits_only():
 
 
 @pytest.mark.parametrize("subsampling", ["trainable", "max"])
-@pytest.mark.parametrize("width", [33, 35, 38])
+@pytest.mark.parametrize(
+    "width", [35, *(pytest.param(w, marks=pytest.mark.slow) for w in (33, 38))]
+)
 def test_a_line_of_any_width_is_read_up_to_its_last_whole_position(width, subsampling):
     net = models.create("lenet5", num_classes=10, line=True, subsampling=subsampling)
     x = jax.random.normal(jax.random.key(0), (2, 32, width, 1))

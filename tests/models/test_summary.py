@@ -59,7 +59,17 @@ def test_size_of_readers_of_lines(name):
     assert parameters(name, (32, 64, 1), num_classes=10) == READERS[name]
 
 
-@pytest.mark.parametrize("name", PINNED)
+# Their traces take seconds; shallower nets are made of the same blocks.
+DEEP = ("resnet101", "resnet152", "plain101", "plain152")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
+        for name in PINNED
+    ],
+)
 def test_size_of_registered_net(name):
     found = summary_of(name, {})
     assert (found.parameters, found.macs, found.weight_layers) == PINNED[name]
@@ -71,7 +81,10 @@ def test_size_of_registered_net(name):
         (18, True, 11_515_688, 11_689_512, 12_043_816, 1.814, 1.814),
         (34, True, 21_623_848, 21_797_672, 22_716_840, 3.664, 3.664),
         (50, False, 22_780_456, 25_557_032, 40_128_552, 3.858, 4.089),
-        (101, False, 41_772_584, 44_549_160, 76_981_288, 7.570, 7.801),
+        pytest.param(
+            *(101, False, 41_772_584, 44_549_160, 76_981_288, 7.570, 7.801),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *(152, False, 57_416_232, 60_192_808, 107_335_720, 11.282, 11.514),
             marks=pytest.mark.slow,

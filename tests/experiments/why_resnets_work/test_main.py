@@ -185,6 +185,7 @@ def test_what_is_kept_is_not_measured_again(done, monkeypatch):
         command.main([*arguments, "--only=lesions", "--config.lesions.draws=1"])
 
 
+@pytest.mark.slow
 def test_a_single_run_in_a_process_of_its_own(done, tmp_path, capsys):
     directory, arguments = done
     run = directory / "study/runs/residual-8-seed1"
