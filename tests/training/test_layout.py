@@ -72,6 +72,7 @@ def test_a_state_is_unrolled_on_the_host_and_stacked_on_the_devices(looped, unro
     assert looped.model.apply(variables, image, train=False).shape == (1, 3)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_either_layout(looped, unrolled, tmp_path):
     whole = RunDirectory(tmp_path / "whole")
     fit(looped, 0, whole)
@@ -138,9 +139,17 @@ def elementwise(learning_rate, momentum: float = 0.5):
         ({"model": {"scan": False}}, False),
         ({"model": {"remat": False}}, False),
         ({"model": {"depth": 20, "scan": True}}, True),
-        ({"model": {"stochastic_depth": 0.5, "shortcut": "A"}}, False),
+        pytest.param(
+            {"model": {"stochastic_depth": 0.5, "shortcut": "A"}},
+            False,
+            marks=pytest.mark.slow,
+        ),
         ({"model": {"block": "cnn_jax.models.blocks:BasicBlock"}}, False),
-        ({"optimizer": {"name": "tests.training.test_layout:elementwise"}}, False),
+        pytest.param(
+            {"optimizer": {"name": "tests.training.test_layout:elementwise"}},
+            False,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_deep_nets_train_in_loops_unless_the_config_says_otherwise(changes, looped):
