@@ -15,10 +15,13 @@ os.environ.pop("JAX_ENABLE_COMPILATION_CACHE", None)
 import jax
 import pytest
 
+from cnn_jax import kernels
 from cnn_jax.runtime import compilation_cache
 
 pytest_plugins = ["tests.needs"]
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if kernels.advice():  # no compiler here; commands print what tests do not expect
+    os.environ["CNN_JAX_ONEDNN"] = "false"
 
 
 def pytest_configure(config):

@@ -13,6 +13,7 @@ from cnn_jax.training.config import as_dict
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import flatten
 from tests.recipes import RECIPES
+from tests.tiers import fast
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 NAMES = [path.stem for path in FILES]
@@ -27,6 +28,7 @@ NAMED = re.compile(
     r".*(model|loss|dataset|digits|preprocess|augment|optimizer"
     r"|schedule|train|test)\.name"
 )
+
 YEAR = re.compile(r"\((19|20)\d\d\)")
 
 
@@ -110,7 +112,13 @@ def runs_of(config):
     return [config]
 
 
-@pytest.mark.parametrize("name", NAMES)
+FAST = [
+    *("lenet5_digits", "alexnet_digits", "nin_cifar10", "gtn_digits"),
+    *("resnet50_imagenet", "degradation_digits"),
+]
+
+
+@pytest.mark.parametrize("name", fast(FAST, NAMES))
 def test_images_fit_the_network_and_its_classes_the_loss(name):
     """Only traced with shapes: nothing is trained and no data is read."""
     for run in runs_of(config_of(name)):

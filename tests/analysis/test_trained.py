@@ -101,6 +101,7 @@ def test_a_repeated_training_goes_through_the_states_of_the_run(run, net):
     )
 
 
+@pytest.mark.slow
 def test_a_repetition_that_ends_elsewhere_is_refused(run, net, tmp_path):
     """Augmentation is drawn per device, so a single device trains a different run."""
     states = list(gradients.repetition(net, (0, 8)))

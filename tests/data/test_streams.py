@@ -16,6 +16,7 @@ import pytest
 from cnn_jax import names
 from cnn_jax.data import sources, streams
 from tests.data.conftest import encode, write_set
+from tests.tiers import fast
 
 TRAIN, TEST = 13, 5
 STREAM = {
@@ -102,7 +103,7 @@ def test_crops_are_drawn_anew_each_epoch_and_by_seed(tmp_path):
     assert len({image.tobytes() for image in images}) > 9
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", fast([0], [0, 2]))
 def test_resumes_in_the_middle_of_an_epoch(folder, workers):
     whole = first(open_stream(folder), 9)
     state = whole[4][1]
@@ -144,6 +145,7 @@ def test_a_changed_picture_of_the_same_size_changes_the_fingerprint(tmp_path, st
     assert sources.open_source(section).fingerprint != before
 
 
+@pytest.mark.slow
 def test_two_processes_read_disjoint_shards_whose_union_is_the_set(folder):
     code = textwrap.dedent("""
         import itertools, sys

@@ -133,6 +133,7 @@ def test_help_shows_the_command_and_its_flags(capsys):
     assert "--plot_only" in out
 
 
+@pytest.mark.slow
 def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -183,7 +183,10 @@ def test_decode_benchmark_compares_pipelines(capsys, pictures):
     assert "no JPEG files" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("word", "status"), [("--help", 0), ("--images=2", 2)])
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [pytest.param("--help", 0, marks=pytest.mark.slow), ("--images=2", 2)],
+)
 def test_decode_benchmark_without_opencv(word, status):
     """``--help`` works; a run names the missing extra."""
     script = (

@@ -10,6 +10,7 @@ from cnn_jax.kernels import plain
 from cnn_jax.models.layers import BatchNorm, Conv, check_images, relu
 from cnn_jax.models.pooling import max_pool
 from tests.models import drawn
+from tests.tiers import fast
 
 # Narrow versions; the same code.
 SMALL = {
@@ -49,8 +50,10 @@ def test_small_versions_reach_every_module():
     assert used == {type(small(name)[0]) for name in models.NETS}
 
 
-@pytest.mark.parametrize("name", NETS)
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize(
+    "name", fast(["lenet5", "alexnet", "vgg11", "nin_cifar", "resnet50"], NETS)
+)
+@pytest.mark.parametrize("train", fast([True], [False, True]))
 def test_one_field_makes_the_computation_bfloat16(name, train):
     module, size, channels = small(name, dtype="bfloat16")
     images = jax.ShapeDtypeStruct((8, size, size, channels), jnp.float32)
@@ -99,7 +102,8 @@ def product_dtypes(program):
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet5", "alexnet", "vgg16", "nin_cifar", "resnet18"]
+    "name",
+    fast(["lenet5"], ["lenet5", "alexnet", "vgg16", "nin_cifar", "resnet18"]),
 )
 def test_bfloat16_logits_are_near_those_of_float32(name):
     size = {"alexnet": 67}.get(name)

@@ -80,6 +80,7 @@ def test_a_large_mean_costs_the_digits_of_its_own_rounding(mean):
     assert (np.abs(ours_x[0] - by_x).max(0) < bound / deviation).all()
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_forward_mode_within_plain_definitions():
     x, scale, bias, cotangent = drawn()
 

@@ -15,6 +15,7 @@ from cnn_jax.models.blocks import BasicBlock, BottleneckBlock, option_a
 from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.names import ConfigError
 from tests.models import drawn
+from tests.tiers import fast
 
 TINY = {"widths": (2, 3, 4)}
 
@@ -34,7 +35,7 @@ def weight_layers(tree):
     return sum(k[-1] == "kernel" and "shortcut" not in k[-2] for k in tree)
 
 
-@pytest.mark.parametrize("depth", [8, 20, 32, 44, 56, 110])
+@pytest.mark.parametrize("depth", fast([8, 20, 56], [8, 20, 32, 44, 56, 110]))
 def test_weight_layers_equal_the_depth_and_twins_share_their_tree(depth):
     plain = shapes("cifar_plain", depth=depth)
     assert weight_layers(plain) == depth
@@ -45,7 +46,11 @@ def test_weight_layers_equal_the_depth_and_twins_share_their_tree(depth):
     ("depth", "fields"),
     [
         (11, {"block": "bottleneck"}),
-        (164, {"block": "bottleneck", "preactivation": True, "shortcut": "B"}),
+        pytest.param(
+            164,
+            {"block": "bottleneck", "preactivation": True, "shortcut": "B"},
+            marks=pytest.mark.slow,
+        ),
         (11, {"layers_per_block": 3}),
         (14, {"layers_per_block": 4}),
         pytest.param(1202, {}, marks=pytest.mark.slow),
@@ -55,7 +60,7 @@ def test_weight_layers_of_other_blocks(depth, fields):
     assert weight_layers(shapes("cifar_resnet", depth=depth, **fields)) == depth
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", fast([18, 34, 50], [18, 34, 50, 101, 152]))
 def test_weight_layers_of_the_imagenet_family(depth):
     residual = shapes(f"resnet{depth}", size=32, shortcut="A")
     assert weight_layers(residual) == depth
@@ -213,7 +218,7 @@ def test_zero_scale_starts_each_branch_at_nothing():
     assert (params["stage1_block1"]["bn1"]["scale"] == 1).all()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", fast(["bfloat16"], ["float32", "bfloat16"]))
 def test_parameters_statistics_and_logits_are_float32(dtype):
     image = jnp.ones((2, 8, 8, 3))
     net = models.create("cifar_resnet", 10, depth=8, dtype=dtype, **TINY)
@@ -292,7 +297,7 @@ def block_outputs(preactivation, keys, death_rate=0.4):
     return alive, jax.vmap(train)(keys), evaluated
 
 
-@pytest.mark.parametrize("preactivation", [False, True])
+@pytest.mark.parametrize("preactivation", fast([True], [False, True]))
 def test_a_training_step_has_the_whole_branch_or_none_of_it(preactivation):
     """For the whole batch at once, with the frequency of the death rate."""
     keys = jax.random.split(jax.random.key(2), 400)

@@ -60,7 +60,7 @@ def test_size_of_readers_of_lines(name):
 
 
 # Their traces take seconds; shallower nets are made of the same blocks.
-DEEP = ("resnet101", "resnet152", "plain101", "plain152")
+DEEP = ("resnet101", "resnet152", "plain50", "plain101", "plain152")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_imagenet_shortcuts_and_strides(depth, basic, a, b, c, gmac_v1, gmac_v15
     [
         (20, 269_722, 272_474),
         (32, 464_154, 466_906),
-        (44, 658_586, 661_338),
+        pytest.param(44, 658_586, 661_338, marks=pytest.mark.slow),
         (56, 853_018, 855_770),
-        (110, 1_727_962, 1_730_714),
+        pytest.param(110, 1_727_962, 1_730_714, marks=pytest.mark.slow),
         pytest.param(1202, 19_421_274, 19_424_026, marks=pytest.mark.slow),
     ],
 )

@@ -8,6 +8,7 @@ from cnn_jax import models, names
 from cnn_jax.models import torchvision
 from tests.models import drawn
 from tests.needs import needs
+from tests.tiers import fast
 
 NARROW = {
     "alexnet": {"widths": (4, 6, 8, 6, 4), "hidden": (10, 12)},
@@ -67,7 +68,9 @@ def expected_names(name):
     return found | {f"{norm}.{part}" for _, norm in pairs for part in NORM}
 
 
-@pytest.mark.parametrize("name", torchvision.NETS)
+@pytest.mark.parametrize(
+    "name", fast(["alexnet", "vgg16_bn", "resnet18", "resnet50"], torchvision.NETS)
+)
 def test_names_are_those_of_torchvision(name):
     module = narrow(name)
     size = 224 if family(name) != "resnet" else 32

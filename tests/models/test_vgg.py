@@ -61,17 +61,23 @@ def test_every_hidden_layer_has_a_relu():
     """Section 2.1: all hidden layers are equipped with it; the output is not."""
     net = models.create("vgg11", num_classes=3, hidden=(50, 40), **SMALL)
     variables, images = drawn.variables(net, 32, 32, 3), drawn.images(2, 32, 32, 3)
-    given, made = {}, {}
 
-    def record(next_method, args, kwargs, context):
-        output = next_method(*args, **kwargs)
-        if context.method_name == "__call__" and context.module.path:
-            given[context.module.name] = args[0]
-            made[context.module.name] = output
-        return output
+    @jax.jit
+    def calls(variables):
+        given, made = {}, {}
 
-    with nn.intercept_methods(record):
-        net.apply(variables, images, train=False)
+        def record(next_method, args, kwargs, context):
+            output = next_method(*args, **kwargs)
+            if context.method_name == "__call__" and context.module.path:
+                given[context.module.name] = args[0]
+                made[context.module.name] = output
+            return output
+
+        with nn.intercept_methods(record):
+            net.apply(variables, images, train=False)
+        return given, made
+
+    given, made = calls(variables)
     for before, after in (("fc6", "fc7"), ("fc7", "fc8")):
         assert made[before].min() < 0
         np.testing.assert_array_equal(given[after], np.maximum(made[before], 0))

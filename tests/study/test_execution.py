@@ -100,6 +100,7 @@ def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
     assert all(RunDirectory(tmp_path / "runs" / run.name).result() for run in runs)
 
 
+@pytest.mark.slow
 def test_a_run_in_other_hands_is_left_to_them(tmp_path):
     runs = small_study()
     place = RunDirectory(tmp_path / "runs" / runs[0].name)
@@ -201,6 +202,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @needs("glibc")
 def test_workers_start_with_signals_blocked(tmp_path):
     """Otherwise Ctrl-C during their imports prints a traceback from each."""

@@ -90,6 +90,7 @@ def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
         assert [event.status for event in events] == ["skipped"] * 2
 
 
+@pytest.mark.slow
 def test_a_job_keeps_what_it_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation_cache, "enabled", lambda: True)
     for name in [name for name in os.environ if name.startswith(JAX_CACHE)]:
@@ -101,6 +102,7 @@ def test_a_job_keeps_what_it_compiled(tmp_path, monkeypatch):
     assert len([*(tmp_path / "home").rglob("*-cache")]) > 10
 
 
+@pytest.mark.slow
 def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):
     runs = small_study(seeds=(0,), run={"steps": 10**6, "checkpoint_every": 10**6})
 

@@ -138,11 +138,16 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory, cache, stream):
-    """Uninterrupted runs of two hosts on arrays (both modes) and on a stream."""
+@pytest.fixture(
+    scope="module",
+    params=[("pmap",), pytest.param(("shard_map", "stream"), marks=pytest.mark.slow)],
+    ids="-".join,
+)
+def reference(request, tmp_path_factory, cache, stream):
+    """Uninterrupted runs of two hosts, on arrays in both modes and on a stream."""
     root = tmp_path_factory.mktemp("hosts")
     configs = {"pmap": config(), "shard_map": config("shard_map"), "stream": stream}
+    configs = {name: configs[name] for name in request.param}
     jobs = [job(item, root / name / "run") for name, item in configs.items()]
     for name in configs:
         (root / name).mkdir()
@@ -152,20 +157,20 @@ def reference(tmp_path_factory, cache, stream):
     return root, configs
 
 
-@pytest.mark.parametrize("name", ["pmap", "shard_map", "stream"])
-def test_two_hosts_equal_one(reference, tmp_path, name):
+def test_two_hosts_equal_one(reference, tmp_path):
     root, configs = reference
-    assert_close(root / name / "run", configs[name], tmp_path / "alone")
-    fed = shards(root / name)
-    assert fed.shape == (2, STEPS, 4)
-    if name == "stream":
-        fed = fed // 10  # an image's colour encodes its index
-    assert_every_epoch_is_the_set(fed, TRAIN if name == "stream" else 40)
+    for name in configs:
+        assert_close(root / name / "run", configs[name], tmp_path / name)
+        fed = shards(root / name)
+        assert fed.shape == (2, STEPS, 4)
+        if name == "stream":
+            fed = fed // 10  # an image's colour encodes its index
+        assert_every_epoch_is_the_set(fed, TRAIN if name == "stream" else 40)
 
 
 def test_only_the_first_host_writes(reference):
-    root, _ = reference
-    made = {path.name for path in (root / "pmap" / "run").iterdir()}
+    root, configs = reference
+    made = {path.name for path in (root / min(configs) / "run").iterdir()}
     assert made == {
         "checkpoints",
         "config.json",
@@ -181,8 +186,9 @@ def test_only_the_first_host_writes(reference):
 def test_stopped_killed_and_started_again(reference, tmp_path, cache):
     """A signal to one host stops both with a checkpoint; a death also stops both."""
     root, configs = reference
+    name = min(configs)
     place = RunDirectory(tmp_path / "run")
-    task = job(configs["pmap"], place.path, seconds=0.3)
+    task = job(configs[name], place.path, seconds=0.3)
     with started(cache, task) as running:
         wait_for_row(place, running, 3)
         running[1].send_signal(signal.SIGTERM)
@@ -202,11 +208,11 @@ def test_stopped_killed_and_started_again(reference, tmp_path, cache):
     assert "host was lost" in said[0] or "another task died" in said[0]
     assert place.result() is None
 
-    with started(cache, job(configs["pmap"], place.path)) as running:
+    with started(cache, job(configs[name], place.path)) as running:
         statuses, said = ended(running)
     assert statuses == [0, 0], said
-    log, state = ending(place.path, configs["pmap"])
-    expected_log, expected = ending(root / "pmap" / "run", configs["pmap"])
+    log, state = ending(place.path, configs[name])
+    expected_log, expected = ending(root / name / "run", configs[name])
     assert log == expected_log
     for leaf, wanted in zip(state, expected, strict=True):
         np.testing.assert_array_equal(leaf, wanted)

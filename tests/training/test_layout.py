@@ -95,6 +95,7 @@ def test_a_run_goes_on_in_either_layout(looped, unrolled, tmp_path):
     assert_close(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)]
 )

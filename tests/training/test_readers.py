@@ -5,6 +5,7 @@ import json
 import multiprocessing
 
 import pandas
+import pytest
 
 from cnn_jax import study
 from cnn_jax.training.loop import fit
@@ -32,6 +33,7 @@ def read_all(path, results, ready, stop, found):
         found.put(repr(error))
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_of_anything(program, reference, tmp_path):
     context = multiprocessing.get_context("spawn")
     ready, stop, found = context.Event(), context.Event(), context.Queue()

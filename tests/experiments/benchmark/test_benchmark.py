@@ -368,7 +368,10 @@ sys.exit(command.main(["--nets=lenet5_modern"]))
 
 @pytest.mark.parametrize(
     ("number", "status", "said"),
-    [(signal.SIGTERM, 143, "stopped by SIGTERM\n"), (signal.SIGKILL, -9, "")],
+    [
+        (signal.SIGTERM, 143, "stopped by SIGTERM\n"),
+        pytest.param(signal.SIGKILL, -9, "", marks=pytest.mark.slow),
+    ],
 )
 def test_children_end_with_the_command(number, status, said):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -430,6 +433,7 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
     assert "lenet5_modern" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_compiling_is_timed_by_stage(tmp_path, capsys):
     path = tmp_path / "compile.json"
     given = ["--depths=8", "--batches=2", "--field=widths=(2,2,2)", f"--json={path}"]

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from experiments.benchmark import step_profile
 
 
+@pytest.mark.slow
 def test_the_kinds_of_a_residual_net():
     # As a user calls it: the tests' type checker refuses jax's array placeholders.
     command = [sys.executable, "-m", "experiments.benchmark", "profile"]

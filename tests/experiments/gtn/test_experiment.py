@@ -81,6 +81,7 @@ def results(directory):
         return {row["system"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_training_through_the_graph_lowers_the_string_error(study):
     directory, _ = study
     rows = results(directory)
@@ -97,6 +98,7 @@ def test_training_through_the_graph_lowers_the_string_error(study):
             assert (directory / f"{name}.{suffix}").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_the_trainer_and_the_reader_count_the_same_errors(study):
     directory, _ = study
     result = json.loads((directory / "runs/system-seed0/result.json").read_text())
@@ -105,6 +107,7 @@ def test_the_trainer_and_the_reader_count_the_same_errors(study):
     assert result["test_loss"] == pytest.approx(float(row["loss"]), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_finished_experiment_is_rebuilt_without_training(study, monkeypatch):
     directory, arguments = study
     wanted = (directory / "results.csv").read_text()
@@ -158,6 +161,7 @@ def test_no_point_is_under_the_legend(seeds, tmp_path, monkeypatch):
     plt.close(figure)
 
 
+@pytest.mark.slow
 def test_the_system_starts_from_the_isolated_recogniser(study):
     directory, _ = study
     config = gtn.check(get_config())

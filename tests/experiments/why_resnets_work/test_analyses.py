@@ -11,6 +11,7 @@ from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
 from experiments.why_resnets_work import __main__ as command
 from experiments.why_resnets_work import degradation as effect
 from experiments.why_resnets_work.registry import ANALYSES
+from tests.tiers import fast
 
 NETS = list(itertools.product(("plain", "residual"), (8, 20), (0, 1)))
 BETTER = {"plain": 0, "residual": 1}
@@ -353,7 +354,13 @@ def words_of(figure):
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
-@pytest.mark.parametrize("name", sorted(set(ROWS) - {"degradation", "one_by_one"}))
+@pytest.mark.parametrize(
+    "name",
+    fast(
+        ["gradients", "lesions", "insertion"],
+        sorted(set(ROWS) - {"degradation", "one_by_one"}),
+    ),
+)
 def test_figures_are_those_of_the_section_and_say_how_many_seeds(name):
     made = section(name, ROWS[name]())
     figures = drawn(name, ROWS[name]())

@@ -64,15 +64,34 @@ FIGURES = (
 )
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The directory of a command that has run once."""
-    directory = tmp_path_factory.mktemp("why")
+def get_few():
+    """Three analyses that compile little."""
+    config = get_config()
+    for name in COUNTS:
+        if name not in ("gradients", "lesions", "linearity"):
+            del config[name]
+    return config
+
+
+def once(directory, function):
+    """Run the command once; its directory and its arguments."""
     path = directory / "config.py"
-    path.write_text(f"from {__name__} import get_config  # noqa: F401\n")
+    path.write_text(f"from {__name__} import {function} as get_config  # noqa: F401\n")
     arguments = [f"--config={path}", f"--workdir={directory / 'out'}", "--workers=1"]
     assert command.main(arguments) == 0
     return directory / "out", arguments
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The directory of a command that has run once, with all analyses."""
+    return once(tmp_path_factory.mktemp("why"), "get_config")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """The same with few analyses, for the default run of the tests."""
+    return once(tmp_path_factory.mktemp("few"), "get_few")
 
 
 def table(directory, name):
@@ -80,6 +99,7 @@ def table(directory, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_every_analysis_has_its_table_and_figures(done):
     directory, _ = done
     kept = [path.stem for path in (directory / "analyses").glob("*.json")]
@@ -94,6 +114,7 @@ def test_every_analysis_has_its_table_and_figures(done):
             assert (directory / f"{name}.{suffix}").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_landscapes_are_kept_with_their_directions(done):
     directory, _ = done
     for family, seed in itertools.product(("plain", "residual"), (0, 1)):
@@ -110,6 +131,7 @@ def test_landscapes_are_kept_with_their_directions(done):
         np.testing.assert_allclose(sorted(found), sorted(kept.values["loss"].ravel()))
 
 
+@pytest.mark.slow
 def test_stochastic_depth_trains_another_net_on_the_same_data(done):
     directory, _ = done
     rows = table(directory, "stochastic_depth")
@@ -129,6 +151,7 @@ def test_stochastic_depth_trains_another_net_on_the_same_data(done):
             assert row["error"] == intact[row["seed"]]
 
 
+@pytest.mark.slow
 @needs("a browser")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_report_in_a_real_browser(done, width, tmp_path):
@@ -150,6 +173,7 @@ def test_the_report_in_a_real_browser(done, width, tmp_path):
         assert len(image["alt"]) > 40
 
 
+@pytest.mark.slow
 def test_rows_say_what_was_done(done):
     directory, _ = done
     steps = {row["step"] for row in table(directory, "gradients")}
@@ -172,8 +196,8 @@ def test_rows_say_what_was_done(done):
     assert [float(row["share"]) for row in paths] == [1 / 8, 3 / 8, 3 / 8, 1 / 8]
 
 
-def test_what_is_kept_is_not_measured_again(done, monkeypatch):
-    directory, arguments = done
+def test_what_is_kept_is_not_measured_again(few, monkeypatch):
+    directory, arguments = few
     tables = [directory / f"{name}.csv" for name in ("lesions", "summary")]
     wanted = [sorted(path.read_text().splitlines()) for path in tables]
     tables[0].unlink()
@@ -278,9 +302,9 @@ def without_measuring(monkeypatch):
     ],
 )
 def test_a_section_that_fails_leaves_the_others_and_the_status_says_so(
-    done, tmp_path, monkeypatch, capsys, part
+    few, tmp_path, monkeypatch, capsys, part
 ):
-    directory, arguments = done
+    directory, arguments = few
     copy = shutil.copytree(directory, tmp_path / "out", symlinks=True)
 
     def fail(rows, *_):
@@ -305,8 +329,8 @@ def kept(directory, task):
     return json.loads((directory / "analyses" / task.path.name).read_text())["rows"]
 
 
-def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeypatch):
-    directory, arguments = done
+def test_titles_are_those_of_the_study_that_is_looked_at(few, tmp_path, monkeypatch):
+    directory, arguments = few
     titles = []
     save = command.plots.save
 
@@ -327,6 +351,7 @@ def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeyp
     assert "The runs of plain-8" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("only", ["landscape", "paths", "insertion"])
 def test_where_no_net_is_looked_at_it_says_so(done, capsys, only):
     directory, arguments = done
@@ -340,8 +365,8 @@ def test_where_no_net_is_looked_at_it_says_so(done, capsys, only):
     assert not (run / "why_resnets_work").exists()
 
 
-def test_rows_that_are_kept_are_not_taken_for_other_data(done, monkeypatch, capsys):
-    directory, arguments = done
+def test_rows_that_are_kept_are_not_taken_for_other_data(few, monkeypatch, capsys):
+    directory, arguments = few
     words = [*arguments, f"--study={directory / 'study'}", "--only=linearity"]
     without_measuring(monkeypatch)
     assert command.main(words) == 0

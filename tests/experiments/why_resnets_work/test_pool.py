@@ -46,6 +46,7 @@ class Killed(Failing):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tasks",
     [
