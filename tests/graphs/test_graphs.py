@@ -289,6 +289,7 @@ def test_a_single_node_is_the_empty_path():
     assert (path.score, path.length) == (0.0, 0)
 
 
+@pytest.mark.slow
 def test_vmap_and_pmap_equal_one_by_one():
     rng = np.random.default_rng(1)
     count = jax.local_device_count()

@@ -26,6 +26,7 @@ def test_local_response_norm_is_the_formula_of_the_paper():
     assert np.abs(x / 2**0.75 - expected).max() > 0.5
 
 
+@pytest.mark.slow
 def test_second_layer_of_two_towers_is_a_grouped_convolution():
     net = models.create("alexnet", num_classes=5, initializer="he", **SMALL)
     variables, images = drawn.variables(net, 67, 67, 3), drawn.images(1, 67, 67, 3)

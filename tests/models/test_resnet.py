@@ -218,7 +218,8 @@ def test_zero_scale_starts_each_branch_at_nothing():
     assert (params["stage1_block1"]["bn1"]["scale"] == 1).all()
 
 
-@pytest.mark.parametrize("dtype", fast(["bfloat16"], ["float32", "bfloat16"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_statistics_and_logits_are_float32(dtype):
     image = jnp.ones((2, 8, 8, 3))
     net = models.create("cifar_resnet", 10, depth=8, dtype=dtype, **TINY)
@@ -338,6 +339,7 @@ def test_without_stochastic_depth_no_random_stream_is_asked_for():
         risky.apply(variables, image, train=True, mutable=["batch_stats"])
 
 
+@pytest.mark.slow
 def test_blocks_that_are_left_out_learn_nothing_in_that_step():
     image = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     net = models.create("cifar_resnet", 10, depth=14, stochastic_depth=0.9, **TINY)

@@ -109,7 +109,7 @@ def test_imagenet_shortcuts_and_strides(depth, basic, a, b, c, gmac_v1, gmac_v15
         (20, 269_722, 272_474),
         (32, 464_154, 466_906),
         pytest.param(44, 658_586, 661_338, marks=pytest.mark.slow),
-        (56, 853_018, 855_770),
+        pytest.param(56, 853_018, 855_770, marks=pytest.mark.slow),
         pytest.param(110, 1_727_962, 1_730_714, marks=pytest.mark.slow),
         pytest.param(1202, 19_421_274, 19_424_026, marks=pytest.mark.slow),
     ],

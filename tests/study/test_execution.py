@@ -120,6 +120,7 @@ def test_a_run_in_other_hands_is_left_to_them(tmp_path):
     assert not place.held()
 
 
+@pytest.mark.slow
 def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
     runs = diverging_study()
     for _ in range(2):  # the second time from its marker file, without training

@@ -118,6 +118,7 @@ def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):
     assert not place.held()
 
 
+@pytest.mark.slow
 def test_what_failed_is_told_and_not_tried_again(tmp_path):
     runs = small_study(
         seeds=(0,),

@@ -81,10 +81,12 @@ def test_synchronised_bn_equals_one_device_on_the_full_batch(mode, count, batch,
     assert_same(one_step(mode, count, BATCH, batch), whole)
 
 
+@pytest.mark.slow
 def test_shard_map_on_one_device_equals_pmap(batch, whole):
     assert_same(one_step("shard_map", 1, 0, batch), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)]
 )

@@ -289,6 +289,7 @@ def collapse(criterion):
     return train(params)
 
 
+@pytest.mark.slow
 def test_plain_viterbi_training_collapses_and_discriminative_training_does_not():
     value, spread, wrong = collapse("viterbi")
     assert value < 1e-3  # a perfect loss ...

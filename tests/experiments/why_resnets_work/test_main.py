@@ -64,34 +64,15 @@ FIGURES = (
 )
 
 
-def get_few():
-    """Three analyses that compile little."""
-    config = get_config()
-    for name in COUNTS:
-        if name not in ("gradients", "lesions", "linearity"):
-            del config[name]
-    return config
-
-
-def once(directory, function):
-    """Run the command once; its directory and its arguments."""
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The directory of a command that has run once."""
+    directory = tmp_path_factory.mktemp("why")
     path = directory / "config.py"
-    path.write_text(f"from {__name__} import {function} as get_config  # noqa: F401\n")
+    path.write_text(f"from {__name__} import get_config  # noqa: F401\n")
     arguments = [f"--config={path}", f"--workdir={directory / 'out'}", "--workers=1"]
     assert command.main(arguments) == 0
     return directory / "out", arguments
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The directory of a command that has run once, with all analyses."""
-    return once(tmp_path_factory.mktemp("why"), "get_config")
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """The same with few analyses, for the default run of the tests."""
-    return once(tmp_path_factory.mktemp("few"), "get_few")
 
 
 def table(directory, name):
@@ -196,8 +177,9 @@ def test_rows_say_what_was_done(done):
     assert [float(row["share"]) for row in paths] == [1 / 8, 3 / 8, 3 / 8, 1 / 8]
 
 
-def test_what_is_kept_is_not_measured_again(few, monkeypatch):
-    directory, arguments = few
+@pytest.mark.slow
+def test_what_is_kept_is_not_measured_again(done, monkeypatch):
+    directory, arguments = done
     tables = [directory / f"{name}.csv" for name in ("lesions", "summary")]
     wanted = [sorted(path.read_text().splitlines()) for path in tables]
     tables[0].unlink()
@@ -293,18 +275,15 @@ def without_measuring(monkeypatch):
     monkeypatch.setattr(Measurement, "compute", refuse)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
-    [
-        "section",
-        pytest.param("draw", marks=pytest.mark.slow),
-        pytest.param("main_numbers", marks=pytest.mark.slow),
-    ],
+    ["section", "draw", "main_numbers"],
 )
 def test_a_section_that_fails_leaves_the_others_and_the_status_says_so(
-    few, tmp_path, monkeypatch, capsys, part
+    done, tmp_path, monkeypatch, capsys, part
 ):
-    directory, arguments = few
+    directory, arguments = done
     copy = shutil.copytree(directory, tmp_path / "out", symlinks=True)
 
     def fail(rows, *_):
@@ -329,8 +308,9 @@ def kept(directory, task):
     return json.loads((directory / "analyses" / task.path.name).read_text())["rows"]
 
 
-def test_titles_are_those_of_the_study_that_is_looked_at(few, tmp_path, monkeypatch):
-    directory, arguments = few
+@pytest.mark.slow
+def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeypatch):
+    directory, arguments = done
     titles = []
     save = command.plots.save
 
@@ -365,8 +345,9 @@ def test_where_no_net_is_looked_at_it_says_so(done, capsys, only):
     assert not (run / "why_resnets_work").exists()
 
 
-def test_rows_that_are_kept_are_not_taken_for_other_data(few, monkeypatch, capsys):
-    directory, arguments = few
+@pytest.mark.slow
+def test_rows_that_are_kept_are_not_taken_for_other_data(done, monkeypatch, capsys):
+    directory, arguments = done
     words = [*arguments, f"--study={directory / 'study'}", "--only=linearity"]
     without_measuring(monkeypatch)
     assert command.main(words) == 0
