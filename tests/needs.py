@@ -57,6 +57,15 @@ def skip_without(thing: str) -> None:
         pytest.skip(REASONS[thing], allow_module_level=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need something: ``-m needs`` runs them where it is."""
+    for item in items:
+        reasons = (mark.kwargs.get("reason") for mark in item.iter_markers("skipif"))
+        if set(reasons) & set(REASONS.values()):
+            item.add_marker("needs")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     """Fail a test that skips for any other reason."""

@@ -9,9 +9,14 @@ TESTS = """
 import pytest
 from tests import needs
 
-needs.THINGS["torch"] = (False, "")
+needs.THINGS["torch"] = (True, "")
+
+@needs.needs("torch")
+def test_needing(request):
+    assert request.node.get_closest_marker("needs")
 
 def test_known():
+    needs.THINGS["torch"] = (False, "")
     needs.skip_without("torch")
 
 def test_unknown():
@@ -42,4 +47,4 @@ def test_other_reasons_to_skip_fail(tmp_path):
     for reason in ("'today'", "'all of it'", "could not import 'no_such_module'"):
         assert reason in done.stdout
     assert needs.REASONS["torch"] in done.stdout
-    assert "1 failed, 1 skipped, 1 xfailed, 2 errors" in done.stdout
+    assert "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors" in done.stdout

@@ -7,11 +7,13 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.models.summary import summarize
-from tests.needs import REASONS
+from tests.needs import REASONS, needs
 
 pytest.importorskip("torch", reason=REASONS["torch"])
 from experiments.benchmark.peers import torch_nets
 from tests.models import torch_weights
+
+pytestmark = needs("torch")
 
 # Fewer blocks than in the table: each takes seconds to compile.
 SHORT = (1, 2, 1, 1)
