@@ -57,6 +57,12 @@ def skip_without(thing: str) -> None:
         pytest.skip(REASONS[thing], allow_module_level=True)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark, which `needs` sets."""
+    line = "needs: something that the extra `test` does not bring (tests/needs.py)"
+    config.addinivalue_line("markers", line)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that need something: ``-m needs`` runs them where it is."""
