@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
 from cnn_jax import data, names
+from cnn_jax.data import preparation
 from experiments import prepare
 from tests.data.conftest import encode, write_set
 
@@ -101,7 +102,7 @@ def test_digits_need_nothing(tmp_path, capsys):
 
 
 def test_tensorflow_is_asked_for(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(prepare, "NEEDED", ("a_package_that_is_not_there",))
+    monkeypatch.setattr(preparation, "NEEDED", ("a_package_that_is_not_there",))
     error = failed(capsys, "mnist", f"--data_dir={tmp_path}")
     assert "preparing 'mnist' needs a_package_that_is_not_there" in error
     assert "pip install -e '.[prepare]'" in error
@@ -116,7 +117,7 @@ def test_unknown_name(capsys):
 
 
 def test_what_is_there_needs_no_tensorflow(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(prepare, "NEEDED", ("a_package_that_is_not_there",))
+    monkeypatch.setattr(preparation, "NEEDED", ("a_package_that_is_not_there",))
     write_set(tmp_path, "mnist", {"train": [(encode(PIXELS), 0)] * 2})
     assert prepare.main(["mnist", f"--data_dir={tmp_path}"]) == 0
     assert "train: 2" in capsys.readouterr().out
@@ -146,7 +147,7 @@ def tfrecords(tmp_path):
 def test_tfrecords_are_written_as_array_record_beside_them(
     tfrecords, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(prepare, "NEEDED", ("a_package_that_is_not_there",))
+    monkeypatch.setattr(preparation, "NEEDED", ("a_package_that_is_not_there",))
     path, pictures = tfrecords
     before = {file.name for file in path.iterdir()}
     with pytest.raises(names.ConfigError, match=r"prepare toy .*` writes it"):
@@ -179,7 +180,7 @@ def test_several_at_once_find_the_work_of_one(tmp_path):
     (manual / "toy.txt").write_text("3")
     one = (TOY, str(tmp_path), str(manual))
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: prepare.prepare(*one), range(3)))
+        found = list(pool.map(lambda _: preparation.prepare(*one), range(3)))
     assert [each["train"] for each in found] == [3, 3, 3]
 
 

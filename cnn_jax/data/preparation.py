@@ -1,16 +1,10 @@
-"""Download a data set with tensorflow-datasets (TFDS) and write it as array_record.
+"""Preparation of data sets: built by tensorflow-datasets (TFDS), as array_record.
 
-    python -m experiments.prepare cifar10
-    python -m experiments.prepare imagenet2012 --data_dir=/data --manual_dir=/ilsvrc
-    python -m experiments.prepare my_package.my_set:Builder
-
-The name is a TFDS name (``set`` or ``set/config``) or a user-defined builder class.
-Building a TFDS set needs TensorFlow (``pip install -e '.[prepare]'``); reading it
-afterwards does not. A set that already exists as tfrecord files is not rebuilt: the
-command writes its records as array_record next to them, without TensorFlow.
+Building a set of TFDS needs TensorFlow; reading it afterwards does not. A set that
+already exists as tfrecord files is not rebuilt: its records are written as array_record
+next to them, without TensorFlow.
 """
 
-import argparse
 import contextlib
 import difflib
 import fcntl
@@ -19,8 +13,7 @@ import json
 import os
 import pathlib
 import struct
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -28,8 +21,6 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from cnn_jax import names
 from cnn_jax.data import digits, prepared
-from cnn_jax.training.checkpoint import write_atomically
-from experiments import launch
 
 # Packages that TFDS's own builders import and this project does not need.
 NEEDED = ("tensorflow", "importlib_resources")
@@ -182,8 +173,10 @@ def convert(path: str) -> None:
                 pathlib.Path(beside).unlink(missing_ok=True)
             print(f"wrote {target}", flush=True)
     about.setdefault("alternativeFileFormats", []).append("array_record")
-    text = json.dumps(about, indent=2)
-    write_atomically(pathlib.Path(path, "dataset_info.json"), text.encode())
+    info = pathlib.Path(path, "dataset_info.json")
+    new = info.with_suffix(".incomplete")
+    new.write_text(json.dumps(about, indent=2))
+    os.replace(new, info)
 
 
 def _copy(source: str, target: str) -> int:
@@ -222,32 +215,3 @@ def _describe(name: str, path: str) -> dict[str, Any]:
         "channels": reader.channels,
         **splits,
     }
-
-
-def define(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("name", help="a data set of TFDS, or package.module:Builder")
-    parser.add_argument(
-        "--data_dir",
-        default="",
-        help="where data sets are kept; by default TFDS_DATA_DIR, else "
-        "~/tensorflow_datasets",
-    )
-    parser.add_argument(
-        "--manual_dir", default="", help="folder of files that were fetched by hand"
-    )
-
-
-def body(values: argparse.Namespace) -> int:
-    """Prepare the set and print its description."""
-    launch.show(prepare(values.name, values.data_dir, values.manual_dir))
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
