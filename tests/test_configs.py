@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import models, study
 from cnn_jax.training import config as run_config
-from experiments.gtn import experiment as gtn
+from experiments import gtn
 from experiments.why_resnets_work import registry
 
 FILES = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))

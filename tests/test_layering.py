@@ -17,8 +17,8 @@ ALLOWED = {
     "runtime": {"kernels"},
     "training": {"models", "data", "graphs", "runtime", "kernels"},
     "study": {"training", "models", "data", "runtime"},
-    "analysis": {"training", "models", "data", "kernels"},
-    "plots": {"study"},
+    "analysis": {"training", "models", "data", "graphs", "kernels"},
+    "plots": {"study", "analysis"},
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},

@@ -13,22 +13,24 @@ round. Prints medians, and writes them with a figure as ``speed`` to the directo
 """
 
 import argparse
+import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pandas
 
 from cnn_jax.models.gtn import chain
+from cnn_jax.plots.style import FIGURE_STYLE, save
 from cnn_jax.training import files, strings
 from cnn_jax.training.program import Program
-from experiments import launch
-from experiments.gtn import experiment, figures
+from experiments import gtn, launch
 
 LENGTHS = (5, 10, 20, 40)
 DIGITS = 160  # per step and device
@@ -47,7 +49,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 def body(values: argparse.Namespace) -> int:
     """Measure, print, and write the table and the figure."""
-    config = experiment.check(values.config)
+    config = gtn.check(values.config)
     directory = files.local(values.workdir or f"runs/{config['name']}")
     directory.mkdir(parents=True, exist_ok=True)
     rows = measure(config["system"], ROUNDS)
@@ -58,7 +60,7 @@ def body(values: argparse.Namespace) -> int:
             f"loss {row['alignment_ms']:.3f} ms a string, CTC {row['ctc_ms']:.3f} ms"
         )
     pandas.DataFrame(rows).to_csv(directory / "speed.csv", index=False)
-    figures.speed(rows, directory)
+    draw(rows, directory)
     return 0
 
 
@@ -147,6 +149,33 @@ def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:
 
     compiled = [jax.jit(jax.value_and_grad(loss)) for loss in (alignment, ctc)]
     return lambda: compiled[0](scores), lambda: compiled[1](scores)
+
+
+def draw(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
+    """Plot the training time per string against its length.
+
+    Args:
+      rows: 'length' and 'ms_per_string'.
+      directory: receives ``speed.png``, ``.svg`` and ``.pdf``.
+    """
+    length = np.array([row["length"] for row in rows])
+    spent = np.array([row["ms_per_string"] for row in rows])
+    with plt.rc_context(FIGURE_STYLE):
+        figure, panel = plt.subplots(figsize=(4.6, 3.4))
+        panel.plot(length, spent, color="#0072B2", marker="o", label="measured")
+        panel.plot(
+            length,
+            spent[0] / length[0] * length,
+            color="#888888",
+            linestyle=":",
+            label="in proportion",
+        )
+        panel.set_xlabel("digits of a string")
+        panel.set_ylabel("training time of a string (ms)")
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.legend(loc="upper left")
+        save(figure, directory, "speed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import pytest
 
 import cnn_jax
 from cnn_jax import names
+from cnn_jax.analysis import published
 from cnn_jax.models import families, torchvision, weights
 from experiments import convert, evaluate
 from tests import tiny
@@ -19,8 +20,8 @@ def narrow(monkeypatch):
     """resnet18 with few channels, so that the files are small."""
     fields = {"bottleneck_stride": "3x3", "widths": (2, 3, 4, 5)}
     model = {"name": "resnet18", **fields}
-    published = families.NETS["resnet18"]._replace(model=model)
-    monkeypatch.setitem(families.NETS, "resnet18", published)
+    entry = families.NETS["resnet18"]._replace(model=model)
+    monkeypatch.setitem(families.NETS, "resnet18", entry)
     import jax
     import jax.numpy as jnp
 
@@ -70,7 +71,7 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
     assert convert.main(["resnet18", source, target]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(names.ConfigError, match="unknown published net 'resnet20'"):
-        convert.convert("resnet20", source, target)
+        published.convert("resnet20", source, target)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +161,10 @@ def test_published_weights_have_their_error_on_the_right_pictures(
 
     from tests.models import torch_weights
 
-    published = families.NETS[name]
-    model = {**published.model, "widths": widths}
-    monkeypatch.setitem(families.NETS, name, published._replace(model=model))
-    monkeypatch.setattr(convert, "CIFAR10", tuple("abcdefg"))
+    entry = families.NETS[name]
+    model = {**entry.model, "widths": widths}
+    monkeypatch.setitem(families.NETS, name, entry._replace(model=model))
+    monkeypatch.setattr(published, "CIFAR10", tuple("abcdefg"))
     net = torch_weights.randomize(peer())
     source, target = str(tmp_path / "theirs.pth"), str(tmp_path / "ours.safetensors")
     wrapped = {f"module.{key}": value for key, value in net.state_dict().items()}
@@ -171,7 +172,7 @@ def test_published_weights_have_their_error_on_the_right_pictures(
     assert convert.main([name, source, target]) == 0
 
     images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
-    mean, std = (np.asarray(value) for value in (published.mean, published.std))
+    mean, std = (np.asarray(value) for value in (entry.mean, entry.std))
     logits = torch_weights.logits(net, ((images / 255 - mean) / std).astype("f"))
     run = cnn_jax.load_run(target)
     np.testing.assert_allclose(run.predict(images), logits, 1e-3, 1e-3)

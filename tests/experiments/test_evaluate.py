@@ -10,7 +10,7 @@ from cnn_jax.names import ConfigError
 from cnn_jax.training.run import train
 from experiments import evaluate, export
 from tests import tiny
-from tests.experiments.gtn import test_experiment as gtn
+from tests.experiments import test_gtn as gtn
 
 NAMES = ("ant", "bee", "cat")
 

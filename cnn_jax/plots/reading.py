@@ -1,42 +1,16 @@
-"""Figures of graph transformer networks; nothing here trains."""
+"""Figures of systems that read strings: their errors, and how they segment a line."""
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 
+from cnn_jax.analysis.reading import Explanation
 from cnn_jax.plots.style import FIGURE_STYLE, save
 
 STRING, DIGIT = "#0072B2", "#D55E00"
-
-
-@dataclasses.dataclass(frozen=True)
-class Explanation:
-    """A system's segmentation and reading of a line.
-
-    Attributes:
-      image: the line, (height, width).
-      label: the digits of the line.
-      cut: for each cut, the first column to its right.
-      present: mask of the pieces in the graph, (cuts, pieces).
-      posterior: posterior probability of each arc, (cuts, pieces, classes).
-      source: cuts where the arcs of the best path begin.
-      target: cuts where the arcs of the best path end.
-      read: labels of the arcs of the best path.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    cut: np.ndarray
-    present: np.ndarray
-    posterior: np.ndarray
-    source: np.ndarray
-    target: np.ndarray
-    read: np.ndarray
 
 
 def reading_errors(
@@ -136,30 +110,3 @@ def segmentation(
             read = "".join(map(str, one.read.tolist()))
             panel.set_title(f"{title}\n{spelled} is read as {read}", fontsize=10)
         save(figure, directory, "segmentation")
-
-
-def speed(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
-    """Plot the training time per string against its length.
-
-    Args:
-      rows: 'length' and 'ms_per_string'.
-      directory: receives ``speed.png``, ``.svg`` and ``.pdf``.
-    """
-    length = np.array([row["length"] for row in rows])
-    spent = np.array([row["ms_per_string"] for row in rows])
-    with plt.rc_context(FIGURE_STYLE):
-        figure, panel = plt.subplots(figsize=(4.6, 3.4))
-        panel.plot(length, spent, color=STRING, marker="o", label="measured")
-        panel.plot(
-            length,
-            spent[0] / length[0] * length,
-            color="#888888",
-            linestyle=":",
-            label="in proportion",
-        )
-        panel.set_xlabel("digits of a string")
-        panel.set_ylabel("training time of a string (ms)")
-        panel.set_xlim(left=0)
-        panel.set_ylim(bottom=0)
-        panel.legend(loc="upper left")
-        save(figure, directory, "speed")

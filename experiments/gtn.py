@@ -13,6 +13,7 @@ import argparse
 import functools
 import json
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +21,14 @@ import jax.numpy as jnp
 import pandas
 
 from cnn_jax import names
+from cnn_jax.analysis.reading import Reader, explain
+from cnn_jax.plots import reading as figures
 from cnn_jax.training import checkpoint, files
 from cnn_jax.training import config as run_config
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
-from experiments.gtn import figures
-from experiments.gtn.reading import Reader, explain
 from experiments.progress import single_run
 
 STAGES = ("isolated", "system", "displacement")
@@ -214,3 +215,7 @@ def summary(table: pandas.DataFrame) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     return launch.run(body, define, __doc__, argv, config="gtn_digits.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,17 +1,43 @@
-"""A trained system's errors on the test lines, and its segmentation of one line."""
+"""How a system reads strings: its errors on test lines, its segmentation of a line."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cnn_jax import graphs, models
 from cnn_jax.data import preprocess, sources
 from cnn_jax.models.gtn import OverSegmentation
 from cnn_jax.training import strings
-from experiments.gtn.figures import Explanation
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """A system's segmentation and reading of a line.
+
+    Attributes:
+      image: the line, (height, width).
+      label: the digits of the line.
+      cut: for each cut, the first column to its right.
+      present: mask of the pieces in the graph, (cuts, pieces).
+      posterior: posterior probability of each arc, (cuts, pieces, classes).
+      source: cuts where the arcs of the best path begin.
+      target: cuts where the arcs of the best path end.
+      read: labels of the arcs of the best path.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    cut: np.ndarray
+    present: np.ndarray
+    posterior: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    read: np.ndarray
 
 
 class Reader:

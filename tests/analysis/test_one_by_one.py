@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.why_resnets_work import one_by_one
+from cnn_jax.analysis import one_by_one
 
 
 @pytest.mark.parametrize("kernel", [5, 3])

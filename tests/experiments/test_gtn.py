@@ -12,10 +12,10 @@ import pytest
 
 from cnn_jax import names
 from cnn_jax.data import Arrays, Dataset
+from cnn_jax.plots import reading as figures
 from configs import gtn_digits
+from experiments import gtn
 from experiments.benchmark import reading
-from experiments.gtn import experiment as gtn
-from experiments.gtn import figures
 
 
 class Small(nn.Module):
@@ -185,7 +185,7 @@ def test_speed_is_measured_over_length(tmp_path, monkeypatch):
         1e3
     )
     assert min(rows[0]["alignment_ms"], rows[0]["ctc_ms"]) > 0
-    figures.speed(rows, tmp_path)
+    reading.draw(rows, tmp_path)
     assert (tmp_path / "speed.png").stat().st_size > 5000
 
 

@@ -1,1 +1,0 @@
-"""Graph transformer networks that read lines of digits: training, reading, figures."""

@@ -1,0 +1,47 @@
+"""Download a data set with tensorflow-datasets (TFDS) and write it as array_record.
+
+    python -m experiments.prepare cifar10
+    python -m experiments.prepare imagenet2012 --data_dir=/data --manual_dir=/ilsvrc
+    python -m experiments.prepare my_package.my_set:Builder
+
+The name is a TFDS name (``set`` or ``set/config``) or a user-defined builder class.
+Building a TFDS set needs TensorFlow (``pip install -e '.[prepare]'``); reading it
+afterwards does not. A set that already exists as tfrecord files is not rebuilt: the
+command writes its records as array_record next to them, without TensorFlow.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cnn_jax.data.preparation import prepare
+from experiments import launch
+
+
+def define(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("name", help="a data set of TFDS, or package.module:Builder")
+    parser.add_argument(
+        "--data_dir",
+        default="",
+        help="where data sets are kept; by default TFDS_DATA_DIR, else "
+        "~/tensorflow_datasets",
+    )
+    parser.add_argument(
+        "--manual_dir", default="", help="folder of files that were fetched by hand"
+    )
+
+
+def body(values: argparse.Namespace) -> int:
+    """Prepare the set and print its description."""
+    launch.show(prepare(values.name, values.data_dir, values.manual_dir))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return launch.run(body, define, __doc__, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
