@@ -36,14 +36,14 @@ def load(name: str) -> ConfigDict:
     places = (pathlib.Path(file).expanduser(), CONFIGS / file, CONFIGS / f"{file}.py")
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise ConfigError(f"no config file {name!r}; {known_configs()}")
+        raise ConfigError(f"config file {name!r} does not exist; {known_configs()}")
     return files.read(path, argument)
 
 
 def known_configs() -> str:
     """The files in ``configs/``, for error messages."""
     found = sorted(path.name for path in CONFIGS.glob("*.py"))
-    return f"in {CONFIGS}: {', '.join(found)}"
+    return f"choices in {CONFIGS}: {', '.join(found)}"
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -116,11 +116,11 @@ def _value(text: str, old: Any) -> Any:
         value = text
     if isinstance(old, tuple | list) and not isinstance(value, tuple | list):
         raise ConfigError(
-            f"several values are expected here: '({value!r},)' is the one value "
-            f"{value!r}, '(0, 1, 2)' are three"
+            f"expected a tuple: write '({value!r},)' for the single value {value!r}, "
+            "'(0, 1, 2)' for three values"
         )
     if isinstance(old, ConfigDict) and not isinstance(value, dict):
-        raise ConfigError("a section is expected here, as \"{'name': 'sgd'}\"")
+        raise ConfigError("expected a section, such as \"{'name': 'sgd'}\"")
     return value
 
 
@@ -140,8 +140,8 @@ def _leave_out(section: ConfigDict, place: Sequence[str], name: str) -> None:
         del section[key]
     if extra:
         print(
-            f"config.{'.'.join(place)}: {name!r} does not take {', '.join(extra)}: "
-            "left out",
+            f"config.{'.'.join(place)}: dropped {', '.join(extra)}, which "
+            f"{name!r} does not take",
             file=sys.stderr,
         )
 

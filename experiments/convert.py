@@ -27,12 +27,15 @@ from experiments import config_file, launch, train
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("network", help=", ".join(families.NETS))
-    parser.add_argument("source", help="file of weights")
-    parser.add_argument("target", help="file to write, .safetensors")
+    parser.add_argument("source", help="weight file to read")
+    parser.add_argument("target", help="safetensors file to write")
     parser.add_argument(
-        "--evaluate", metavar="CONFIG", default="", help="test the weights on its data"
+        "--evaluate",
+        metavar="CONFIG",
+        default="",
+        help="evaluate the weights on the data of this config",
     )
-    parser.add_argument("--data_dir", default="", help="where the data set is")
+    parser.add_argument("--data_dir", default="", help="directory of the dataset")
 
 
 def body(values: argparse.Namespace) -> int:

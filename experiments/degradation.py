@@ -32,31 +32,31 @@ if TYPE_CHECKING:
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument(
-        "--workdir", default="", help="directory of the study; by default runs/NAME"
+        "--workdir", default="", help="study directory (default: runs/NAME)"
     )
     parser.add_argument(
         "--workers",
         type=launch.at_least(0),
         default=0,
-        help="processes that train; 0 for one a core on CPU, one on a GPU or TPU",
+        help="worker processes; 0: one per core on CPU, one on a GPU or TPU",
     )
     parser.add_argument(
         "--launcher",
         default="none",
         choices=("none", "local", "slurm"),
-        help="train in N=--workers jobs of a SLURM cluster, or of this machine",
+        help="train in --workers=N jobs, on a SLURM cluster or on this machine",
     )
     parser.add_argument(
         "--job_minutes",
         type=launch.at_least(1),
         default=1440,
-        help="time limit of a job; one that reaches it is queued again",
+        help="time limit of a job in minutes; a job that reaches it is queued again",
     )
     parser.add_argument(
         "--job",
         type=launch.listed(),
         default=[],
-        help="what else a job asks for, as submitit names it: "
+        help="further resources per job, by submitit's names: "
         "mem_gb=16,cpus_per_task=4",
     )
     parser.add_argument(
@@ -74,7 +74,7 @@ def body(values: argparse.Namespace) -> int:
         recorded = study.StudyDirectory(directory).config()
         table = write(directory, recorded["name"] if recorded else config.name)
         if table.empty:
-            raise ConfigError(f"{directory} holds no runs of a study")
+            raise ConfigError(f"{directory} contains no runs of a study")
         return 0
     runs = study.StudyDirectory(directory).enter(config)
     try:
@@ -86,7 +86,7 @@ def body(values: argparse.Namespace) -> int:
                 write(directory, config.name)
             except Exception as error:  # the interruption matters more
                 kind = type(error).__name__
-                print(f"warning: nothing was drawn: {kind}: {error}", file=sys.stderr)
+                print(f"warning: cannot draw figures: {kind}: {error}", file=sys.stderr)
         raise
     status = write(directory, config.name)["status"]
     told = {event.run.name: f"{event.status}: {event.message}" for event in unfinished}
@@ -108,7 +108,9 @@ def train(
         workers = values.workers or execution.default_workers(runs)
         return execution.execute(runs, directory, report, workers)
     if not values.workers:
-        raise ConfigError(f"--launcher={values.launcher} needs --workers=N, of jobs")
+        raise ConfigError(
+            f"--launcher={values.launcher} needs --workers=N, the number of jobs"
+        )
     resources = {"name": values.config.name, "timeout_min": values.job_minutes}
     resources |= jobs.parse_resources(values.job)
     return jobs.execute(
@@ -155,7 +157,7 @@ def summary(table: "pandas.DataFrame", held_out: str) -> str:
     test = study.over_seeds(table, "test_error")
     shown = train[["family", "depth"]].assign(
         seeds=train["count"],
-        **{"training, clean": _spread(train), held_out: _spread(test)},
+        **{"training (clean)": _spread(train), held_out: _spread(test)},
     )
     # names are left-aligned in a column as wide as the longest
     width = max(map(len, ["family", *shown["family"]]))

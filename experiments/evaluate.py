@@ -33,14 +33,17 @@ LARGEST = 20
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run", help="directory of a run, or file of weights")
+    parser.add_argument("run", help="run directory or weight file")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--split", choices=("train", "test"), default="test", help="of the run's data"
+        "--split",
+        choices=("train", "test"),
+        default="test",
+        help="split of the run's dataset",
     )
-    what.add_argument("--folder", default="", help="pictures in folders by class")
-    what.add_argument("--images", nargs="+", metavar="FILE", help="pictures")
-    parser.add_argument("--data_dir", default="", help="where the data set is now")
+    what.add_argument("--folder", default="", help="images in one subfolder per class")
+    what.add_argument("--images", nargs="+", metavar="FILE", help="image files")
+    parser.add_argument("--data_dir", default="", help="dataset directory, if moved")
 
 
 def body(values: argparse.Namespace) -> int:
@@ -102,7 +105,7 @@ def show(net: Net, what: str, found: Confusion) -> None:
     rows = [
         {
             "true": names[true],
-            "taken for": names[taken],
+            "predicted": names[taken],
             "times": f"{wrong[true, taken]}",
         }
         for true, taken in places

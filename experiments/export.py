@@ -23,7 +23,7 @@ from experiments import launch
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("run", help="directory of a run, or file of weights")
+    parser.add_argument("run", help="run directory or weight file")
     parser.add_argument("target", help="file to write: .safetensors or .stablehlo")
 
 

@@ -36,7 +36,7 @@ KEYS = ("name", "seeds", *STAGES)
 # The systems compared: the stage whose weights a row uses, and the row's name.
 SYSTEMS = {
     "isolated": "isolated digits, then Viterbi",
-    "isolated_normalized": "the same, each piece normalised",
+    "isolated_normalized": "the same, scores normalised per piece",
     "system": "trained through the graph",
     "displacement": "space displacement",
 }
@@ -66,10 +66,10 @@ class Tuned(Program):
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
     parser.add_argument(
-        "--workdir", default="", help="directory of the study; by default runs/NAME"
+        "--workdir", default="", help="study directory (default: runs/NAME)"
     )
     parser.add_argument(
-        "--plot_only", action="store_true", help="rebuild the table and figures"
+        "--plot_only", action="store_true", help="only rebuild the table and figures"
     )
 
 
@@ -159,11 +159,11 @@ class Study:
         """
         place = self.place(stage, seed)
         if place.result() is None:
-            raise names.ConfigError(f"{place.path} holds no finished run")
+            raise names.ConfigError(f"{place.path} contains no finished run")
         template = Program.initial_state(self.program(stage), seed)
         found = checkpoint.restore(place.checkpoints, template)
         if found is None:
-            raise names.ConfigError(f"{place.path} holds no checkpoint")
+            raise names.ConfigError(f"{place.path} contains no checkpoint")
         return found[0].params
 
     def write(self) -> None:

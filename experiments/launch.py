@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         """The error for an argument that no command takes."""
         if not argument.startswith("-"):
             return ConfigError(
-                f"unexpected argument {argument!r} (flags read --name=value)"
+                f"unexpected argument {argument!r}; flags have the form --name=value"
             )
         flag = f"--{argument.lstrip('-').partition('=')[0]}"
         return names.choices("flag", flag, list(self._option_string_actions))
@@ -107,12 +107,12 @@ def _run(
                 "--config",
                 metavar="FILE",
                 default=config,
-                help="what to run: a file, or the name of one in configs/",
+                help="config file: a path, or the name of a file in configs/",
             )
             group.add_argument(
                 "--config.KEY",
                 metavar="VALUE",
-                help="replaces a value of the file, as --config.model.depth=32",
+                help="replace a value of the config, as in --config.model.depth=32",
             )
         if {"-h", "--help"} & set(arguments):
             parser.print_help()
@@ -125,7 +125,7 @@ def _run(
     except (CheckpointError, Diverged, WrongBackend) as error:
         return _fail(error, 1)
     except Interrupted as error:
-        print(f"{error}; the same command resumes from there", file=sys.stderr)
+        print(f"{error}; run the same command again to resume", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -133,8 +133,10 @@ def _run(
     except jax.errors.JaxRuntimeError as error:
         if not hosts.joined():
             raise
-        message = f"another host was lost, or cannot be reached ({error})"
-        return _fail(RuntimeError(f"{message}; the same commands resume"), 1)
+        message = f"lost the connection to another host ({error})"
+        return _fail(
+            RuntimeError(f"{message}; run the same commands again to resume"), 1
+        )
     except Exception as error:
         if not hosts.joined():
             if isinstance(error, AssertionError | RuntimeError) and _no_backend():
@@ -227,8 +229,8 @@ def _backend_error() -> ConfigError:
     platforms = os.environ.get("JAX_PLATFORMS", "")
     return ConfigError(
         f"JAX finds no device (JAX_PLATFORMS is {platforms!r}): a GPU needs "
-        "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; without "
-        "JAX_PLATFORMS the fastest that is there is taken"
+        "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; unset "
+        "JAX_PLATFORMS to use the fastest available device"
     )
 
 

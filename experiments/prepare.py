@@ -20,15 +20,15 @@ from experiments import launch
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("name", help="a data set of TFDS, or package.module:Builder")
+    parser.add_argument("name", help="TFDS dataset, or package.module:Builder")
     parser.add_argument(
         "--data_dir",
         default="",
-        help="where data sets are kept; by default TFDS_DATA_DIR, else "
-        "~/tensorflow_datasets",
+        help="directory of datasets (default: TFDS_DATA_DIR, else "
+        "~/tensorflow_datasets)",
     )
     parser.add_argument(
-        "--manual_dir", default="", help="folder of files that were fetched by hand"
+        "--manual_dir", default="", help="folder of files that you downloaded yourself"
     )
 
 

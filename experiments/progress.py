@@ -23,8 +23,8 @@ from cnn_jax.study.execution import Event
 from cnn_jax.training.loop import Report
 
 COLUMNS = (
-    ("running_train_error", "training, running"),
-    ("clean_train_error", "training, clean"),
+    ("running_train_error", "training (running)"),
+    ("clean_train_error", "training (clean)"),
     ("test_error", "test"),
 )
 
@@ -142,7 +142,7 @@ class StudyProgress:
 
     def _render(self) -> Group:
         last = held_out(self.runs[0].config)
-        table = Table(title=f"clean training error / {last} error (%), by seed")
+        table = Table(title=f"clean training error / {last} error (%) by seed")
         families = list(dict.fromkeys(run.family for run in self.runs))
         table.add_column("depth", justify="right")
         for family in families:

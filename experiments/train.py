@@ -37,15 +37,15 @@ def check(config: Mapping[str, Any]) -> None:
     for key, command in STUDIES.items():
         if key in config:
             raise ConfigError(
-                "the config is of a study, not of one run: "
-                f"`python -m experiments.{command}` takes it"
+                "this config describes a study, not a single run: "
+                f"use `python -m experiments.{command}`"
             )
     run_config.check(config)
 
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument("--workdir", default="", help="directory of the run")
+    parser.add_argument("--workdir", default="", help="run directory")
 
 
 def body(values: argparse.Namespace) -> int:
@@ -64,8 +64,8 @@ def body(values: argparse.Namespace) -> int:
     if there:
         changed = ", ".join(directory.changed_plugins(config))
         print(
-            f"{values.workdir} is finished, with other code of {changed} than now; "
-            "another --workdir trains with the new code"
+            f"{values.workdir} is finished, but {changed} has changed since; "
+            "choose another --workdir to train with the new code"
             if changed
             else f"{values.workdir} is finished; nothing to do"
         )

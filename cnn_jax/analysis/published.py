@@ -87,7 +87,7 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
     if ours:
         last = "params/head/bias" if "resnet" in name else "params/fc8/bias"
     if last not in tensors:
-        raise ValueError(f"{source}: no weights of {name}: they lack {last!r}")
+        raise ValueError(f"{source}: not weights of {name}: {last!r} is missing")
     module = families.create(name, num_classes=len(tensors[last]))
     if ours:
         own = {k: tensors[k] for k in tensors if not k.startswith(exchange.DATA)}
@@ -198,8 +198,8 @@ def evaluate(
     for found, expected in pairs:
         if found.shape != expected.shape:
             raise names.ConfigError(
-                f"{source}: a tensor is {found.shape}, {name} for the "
-                f"{program.source.num_classes} classes has {expected.shape}"
+                f"{source}: a tensor has shape {found.shape}, but {name} with "
+                f"{program.source.num_classes} classes needs {expected.shape}"
             )
     totals = program.evaluate(program.place(loaded), "test")
     return {f"test_{key}": value for key, value in totals.items()}

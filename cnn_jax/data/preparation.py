@@ -96,9 +96,9 @@ def _builder(name: str, root: str) -> tfds.core.DatasetBuilder:
         everything = tfds.list_builders(with_community_datasets=False)
         if base not in everything:
             near = difflib.get_close_matches(base, everything, n=5, cutoff=0)
-            error = names.choices("dataset of TFDS", base, near)
+            error = names.choices("TFDS dataset", base, near)
             more = len(everything) - len(near)
-            raise names.ConfigError(f"{error}, and {more} that are less alike")
+            raise names.ConfigError(f"{error}, and {more} less similar names")
         missing = [need for need in NEEDED if importlib.util.find_spec(need) is None]
         if missing:
             raise names.ConfigError(
@@ -123,8 +123,8 @@ def _check_manual_files(
     place = manual_dir or os.path.join(root, "downloads", "manual")
     if instructions and not (os.path.isdir(place) and os.listdir(place)):
         raise names.ConfigError(
-            f"dataset {name!r} needs files that you must fetch yourself and put "
-            f"into {place!r} (or name their folder with --manual_dir): "
+            f"dataset {name!r} needs files that TFDS cannot download; put them "
+            f"into {place!r}, or name their folder with --manual_dir: "
             f"{' '.join(instructions.split())}"
         )
 
@@ -163,8 +163,8 @@ def convert(path: str) -> None:
                 found = _copy(str(source), beside)
                 if found != expected:
                     raise names.ConfigError(
-                        f"{str(source)!r} has {found:,} whole records; "
-                        f"dataset_info.json says {expected:,}"
+                        f"{str(source)!r} has {found:,} intact records; "
+                        f"dataset_info.json declares {expected:,}"
                     )
                 os.replace(beside, target)
             except RuntimeError as error:  # array_record's: the disk is full

@@ -27,7 +27,7 @@ SUBJECTS = {
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's argument; each subject defines its own flags."""
-    parser.add_argument("subject", choices=list(SUBJECTS), help="what is timed")
+    parser.add_argument("subject", choices=list(SUBJECTS), help="what to time")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -174,7 +174,7 @@ def parse(
         found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", size)
         if not found:
             raise names.ConfigError(
-                f"net {net!r}: images are given as HEIGHTxWIDTHxCHANNELS, "
+                f"net {net!r}: the image size must be HEIGHTxWIDTHxCHANNELS, "
                 f"such as {name}@32x32x3"
             )
         image = (int(found[1]), int(found[2]), int(found[3]))
@@ -182,7 +182,7 @@ def parse(
         raise names.choices("dtype", dtype, DTYPES)
     if batch < 1 or devices < 1 or batch % devices:
         raise names.ConfigError(
-            f"batch {batch} does not divide over {devices} device(s)"
+            f"batch {batch} is not divisible by {devices} device(s)"
         )
     if dispatch < 1:
         raise names.ConfigError(f"steps_per_execution must be positive, got {dispatch}")

@@ -28,7 +28,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         "--depths",
         type=launch.listed(launch.at_least(1)),
         default=[20, 56, 110],
-        help="of the nets",
+        help="depths of the nets",
     )
     report.define(parser)
 
@@ -40,7 +40,7 @@ def body(values: argparse.Namespace) -> int:
     figures = report.Report(values)
     rows = list(figures.measure("compilations", cases, rows_of))
     print(figures)
-    tables.show("compiling a train step, seconds", [line(row) for row in rows])
+    tables.show("compile time of a train step, seconds", [line(row) for row in rows])
     return 0
 
 
@@ -64,7 +64,7 @@ def line(row: Row) -> dict[str, str]:
         "batch": str(row["batch"]),
         "type": row["dtype"],
     }
-    titles = (*STAGES, "sum", "step's MiB")
+    titles = (*STAGES, "sum", "step MiB")
     if row["reason"]:
         return which | dict.fromkeys(titles, "") | {titles[-1]: row["reason"]}
     seconds = [row[stage] for stage in STAGES]

@@ -43,7 +43,7 @@ def measure(name: str, path: str) -> dict[str, float]:
             found.append(parts.in_memory())
             seconds.append(time.perf_counter() - started)
     if found[0].fingerprint != found[1].fingerprint:
-        raise RuntimeError(f"{name}: the cache gave other arrays")
+        raise RuntimeError(f"{name}: the cached arrays differ from the decoded ones")
     both = (found[0].train, found[0].test)
     return {
         "images": sum(map(len, both)),
@@ -55,8 +55,8 @@ def measure(name: str, path: str) -> dict[str, float]:
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("name", help="a prepared data set")
-    parser.add_argument("--data_dir", default="", help="where data sets are kept")
+    parser.add_argument("name", help="name of a prepared dataset")
+    parser.add_argument("--data_dir", default="", help="directory of datasets")
 
 
 def body(values: argparse.Namespace) -> int:
@@ -64,7 +64,7 @@ def body(values: argparse.Namespace) -> int:
     found = measure(values.name, prepared.find(values.name, values.data_dir))
     print(
         f"{values.name}: {found['images']:,} images, {found['megabytes']:.0f} MB: "
-        f"{found['first']:.2f} s at first, {found['cached']:.2f} s from the cache"
+        f"{found['first']:.2f} s to decode, {found['cached']:.2f} s from the cache"
     )
     return 0
 

@@ -144,7 +144,7 @@ def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
             run = make()
             run(files[:2])  # tracing
         except (ImportError, RuntimeError) as error:  # not installed, or broken
-            print(f"{name} is left out: {str(error).splitlines()[0]}")
+            print(f"skipping {name}: {str(error).splitlines()[0]}")
         else:
             runs[name] = run
     rates: dict[str, list[float]] = {name: [] for name in runs}
@@ -159,9 +159,9 @@ def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     positive = launch.at_least(1)
-    parser.add_argument("--images", type=positive, default=120, help="of a round")
-    parser.add_argument("--rounds", type=positive, default=7, help="turns of each")
-    parser.add_argument("--folder", default="", help="JPEG files of your own")
+    parser.add_argument("--images", type=positive, default=120, help="images per round")
+    parser.add_argument("--rounds", type=positive, default=7, help="number of rounds")
+    parser.add_argument("--folder", default="", help="your own JPEG files")
 
 
 def body(values: argparse.Namespace) -> int:
@@ -170,8 +170,8 @@ def body(values: argparse.Namespace) -> int:
         of_this_package()
     except ImportError as error:
         raise names.ConfigError(
-            f"this package's stream needs {error.name}, which is not "
-            "installed: run `pip install -e '.[streams]'` in the project's folder"
+            f"streaming needs {error.name}, which is not installed: "
+            "run `pip install -e '.[streams]'` in the project's folder"
         ) from error
     if values.folder:
         paths = sorted(pathlib.Path(values.folder).rglob("*.[jJ][pP]*[gG]"))
@@ -187,9 +187,9 @@ def body(values: argparse.Namespace) -> int:
     rows = [
         {
             "pipeline": name,
-            "images/s a core": f"{np.median(rate):.0f}",
+            "images/s per core": f"{np.median(rate):.0f}",
             "range": f"{min(rate):.0f} to {max(rate):.0f}",
-            "cnn_jax is faster by": f"{np.median(first / np.array(rate)):.2f}x",
+            "speedup of cnn_jax": f"{np.median(first / np.array(rate)):.2f}x",
         }
         for name, rate in rates.items()
     ]

@@ -157,10 +157,10 @@ def define(parser: argparse.ArgumentParser) -> None:
     positive = launch.at_least(1)
     parser.add_argument("--family", default="residual", choices=("plain", "residual"))
     parser.add_argument("--depth", type=positive, default=56, help="weight layers")
-    parser.add_argument("--images", type=positive, default=256, help="for training")
-    parser.add_argument("--points", type=positive, default=51, help="of an axis")
-    parser.add_argument("--rows", type=positive, default=5, help="that are timed")
-    parser.add_argument("--whole", action="store_true", help="time the whole grid too")
+    parser.add_argument("--images", type=positive, default=256, help="training images")
+    parser.add_argument("--points", type=positive, default=51, help="points per axis")
+    parser.add_argument("--rows", type=positive, default=5, help="grid rows to time")
+    parser.add_argument("--whole", action="store_true", help="also time the whole grid")
 
 
 def body(values: argparse.Namespace) -> int:
@@ -176,9 +176,9 @@ def body(values: argparse.Namespace) -> int:
         rows.append(
             {
                 "by": name,
-                "ms a point": f"{1000 * row / points:.1f}",
+                "ms/point": f"{1000 * row / points:.1f}",
                 "grid (s)": f"{row * points:.0f}",
-                "one program is": f"{statistics.median(ratios):.2f} x faster",
+                "speedup of one program": f"{statistics.median(ratios):.2f}x",
                 "peak memory (MB)": f"{memory:.0f}",
             }
         )
@@ -188,7 +188,7 @@ def body(values: argparse.Namespace) -> int:
         axis = np.linspace(-1, 1, points)
         start = clock()
         landscape.evaluate(*given[:3], (axis, axis), given.fixed)
-        print(f"the whole grid in one program: {clock() - start:.1f} s")
+        print(f"whole grid in one program: {clock() - start:.1f} s")
     return 0
 
 

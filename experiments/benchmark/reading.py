@@ -43,7 +43,7 @@ Run = Callable[[], Any]
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument(
-        "--workdir", default="", help="where to write; by default runs/NAME"
+        "--workdir", default="", help="output directory (default: runs/NAME)"
     )
 
 
@@ -56,8 +56,8 @@ def body(values: argparse.Namespace) -> int:
     for row in rows:
         print(
             f"{row['length']:>3} digits: {row['strings_per_second']:8.1f} strings/s, "
-            f"{row['ms_per_string'] / row['length']:6.3f} ms a digit; "
-            f"loss {row['alignment_ms']:.3f} ms a string, CTC {row['ctc_ms']:.3f} ms"
+            f"{row['ms_per_string'] / row['length']:6.3f} ms/digit; "
+            f"loss {row['alignment_ms']:.3f} ms/string, CTC {row['ctc_ms']:.3f} ms"
         )
     pandas.DataFrame(rows).to_csv(directory / "speed.csv", index=False)
     draw(rows, directory)
@@ -168,10 +168,10 @@ def draw(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
             spent[0] / length[0] * length,
             color="#888888",
             linestyle=":",
-            label="in proportion",
+            label="proportional to length",
         )
-        panel.set_xlabel("digits of a string")
-        panel.set_ylabel("training time of a string (ms)")
+        panel.set_xlabel("digits per string")
+        panel.set_ylabel("training time per string (ms)")
         panel.set_xlim(left=0)
         panel.set_ylim(bottom=0)
         panel.legend(loc="upper left")

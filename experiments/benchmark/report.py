@@ -35,27 +35,27 @@ def define(parser: argparse.ArgumentParser) -> None:
         "--batches",
         type=numbers,
         default=[128],
-        help="images of a step, over all devices",
+        help="batch size, summed over devices",
     )
     parser.add_argument(
         "--dtypes",
         type=launch.listed(),
         default=["float32"],
-        help="types of the computation: float32, bfloat16",
+        help="compute types: float32, bfloat16",
     )
     parser.add_argument(
         "--devices",
         type=numbers,
         default=[1],
-        help="numbers of devices; 1 for peers",
+        help="device counts; peers run on 1",
     )
     parser.add_argument(
         "--field",
         action="append",
         default=[],
-        help="KEY=VALUE, for the networks that have it; again for more",
+        help="KEY=VALUE for the networks that have the field; repeatable",
     )
-    parser.add_argument("--json", default="", help="file for the same figures")
+    parser.add_argument("--json", default="", help="write the results to this file")
 
 
 def cases(
@@ -74,7 +74,7 @@ def cases(
     found = [case.parse(*words, fields) for words in itertools.product(*lists)]
     for key in fields:
         if not any(key in one.model for one in found):
-            raise names.ConfigError(f"--field: none of the nets has a field {key!r}")
+            raise names.ConfigError(f"--field: no selected net has a field {key!r}")
     for one in found:
         summary(one)
     return found
@@ -135,8 +135,8 @@ class Report:
         if machine.load > machine.cores / 2:
             print(
                 f"warning: the machine is busy (load {machine.load:.1f} on "
-                f"{machine.cores} cores): times will be too long, those of some "
-                "frameworks by far more than those of others",
+                f"{machine.cores} cores): the timings will be too long, and some "
+                "frameworks suffer far more than others",
                 file=sys.stderr,
             )
         rows = self.content[kind] = []

@@ -188,7 +188,7 @@ def measure(
                 steps[one.contender] = max(1, block) * case.dispatch
                 if one.parameters != ours.parameters:
                     raise ChildError(
-                        f"has {one.parameters:,} parameters, not those of {OURS}"
+                        f"has {one.parameters:,} parameters, unlike {OURS}"
                     )
         for _ in range(rounds):
             for one in found:

@@ -44,22 +44,22 @@ def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
     if primitive := re.search(r"cnn_jax_(maps|images|kernel)", source):
         return {
             "maps": "convolution",
-            "images": "its derivative by the images",
-            "kernel": "its derivative by the kernel",
+            "images": "its gradient w.r.t. the images",
+            "kernel": "its gradient w.r.t. the kernel",
         }[primitive[1]]
     copies = operation.startswith(("transpose", "copy", "concatenate"))
     if "conv_general_dilated" in source or ("/conv" in source.lower() and copies):
         if copies:
-            return "layout for convolutions"
+            return "layout changes for convolutions"
         if "transpose(" not in source:
             return "convolution"
         by_images = bool(shape) and shape[0] == batch
-        return f"its derivative by the {'images' if by_images else 'kernel'}"
+        return f"its gradient w.r.t. the {'images' if by_images else 'kernel'}"
     if "dot_general" in source:
         return "matrix product"
     if re.search(r"bn\d*|norm", source):
-        return "batch norm (and what is fused with it)"
-    return "the rest"
+        return "batch norm (and operations fused with it)"
+    return "other operations"
 
 
 def profile(case: Case) -> tuple[float, Mapping[str, float]]:
@@ -109,19 +109,19 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--net", default="resnet20@32x32x3", help="as of `steps`")
+    parser.add_argument("--net", default="resnet20@32x32x3", help="net, as in `steps`")
     parser.add_argument(
-        "--batch", type=launch.at_least(1), default=128, help="images of a step"
+        "--batch", type=launch.at_least(1), default=128, help="batch size"
     )
 
 
 def body(values: argparse.Namespace) -> int:
     """Profile and print the results."""
     if jax.default_backend() != "cpu":
-        raise ConfigError("this profile reads programs for CPU")
+        raise ConfigError("this profile supports the CPU backend only")
     case = parse(values.net, values.batch, "float32", 1, 1, {})
     total, times = profile(case)
-    print(f"{case.net}, batch {case.batch}: {total:.1f} ms of operations a step")
+    print(f"{case.net}, batch {case.batch}: {total:.1f} ms per step")
     for name, time in times.items():
         print(f"{time:9.2f} ms  {100 * time / total:4.1f} %  {name}")
     return 0

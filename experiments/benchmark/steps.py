@@ -53,33 +53,33 @@ def define(parser: argparse.ArgumentParser) -> None:
         "--nets",
         type=launch.listed(),
         default=NETS,
-        help="names of `python -m cnn_jax.models`, or resnetDEPTH and plainDEPTH of "
-        "the CIFAR layout; with @HEIGHTxWIDTHxCHANNELS for images of another size "
-        "than the paper's (those have 10 classes), with :BATCH for a batch of its own",
+        help="names listed by `python -m cnn_jax.models`, or resnetDEPTH and "
+        "plainDEPTH for the CIFAR layout; append @HEIGHTxWIDTHxCHANNELS to replace "
+        "the paper's image size (with 10 classes), :BATCH to replace the batch size",
     )
     parser.add_argument(
         "--peer",
         type=launch.listed(),
         default=[],
-        help="run in turns with ours: torch, torch.compile, flax",
+        help="frameworks to compare with: torch, torch.compile, flax",
     )
     parser.add_argument(
         "--steps_per_execution",
         type=launch.listed(launch.at_least(1)),
         default=[1],
-        help="steps that the devices take in one call; ours only",
+        help="train steps per call; cnn_jax only",
     )
     parser.add_argument(
         "--rounds",
         type=launch.at_least(1),
         default=7,
-        help="blocks of each contender",
+        help="timed blocks per contender",
     )
     parser.add_argument(
         "--seconds",
         type=launch.at_least(0, float),
         default=1.0,
-        help="length of a block, about",
+        help="approximate length of a block, in seconds",
     )
     report.define(parser)
 
@@ -175,7 +175,7 @@ def line(row: Row) -> dict[str, str]:
         "batch": str(row["batch"]),
         "type": row["dtype"],
         "devices": str(row["devices"]),
-        "a call": str(row["steps_per_execution"]),
+        "steps/call": str(row["steps_per_execution"]),
         "by": row["contender"],
         "ms/step": "not measured" if row["reason"] else f"{1e3 * row['step']:.4g}",
     }
@@ -194,7 +194,7 @@ def line(row: Row) -> dict[str, str]:
     ratio = row["reason"]
     if row["ratio"] is not None:
         ratio = "{:.2f} ({:.2f}..{:.2f})".format(row["ratio"], *row["ratio_range"])
-    return {**which, **cells, "peer / ours": ratio}
+    return {**which, **cells, "peer / cnn_jax": ratio}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

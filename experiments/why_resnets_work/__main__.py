@@ -58,12 +58,12 @@ def define(parser: argparse.ArgumentParser) -> None:
     for name, what in (
         (
             "--workdir",
-            "directory of the results; by default runs/NAME, or why_resnets_work "
-            "under --study or --run",
+            "output directory (default: runs/NAME, or why_resnets_work inside "
+            "--study or --run)",
         ),
-        ("--study", "a trained study, instead of a new one"),
-        ("--run", "a single run to look at"),
-        ("--data_dir", "where the data of --study or --run is now, if it has moved"),
+        ("--study", "analyse this trained study instead of training one"),
+        ("--run", "analyse this single run"),
+        ("--data_dir", "dataset directory of --study or --run, if it has moved"),
     ):
         parser.add_argument(name, default="", help=what)
     known = f"some of: {', '.join(registry.ANALYSES)}"
@@ -72,7 +72,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=launch.at_least(0),
         default=0,
-        help="processes that work; 0 for one a core on CPU, one on a GPU or TPU",
+        help="worker processes; 0: one per core on CPU, one on a GPU or TPU",
     )
 
 
@@ -83,7 +83,7 @@ def body(values: argparse.Namespace) -> int:
     if values.study and values.run:
         raise ConfigError("--study and --run exclude each other")
     if values.data_dir and not (values.study or values.run):
-        raise ConfigError("--data_dir goes with --study or --run")
+        raise ConfigError("--data_dir needs --study or --run")
     directory = place(values, config["name"])
     title = title_of(values, config["name"])
     launch.check_machine()
@@ -101,14 +101,14 @@ def body(values: argparse.Namespace) -> int:
     else:
         groups = []
     if missing:
-        print(f"left out: {', '.join(missing)}", file=sys.stderr)
+        print(f"skipped runs: {', '.join(missing)}", file=sys.stderr)
     tasks = measurements(
         config, chosen, groups, directory / "analyses", values.data_dir
     )
     if not tasks:
         names = ", ".join(group.name for group in groups)
         what = ", ".join(chosen)
-        raise ConfigError(f"{what}: none of the nets is looked at ({names})")
+        raise ConfigError(f"{what}: no net to analyse among {names}")
     check_data(tasks, values.data_dir)
     directory.mkdir(parents=True, exist_ok=True)
     with counted("analyses", len(tasks)) as progress:
@@ -127,7 +127,7 @@ def body(values: argparse.Namespace) -> int:
         if results[name]:
             sections[name] = show.section(name, analysis, config[name], results[name])
         else:
-            print(f"{name}: none of the nets is looked at", file=sys.stderr)
+            print(f"{name}: skipped, no net to analyse", file=sys.stderr)
     write_summary(show.numbers, chosen, directory)
     trained_here = study_directory is not None and not values.study
     runs = [
@@ -170,7 +170,7 @@ def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None
         unfinished = execution.execute(runs, directory, progress, workers)
     if unfinished:
         lines = "; ".join(f"{e.run.name} {e.status}: {e.message}" for e in unfinished)
-        raise ConfigError(f"the study is not complete: {lines}")
+        raise ConfigError(f"the study is incomplete: {lines}")
 
 
 def groups_of(directory: pathlib.Path) -> list[Group]:
@@ -185,7 +185,7 @@ def groups_of(directory: pathlib.Path) -> list[Group]:
             key = row["family"], row["depth"]
             found.setdefault(key, []).append(str(directory / "runs" / name))
     if not found:
-        raise ConfigError(f"{directory} holds no finished runs of a study")
+        raise ConfigError(f"{directory} contains no finished runs of a study")
     return [Group(*key, tuple(runs)) for key, runs in found.items()]
 
 
@@ -226,7 +226,7 @@ def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:
             try:
                 opened[repr(dataset)] = sources.open_source(dataset, 0, 1)
             except ConfigError as error:
-                print(f"the data cannot be compared: {error}", file=sys.stderr)
+                print(f"warning: cannot verify the data: {error}", file=sys.stderr)
                 return
         trained.check_data(run, opened[repr(dataset)])
 

@@ -64,7 +64,7 @@ def _together(verdicts: Mapping[str, bool | None]) -> tuple[bool | None, str]:
     failing = [case for case, verdict in verdicts.items() if verdict is False]
     open_ = [case for case, verdict in verdicts.items() if verdict is None]
     where = ""
-    for cases, what in ((failing, "Not so at"), (open_, "Undecided at")):
+    for cases, what in ((failing, "False for"), (open_, "Undecided for")):
         if 0 < len(cases) < len(verdicts):
             where += f" {what} {', '.join(cases)}."
     return False if failing else None if open_ else True, where
@@ -116,8 +116,7 @@ def below(
         {name: paired(own, others[name], equal) for name, own in sides.items()}
     )
     listed = "; ".join(
-        f"{name}: {write(own)} against {write(others[name])}"
-        for name, own in sides.items()
+        f"{name}: {write(own)} vs. {write(others[name])}" for name, own in sides.items()
     )
     return Finding(claim, holds, f"{listed}.{where}")
 

@@ -29,26 +29,25 @@ def section(rows: pd.DataFrame) -> page.Section:
         for column in ("clean_train_error", "test_error", "parameters")
     )
     return page.Section(
-        title="The effect: more layers, and a worse fit",
-        question="Does a deeper plain net fit its own training set worse, and do "
-        "identity shortcuts mend that?",
-        method="Plain and residual twins have exactly the same parameters; only the "
-        "addition differs. The training error is the clean one: evaluation mode, "
-        "every training image once, at the last step, over several seeds.",
+        title="The effect: more layers, worse fit",
+        question="Does a deeper plain net fit its training set worse, and do identity "
+        "shortcuts fix that?",
+        method="A plain net and its residual twin have exactly the same parameters; "
+        "only the addition differs. The training error is the clean one: every "
+        "training image once, in evaluation mode, after the last step.",
         sources=[papers.HE],
         figures=[
             page.Figure(
                 "depth_vs_error",
-                "Training and test error over depth. Plain nets get worse as they "
-                "get deeper or not, residual nets beside them; the table has the "
-                "numbers.",
-                "Final error over depth; points are seeds.",
+                "Training and test error over depth, for plain and residual nets. The "
+                "table lists the numbers.",
+                "Final error over depth. Each point is one seed.",
             )
         ],
         tables=[
             tables.group_table(
                 rows,
-                "Error at the last step (%)",
+                "Error after the last step (%)",
                 {
                     "training error": (errors, tables.percent),
                     "test error": (tests, tables.percent),
@@ -69,6 +68,6 @@ def section(rows: pd.DataFrame) -> page.Section:
                 equal=True,
             ),
         ],
-        remark="The paper trains on 32 x 32 photographs for 64,000 steps; what is "
-        "trained here stands above, and in the configs below.",
+        remark="The paper trains on 32 x 32 photographs for 64,000 steps. The top of "
+        "the page and the configs below describe the training here.",
     )

@@ -57,7 +57,7 @@ def measure(
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot each layer's gradient norm, at initialisation, after and along training."""
     steps = sorted(set(rows["step"]))
-    label = "gradient norm of the layer"
+    label = "gradient norm"
     figure, _ = drawing.family_panels(
         *(first_and_last(rows, "layer", LAYER), "gradient_norm", label),
         **{"styles": styles, "log": "y", "share": "row"},
@@ -96,7 +96,7 @@ def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) ->
         *(lines, "gradient_norm", label, styles),
         **{"by": ("step", "step"), "log": "y", "share": "row", "linewidth": 1.4},
     )
-    figure.suptitle(f"gradients along training, {drawing.seeds_of(rows)}")
+    figure.suptitle(f"gradients during training, {drawing.seeds_of(rows)}")
     return figure
 
 
@@ -117,55 +117,59 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     figures = [
         page.Figure(
             "gradients",
-            "Norm of the loss gradient at each layer on a logarithmic scale, before "
-            "and after training, a line for each depth, plain beside residual.",
-            "Gradient norm of the layers, before training and after it.",
+            "Norm of the loss gradient at each layer, on a logarithmic scale, before "
+            "and after training. One line per depth; plain and residual nets side by "
+            "side.",
+            "Gradient norm of each layer, before and after training.",
         )
     ]
     if rows["step"].nunique() > 2:
         figures.append(
             page.Figure(
                 "gradients_along_training",
-                "The same along training, a line for each step, a panel for each "
-                "depth and family.",
-                "The same along training.",
+                "Norm of the loss gradient at each layer during training. One line "
+                "per step; one panel per depth and family.",
+                "Gradient norm of each layer during training.",
             )
         )
     return page.Section(
         title="Gradient reach",
-        question="Does the gradient reach the early layers, and how much of it?",
-        method="Norm of the gradient of a training batch's mean loss (with the batch's "
-        "own batch-norm statistics, without weight decay) by each layer's weights, "
-        "averaged over batches. Growth is the second layer's norm divided by that of "
-        "the last convolution (the first layer and the classifier are of other kinds); "
-        "1 is even reach.",
+        question="How much of the gradient reaches the early layers?",
+        method="Norm of the gradient of a training batch's mean loss with respect to "
+        "each layer's weights, averaged over batches; with the batch's own batch-norm "
+        "statistics, without weight decay. Growth is the norm of the second layer "
+        "divided by that of the last convolution, since the first layer and the "
+        "classifier have other shapes. A growth of 1 means that the gradient reaches "
+        "all layers equally.",
         sources=[papers.HE, papers.YANG],
         figures=figures,
         tables=[
             tables.group_table(
                 start,
-                "Growth of the gradient towards the input, at initialisation",
+                "Growth of the gradient towards the input at initialisation",
                 {"growth": (growths, tables.spread)},
             )
         ],
         findings=[
             claims.residual_below_plain(
-                "At initialisation the gradient grows less towards the input in the "
+                "At initialisation, the gradient grows less towards the input in a "
                 "residual net than in its plain twin.",
                 growths,
             ),
-            claims.ascending("In plain nets that growth rises with depth.", plain),
+            claims.ascending("In plain nets, this growth rises with depth.", plain),
             page.Finding(
-                "The gradient vanishes in no plain net: before training its second "
-                "layer's norm is not below a tenth of the last convolution's.",
+                "The gradient does not vanish in any plain net: before training, the "
+                "norm of the second layer is at least a tenth of that of the last "
+                "convolution.",
                 bool(plain.min() >= 0.1) if plain.notna().all() else None,
-                f"The smallest growth of a plain net is {tables.short(plain.min())}.",
+                f"The smallest growth in a plain net is {tables.short(plain.min())}.",
             )
             if len(plain)
             else None,
         ],
         remark="He et al. state that plain nets with batch norm do not suffer from "
-        "vanishing gradients; Yang et al. that theirs explode, exponentially in depth.",
+        "vanishing gradients. Yang et al. show that their gradients explode "
+        "exponentially with depth.",
     )
 
 

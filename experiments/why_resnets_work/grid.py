@@ -64,7 +64,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     lines = [(rows, "lag", "lag (grid points)", "")]
     figure, _ = drawing.family_panels(lines, "autocorrelation", "autocorrelation", own)
     figure.suptitle(
-        f"derivative of random nets of one input: {drawing.seeds_of(rows, 'nets')}"
+        f"derivative of random one-input nets, {drawing.seeds_of(rows, 'nets')}"
     )
     return {"grid": figure}
 
@@ -76,16 +76,16 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     deepest = one["depth"].max()
     return page.Section(
         title="Shattered gradients of random nets",
-        question="Is that so in the setting of the paper, too?",
-        method="The derivative of randomly initialised dense nets of a single input, "
-        "on a grid; its autocorrelation tells white noise (plain nets of many layers) "
-        "from a smooth function.",
+        question="Do the gradients also shatter in the paper's own setting?",
+        method="The derivative of randomly initialised dense nets with a single input, "
+        "evaluated on a grid. Its autocorrelation distinguishes white noise (deep "
+        "plain nets) from a smooth function.",
         sources=[papers.BALDUZZI],
         figures=[
             page.Figure(
                 "grid",
-                "Autocorrelation against the lag, a line for each depth, a panel for "
-                "plain, residual, and residual nets with scaled branches.",
+                "Autocorrelation over the lag. One line per depth; one panel each for "
+                "plain nets, residual nets, and residual nets with scaled branches.",
                 "Autocorrelation of the derivative.",
             )
         ],
@@ -104,8 +104,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             claims.residual_above_plain(
-                f"At {deepest} layers the plain net's derivative is less correlated "
-                "than the residual one's.",
+                f"At {deepest} layers, the derivative of plain nets is less correlated "
+                "than that of residual nets.",
                 correlations.xs(deepest, level="depth", drop_level=False),
             )
         ],

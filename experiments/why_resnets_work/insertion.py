@@ -21,11 +21,11 @@ WAYS = {
         {"color": "#000000", "marker": "D", "linestyle": ":"},
     ),
     "residual": (
-        *("residual, the identity", "residual block, last BN scale zero"),
+        *("residual, identity", "residual block, last BN scale zero"),
         STYLES["residual"],
     ),
     "plain_identity": (
-        *("plain, made the identity", "plain layers, made the identity"),
+        *("plain, set to identity", "plain layers, set to identity"),
         {"color": "#009E73", "marker": "^", "linestyle": "-."},
     ),
     "plain_he": (
@@ -103,7 +103,7 @@ def check(settings: analysis.Settings) -> None:
     """Refuse steps that do not start at 0 or are not ascending."""
     steps = list(settings["steps"])
     if steps != sorted({0, *steps}):
-        raise ConfigError(f"insertion.steps {steps} must ascend from 0")
+        raise ConfigError(f"insertion.steps must increase from 0, got {steps}")
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
@@ -129,7 +129,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
                     panel, of_way, "more_steps", "percent", **style
                 )
                 drawn[label] = line
-        panel.set_title(f"{2 * count} layers more, rate {rate:g}")
+        panel.set_title(f"{2 * count} more layers, rate {rate:g}")
         panel.set_xscale("symlog", linthresh=1)
         panel.set_xticks(steps, [str(step) for step in steps])
         panel.set_yscale("symlog", linthresh=1)
@@ -139,11 +139,11 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     for panel in panels[:, 0]:
         panel.set_ylabel("training error, clean (%)")
     for panel in panels[-1]:
-        panel.set_xlabel("steps after the insertion")
+        panel.set_xlabel("steps after insertion")
     name_lines(figure, list(drawn.values()), list(drawn))
     family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
     figure.suptitle(
-        f"layers inserted in a trained {family} net of {depth}, "
+        f"layers inserted into a trained {family} net of {depth} layers, "
         f"{drawing.seeds_of(rows)}"
     )
     return {"insertion": figure}
@@ -188,29 +188,29 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     changed = tables.of(rows, how="residual")["changed_logits"].max()
     return page.Section(
         title="The identity is easy to learn",
-        question="What do more layers do to a net that is trained already?",
-        method=f"Layers are inserted in a trained {rows['family'].iloc[0]} net of "
-        f"{rows['depth'].iloc[0]} layers, two a block: as residual blocks whose last "
-        "scale of batch norm is zero (so that they are the identity), as plain layers "
-        "whose kernels and batch norm are set to the identity, and as plain layers "
-        "initialised as usual. Then training goes on. The control trains on with "
-        "nothing inserted.",
+        question="What do additional layers do to a trained net?",
+        method=f"Layers are inserted into a trained {rows['family'].iloc[0]} net of "
+        f"{rows['depth'].iloc[0]} layers, two per block: as residual blocks whose last "
+        "batch-norm scale is zero, which makes them the identity; as plain layers "
+        "whose kernels and batch norm are set to the identity; and as plain layers "
+        "with the usual initialisation. Training then continues. The control continues "
+        "without new layers.",
         sources=[papers.HE],
         figures=[
             page.Figure(
                 "insertion",
-                "Training error against steps after the insertion, one line for each "
-                "way of inserting, one panel for each number of layers and rate.",
-                "Clean training error after the insertion; bands are one standard "
+                "Training error over the steps after insertion. One line per kind of "
+                "inserted layers; one panel per number of layers and learning rate.",
+                "Clean training error after insertion. Bands are one standard "
                 "deviation.",
             )
         ],
         tables=[
             page.Table(
-                f"Clean training error (%); {tables.seeds(rows)}. Logits are those of "
-                "the whole training set, over all seeds.",
+                f"Clean training error (%); {tables.seeds(rows)}. Logits are counted "
+                "over the whole training set and all seeds.",
                 (
-                    *("inserted", "layers", "rate", "at once"),
+                    *("inserted", "layers", "rate", "immediately"),
                     *(f"{last} steps later", "logits changed", "largest change"),
                 ),
                 [
@@ -230,23 +230,24 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             page.Finding(
-                "The residual insertion changes no bit of any logit.",
+                "Inserting residual blocks does not change a single bit of any logit.",
                 bool(changed == 0),
                 f"{changed:.0f} logits changed.",
             ),
             page.Finding(
-                f"{last} steps later it has done no harm: its mean training error is "
-                "at most one standard deviation above the control's.",
+                f"{last} steps later, they have done no harm: the mean training error "
+                "is at most one standard deviation above that of the control.",
                 no_worse if decided else None,
                 "; ".join(
-                    f"{name}: {tables.percent(own)} against "
-                    f"{tables.percent(other)} of the control"
+                    f"{name}: {tables.percent(own)} vs. "
+                    f"{tables.percent(other)} in the control"
                     for name, own, other in pairs
                 )
                 + ".",
             ),
             claims.below(
-                "Plain layers, initialised as usual, raise the training error at once.",
+                "Plain layers with the usual initialisation raise the training error "
+                "immediately.",
                 control(0, broken),
                 broken,
                 tables.percent,

@@ -78,13 +78,13 @@ def check(settings: analysis.Settings) -> None:
     """Refuse grids without a centre point or without an area."""
     if settings["points"] < 3 or settings["points"] % 2 == 0:
         raise ConfigError(
-            f"landscape.points is {settings['points']}: must be odd and at least 3, so "
-            "that the net itself is in the middle of the grid"
+            "landscape.points must be odd and at least 3, so that the net is in the "
+            f"middle of the grid; got {settings['points']}"
         )
     if not 0 < settings["extent"] < float("inf"):
         raise ConfigError(
-            f"landscape.extent is {settings['extent']:g}: must be above 0 (1 in the "
-            "paper) and finite"
+            "landscape.extent must be positive and finite (1 in the paper), got "
+            f"{settings['extent']:g}"
         )
 
 
@@ -120,7 +120,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     contours.suptitle(f"training loss {around}")
     sections = draw_sections(nets)
     count = drawing.seeds_of(rows).rpartition(" of ")[2]
-    sections.suptitle(f"a section of the landscape, {count}")
+    sections.suptitle(f"section of the landscape, {count}")
     return {
         "landscape_surface": surface,
         "landscape_contours": contours,
@@ -206,7 +206,7 @@ def draw_sections(nets: Mapping[Any, pd.DataFrame]) -> Any:
             line[1].plot(along["first"], 100 * along["error"], **look)
         for panel in line:
             panel.set_title(f"{depth} layers")
-            panel.set_xlabel("step along the first direction")
+            panel.set_xlabel("distance along the first direction")
         line[0].set_yscale("log")
         line[0].set_ylabel("training loss (nats)")
         line[1].set_ylabel("training error (%)")
@@ -261,45 +261,45 @@ def percent(values: Any) -> str:
 def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """The loss around trained nets."""
     points, images = settings["points"], settings["images"]
-    names = {"surface": "as surfaces", "contours": "from above"}
+    names = {"surface": "as surfaces", "contours": "as contours"}
     rises, areas = tables.per_net(rows, rise), tables.per_net(rows, area)
     counts = tables.per_net(rows, minima)
     return page.Section(
         title="Loss landscape",
-        question="What does the loss look like around the nets that training found?",
+        question="What does the loss look like around the trained nets?",
         method=f"Training loss on a grid of {points} x {points} points along two "
-        f"random directions, up to {settings['extent']:g} filter norms from the net; "
-        "mean over "
+        f"random directions, up to {settings['extent']:g} filter norms from the net, "
+        "averaged over "
         + (f"the first {images} training images" if images else "the training set")
-        + ". In a direction each filter is as long as the net's own; biases and batch "
-        "norm's parameters stay, and batch norm keeps the trained net's running "
-        "statistics. The directions are the same for all nets and lie, with the "
-        "values, in files beside the tables.",
+        + ". Each filter of a direction has the norm of the net's own filter. Biases "
+        "and batch-norm parameters stay fixed, and batch norm uses the trained net's "
+        "running statistics. All nets share the same directions. The directions and "
+        "the losses are saved next to the tables.",
         sources=[papers.LI],
         figures=[
             *(
                 page.Figure(
                     f"landscape_{name}",
-                    f"The loss around plain and residual nets, {how}, on one "
-                    "logarithmic scale. The table has numbers of its shape.",
-                    f"Training loss around the nets of the first seed, {how}; "
-                    "logarithmic, one scale for all.",
+                    f"The loss around plain and residual nets, {how}, on a shared "
+                    "logarithmic scale. The table quantifies its shape.",
+                    f"Training loss around the nets of the first seed, {how}, on a "
+                    "shared logarithmic scale.",
                 )
                 for name, how in names.items()
             ),
             page.Figure(
                 "landscape_sections",
-                "Loss and error along the first direction, a line for each seed, "
-                "plain and residual.",
-                "Sections along the first direction, every seed.",
+                "Loss and error of plain and residual nets along the first direction. "
+                "One line per seed.",
+                "Sections along the first direction, for every seed.",
             ),
         ],
         tables=[
             tables.group_table(
                 rows,
-                "Shape of the landscape: loss of the net (nats), power of ten of "
-                "the loss at the grid's edge (median), share of the grid with a "
-                "training error of at most 50 %, local minima among the inner points",
+                "Shape of the landscape: loss of the net (nats), median log10 of the "
+                "loss at the edge of the grid, share of the grid with a training error "
+                "of at most 50 %, local minima among the inner points",
                 {
                     "loss": (tables.per_net(rows, centre), tables.spread),
                     "rise": (rises, tables.spread),
@@ -310,25 +310,26 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             claims.residual_below_plain(
-                "At the grid's edge the loss around residual nets is lower than "
-                "around plain ones (powers of ten).",
+                "At the edge of the grid, the loss around residual nets is lower than "
+                "around plain nets (log10).",
                 rises,
             ),
             claims.residual_above_plain(
-                "The region where most images are still read is larger around residual "
-                "nets.",
+                "The region with a training error of at most 50 % is larger around "
+                "residual nets.",
                 areas,
                 percent,
             ),
             claims.residual_below_plain(
-                "Residual landscapes have no more local minima than plain ones.",
+                "Landscapes of residual nets have no more local minima than those of "
+                "plain nets.",
                 counts,
                 equal=True,
             ),
         ],
-        remark="Li et al. draw 51 x 51 points and the whole training set of nets that "
-        "were trained for 300 epochs. A plain net that training hardly moved has a "
-        "flat floor near the loss of guessing, 2.3 nats for ten classes.",
+        remark="Li et al. use 51 x 51 points, the whole training set, and nets that "
+        "were trained for 300 epochs. A plain net that has barely trained has a flat "
+        "landscape near the chance level of 2.3 nats for ten classes.",
     )
 
 

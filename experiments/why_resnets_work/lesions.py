@@ -111,16 +111,17 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     return page.Section(
         title="Lesions",
         question="How much depends on a single block?",
-        method="Test error of the trained nets with one block removed (each in turn), "
-        "several at random, or blocks exchanged. Of a residual block the branch is "
-        "removed and the shortcut stays; a plain block goes as a whole, where it keeps "
-        "the shape of its map.",
+        method="Test error of the trained nets after removing each block alone, "
+        "removing several at random, or swapping blocks. Removing a residual block "
+        "means removing its branch and keeping its shortcut. A plain block is removed "
+        "entirely, if its output has the shape of its input.",
         sources=[papers.VEIT],
         figures=[
             page.Figure(
                 "lesions",
-                "Test error over the block that is removed, over the number removed "
-                "and over the disorder of blocks, plain beside residual.",
+                "Test error over the removed block, over the number of removed blocks, "
+                "and over the disorder of the blocks; plain and residual nets side by "
+                "side.",
                 "Test error with blocks removed or exchanged.",
             )
         ],
@@ -137,13 +138,13 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             claims.residual_below_plain(
-                "Removing a block costs the residual net less than its plain twin.",
+                "Removing a block harms a residual net less than its plain twin.",
                 damage,
                 tables.percent,
             ),
         ],
-        remark="A plain net whose test error is that of guessing cannot lose more: the "
-        "rise says something only where the intact net is good.",
+        remark="A plain net at chance level cannot get worse. The rise is meaningful "
+        "only if the intact net has a low error.",
     )
 
 

@@ -52,15 +52,15 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     changes = tables.per_net(rows, "change")
     return page.Section(
         title="Distance from the identity",
-        question="How much does a block change what passes through it?",
-        method="Norm of (block output - input) over the norm of the input, mean over "
-        "images, for blocks that keep the shape of their map.",
+        question="How much does a block change its input?",
+        method="Norm of (output - input) divided by the norm of the input, averaged "
+        "over images, for blocks whose output has the shape of their input.",
         sources=[papers.HE],
         figures=[
             page.Figure(
                 "linearity",
-                "Relative change by each block over its place in the net, a line for "
-                "each depth, plain beside residual.",
+                "Relative change by each block over its position in the net. One line "
+                "per depth; plain and residual nets side by side.",
                 "Relative change of the signal by each block.",
             )
         ],
@@ -76,8 +76,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 "Residual blocks change their input less than plain ones.", changes
             ),
             claims.ascending(
-                "The deeper the residual net, the less a block changes (listed from "
-                "the deepest).",
+                "The deeper the residual net, the less each block changes its input "
+                "(listed from the deepest).",
                 tables.of_family(changes, "residual"),
                 from_the_last=True,
             ),

@@ -73,7 +73,7 @@ def check(settings: analysis.Settings) -> None:
     """Refuse sizes below one."""
     for name, value in settings.items():
         if value < 1:
-            raise ConfigError(f"one_by_one.{name} is {value}: must be at least 1")
+            raise ConfigError(f"one_by_one.{name} must be at least 1, got {value}")
 
 
 def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
@@ -97,29 +97,29 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         title="1x1 convolutions",
         question="What do the 1x1 convolutions of bottlenecks and of Network in "
         "Network save, and what do they add?",
-        method=f"Multiply-accumulates (MACs) of a convolution from "
-        f"{settings['channels']} to {settings['width']} channels on a "
-        f"{settings['size']} x {settings['size']} map, counted in the traced program, "
-        f"with and without a 1x1 convolution to {settings['shrink']} channels before "
-        "it; and the task of telling, at each pixel, whether exactly one of two "
-        "channels is on, which no linear map computes.",
+        method="First: the multiply-accumulates (MACs) of a convolution from "
+        f"{settings['channels']} to {settings['width']} channels on an input of "
+        f"{settings['size']} x {settings['size']} pixels, counted in the traced "
+        "program, with and without a preceding 1x1 convolution to "
+        f"{settings['shrink']} channels. Second: a task that no linear map solves, to "
+        "decide at each pixel whether exactly one of two channels is on.",
         sources=[papers.LIN],
         tables=[
             page.Table(
-                "Shrinking channels first. Parameters and MACs are exact; times are a "
-                "median ratio of runs in turn on this machine.",
-                ("layers", "parameters", "MACs", "MACs saved", "times faster"),
+                "Reducing the channels first. Parameters and MACs are exact; the "
+                "speedup is the median ratio of alternating runs on this machine.",
+                ("layers", "parameters", "MACs", "MACs saved", "speedup"),
                 cells,
             ),
             page.Table(
-                f"Wrong pixels of the exclusive or (%); {tables.seeds(learned)}.",
+                f"Wrong pixels in the exclusive or (%); {tables.seeds(learned)}.",
                 ("net", "parameters", "MACs", "wrong pixels"),
                 [
                     (name, *sizes[layers], tables.percent(errors[layers]))
                     for name, layers in (
                         ("3x3, then a linear classifier", LAYERS[False]),
                         (
-                            "3x3, 1x1 of as many channels and ReLU, classifier",
+                            "3x3, 1x1 with as many channels and ReLU, classifier",
                             LAYERS[True],
                         ),
                     )
@@ -128,7 +128,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             page.Finding(
-                "The 1x1 convolution before it saves more than half of the "
+                "A preceding 1x1 convolution saves more than half of the "
                 "multiply-accumulates of each convolution.",
                 all(row.macs < row.direct_macs / 2 for row in savings),
                 "; ".join(
@@ -139,7 +139,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 + ".",
             ),
             claims.below(
-                "With a 1x1 convolution and ReLU the exclusive or is learned better.",
+                "A net with a 1x1 convolution and ReLU learns the exclusive or better.",
                 *(deeper, linear),
                 *(tables.percent, "wrong pixels (%)"),
             ),

@@ -50,7 +50,7 @@ class Figure:
         drawing, pixels = (directory / f"{self.name}.{end}" for end in ("svg", "png"))
         for path in (drawing, pixels):
             if not path.is_file():
-                raise ConfigError(f"the report needs {path}, which is missing")
+                raise ConfigError(f"the report needs {path}, which does not exist")
         small = drawing.stat().st_size <= LARGEST_SVG
         kind, path = ("svg+xml", drawing) if small else ("png", pixels)
         content = base64.b64encode(path.read_bytes()).decode()
@@ -206,15 +206,14 @@ def compose(
     findings = [f for section in sections.values() for f in section.findings]
     verdicts = collections.Counter(finding.verdict for finding in findings)
     introduction = [
-        "He et al. (2015) showed that adding layers to a plain network makes its "
-        "training error worse, and that identity shortcuts remove this degradation. "
-        "Below, the nets of such a study are looked at from inside, as later papers "
-        "did: how far gradients reach, what a block does, what its loss breaks, and "
-        "what the loss around it looks like.",
-        "Every yes and no on this page is computed from the numbers beside it; the "
-        "papers' claims are put as questions to the nets at hand. "
-        "A comparison is undecided where the mean difference of the seeds is within "
-        "its standard error, or where there is but one seed.",
+        "He et al. (2015) showed that adding layers to a plain network raises its "
+        "training error, and that identity shortcuts remove this degradation. This "
+        "report analyses the nets of such a study with the methods of later papers: "
+        "how far gradients reach, how much a block changes its input, how much damage "
+        "its removal does, and what the loss landscape looks like.",
+        "The report tests the papers' claims on these nets. Every verdict is computed "
+        "from the numbers next to it. A comparison is undecided if the mean difference "
+        "over the seeds is within its standard error, or if there is only one seed.",
     ]
     if findings:
         introduction[1] += (
@@ -228,13 +227,13 @@ def compose(
         facts = {
             "nets": f"{' and '.join(sorted(set(families)))}; {_listed(depths)} layers",
             "seeds": _listed(run["seed"] for run in configs),
-            "data set": _listed(run["dataset"]["name"] for run in configs),
+            "dataset": _listed(run["dataset"]["name"] for run in configs),
             "training": f"{_listed(run['steps'] for run in configs)} steps of "
             f"{_listed(run['batch_size'] for run in configs)} images",
             **facts,
         }
     if missing:
-        facts["left out"] = ", ".join(missing)
+        facts["skipped runs"] = ", ".join(missing)
     if not runs:
         shown = {}
     elif trained_here:
@@ -263,8 +262,8 @@ def _distinct(
         if shared not in [config for _, config in found]:
             found.append((f"{family}-{depth}", shared))
     if len(runs) == 1:
-        return {f"The run of {found[0][0]}": runs[0][2]}
-    return {f"The runs of {name}": config for name, config in found}
+        return {f"Run {found[0][0]}": runs[0][2]}
+    return {f"Runs of {name}": config for name, config in found}
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -61,7 +61,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     for panel, y, label in zip(
         panels,
         ("share", "gradient", "part"),
-        ("share of the paths", "gradient norm at the input", "share of gradient"),
+        ("share of paths", "gradient norm at the input", "share of gradient"),
         strict=True,
     ):
         lines = {
@@ -90,22 +90,23 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     return page.Section(
         title="Path lengths",
         question="Which paths through a residual net carry the gradient?",
-        method="Each block doubles the paths, so their lengths are binomial. For "
-        "random paths of each length, the norm of the gradient that reaches the input "
-        "along that path alone; times the share of such paths, its contribution.",
+        method="Each block doubles the number of paths, so path lengths are binomially "
+        "distributed. For random paths of each length: the norm of the gradient that "
+        "reaches the input along that path alone. This norm times the share of paths "
+        "of that length is their contribution.",
         sources=[papers.VEIT],
         figures=[
             page.Figure(
                 "paths",
-                "Over the path length: the share of paths, the gradient norm along "
-                "one, and the product of both.",
+                "Over the path length: the share of paths, the gradient norm along one "
+                "path, and the product of the two.",
                 "Paths of trained residual nets by length.",
             )
         ],
         tables=[
             tables.group_table(
                 rows,
-                "Mean length of a path, in branches",
+                "Mean path length, in branches",
                 {
                     # the same for all seeds of a depth
                     "of all paths": (every, lambda own: tables.short(own.iloc[0])),

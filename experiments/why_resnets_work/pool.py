@@ -104,8 +104,9 @@ def compute_all(
             # Tasks start in order, but it is unknown which one the process ran.
             begun = [tasks[n].name for n in todo if n not in results][:workers]
             raise ChildProcessError(
-                f"a process was killed, or out of memory, at {' or '.join(begun)}; "
-                "what was done is kept, and the same command resumes"
+                "a worker was killed or ran out of memory during "
+                f"{' or '.join(begun)}; finished results are kept; run the same "
+                "command again to resume"
             ) from None
         finally:
             # Tasks write their results atomically, so they can be killed.

@@ -55,7 +55,7 @@ def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, 
     target = settings.pop("name", name)
     found = names.resolve("analysis", target, ANALYSES, called=False)
     if not isinstance(found, Analysis):
-        raise names.ConfigError(f"analysis {target!r} is no Analysis, but {found!r}")
+        raise names.ConfigError(f"analysis {target!r} is not an Analysis: {found!r}")
     return found, settings
 
 
@@ -81,7 +81,7 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
         if name not in (*ANALYSES, *own):
             raise names.choices("analysis", name, [*ANALYSES, *own])
         if name not in config:
-            raise names.ConfigError(f"the config has no section {name!r}")
+            raise names.ConfigError(f"the config lacks the section {name!r}")
     for name in config:
         if name not in ("name", "study", *ANALYSES, *own):
             raise names.choices("key of the config", name, ["study", *ANALYSES])

@@ -72,9 +72,9 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         figures=[
             page.Figure(
                 "responses",
-                "Standard deviation of the responses over layers, in order and "
-                "sorted, a line for each depth, plain beside residual.",
-                "Layer responses in the arrangement of He et al., figure 7.",
+                "Standard deviation of the responses over layers, in order and sorted. "
+                "One line per depth; plain and residual nets side by side.",
+                "Layer responses, arranged as in figure 7 of He et al.",
             )
         ],
         tables=[
@@ -86,18 +86,18 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             claims.residual_below_plain(
-                "Residual nets respond less than their plain twins.", stds
+                "Residual nets have weaker responses than their plain twins.", stds
             ),
             claims.ascending(
-                "Deeper residual nets respond less than shallower ones (listed from "
-                "the deepest).",
+                "Deeper residual nets have weaker responses than shallower ones "
+                "(listed from the deepest).",
                 tables.of_family(stds, "residual"),
                 from_the_last=True,
             ),
         ],
-        remark="The two claims are the paper's, for nets of 20 to 110 layers trained "
-        "to the end of a long schedule. A plain net that has hardly been trained keeps "
-        "the responses that its initialisation gave it.",
+        remark="The paper makes both claims for nets of 20 to 110 layers, trained to "
+        "the end of a long schedule. A plain net that has barely trained keeps the "
+        "responses of its initialisation.",
     )
 
 

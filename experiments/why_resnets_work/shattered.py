@@ -64,20 +64,20 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     deepest = start.index.get_level_values("depth") == rows["depth"].max()
     return page.Section(
         title="Shattered gradients",
-        question="Do gradients at nearby images resemble each other?",
-        method="The output of an image's own class is differentiated by the image, in "
-        "evaluation mode (at initialisation with a training batch's batch-norm "
-        "statistics): the cosine of that gradient at the image and where the image has "
-        "been moved by a fraction of its norm in a random direction, averaged over "
-        "images. Gradients that resemble noise ('shattered') change wherever one "
-        "looks.",
+        question="Are the gradients at nearby images similar?",
+        method="The gradient of the logit of an image's own class with respect to the "
+        "image, in evaluation mode (at initialisation with the batch-norm statistics "
+        "of a training batch). The figure shows the cosine between this gradient and "
+        "the gradient at the image moved in a random direction by a fraction of its "
+        "norm, averaged over images. Shattered gradients resemble noise: they change "
+        "with the slightest move.",
         sources=[papers.BALDUZZI],
         figures=[
             page.Figure(
                 "shattered",
-                "Cosine of gradients against the distance of the images, before and "
-                "after training, a line for each depth, plain beside residual.",
-                "Likeness of gradients at nearby images.",
+                "Cosine of gradients over the distance of the images, before and after "
+                "training. One line per depth; plain and residual nets side by side.",
+                "Similarity of gradients at nearby images.",
             )
         ],
         tables=[
@@ -93,11 +93,11 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             claims.residual_above_plain(
-                "At initialisation the gradients of the deepest plain net resemble "
-                "each other less than those of its residual twin.",
+                "At initialisation, the gradients of the deepest plain net are less "
+                "similar than those of its residual twin.",
                 start[deepest],
             ),
-            claims.residual_above_plain("So at every depth.", start),
+            claims.residual_above_plain("The same holds at every depth.", start),
         ],
     )
 

@@ -59,8 +59,8 @@ def measure(
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot test error over blocks removed, for both kinds of training."""
     looks = {
-        "trained as usual": STYLES["residual"],
-        "trained with stochastic depth": OTHER_STYLES[0],
+        "standard training": STYLES["residual"],
+        "stochastic depth": OTHER_STYLES[0],
     }
     rows = rows.assign(percent=100 * rows["error"])
     figure, panel = plt.subplots(figsize=(6.4, 3.6))
@@ -94,17 +94,17 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
 
     return page.Section(
         title="The ensemble of depths",
-        question="Does a net that was trained at many depths depend less on a block?",
+        question="Does a net trained with stochastic depth depend less on each block?",
         method=f"The residual net of {depth} layers is trained again with stochastic "
-        f"depth: every step leaves out each branch at random, the last one with "
-        f"probability {trained:g}, earlier ones linearly less, and evaluation adds the "
-        "expected branch. Then blocks are removed at random from both.",
+        "depth: every step drops each branch at random. The drop probability grows "
+        f"linearly to {trained:g} at the last branch. Evaluation scales each branch by "
+        "its survival probability. Then blocks are removed at random from both nets.",
         sources=[papers.HUANG, papers.VEIT],
         figures=[
             page.Figure(
                 "stochastic_depth",
-                "Test error over the number of blocks removed, with and without "
-                "stochastic depth in training.",
+                "Test error over the number of removed blocks, for training with and "
+                "without stochastic depth.",
                 "Test error with blocks removed at random.",
             )
         ],
@@ -121,19 +121,19 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         ],
         findings=[
             claims.below(
-                "Removing blocks raises the error of the net with stochastic depth "
-                "less.",
+                "Removing blocks harms the net trained with stochastic depth less.",
                 *(rise(trained), rise(usual)),
                 *(tables.percent, "{} removed"),
             ),
             claims.below(
-                "Intact, the net with stochastic depth has the lower test error.",
+                "When intact, the net trained with stochastic depth has the lower test "
+                "error.",
                 *(errors[trained, 0], errors[usual, 0]),
                 *(tables.percent, f"death rate {trained:g}"),
             ),
         ],
-        remark="Huang et al. train for hundreds of epochs, in which a net that is on "
-        "average shorter catches up; a schedule of a few epochs is against it.",
+        remark="Huang et al. train for hundreds of epochs, which lets a net of lower "
+        "expected depth catch up. A few epochs put it at a disadvantage.",
     )
 
 

@@ -110,11 +110,11 @@ def seeds(rows: pd.DataFrame, what: str = "seeds") -> str:
     """A phrase for captions, such as 'mean ± sample standard deviation of 3 seeds'."""
     least, *_, most = (*seed_counts(rows), max(seed_counts(rows)))
     if most == 1:
-        return f"one {what.removesuffix('s')}, so without a spread"
+        return f"one {what.removesuffix('s')}, no spread"
     if least == most:
         return f"mean ± sample standard deviation of {most} {what}"
     return (
-        f"mean ± sample standard deviation of {least} to {most} {what}, see the column"
+        f"mean ± sample standard deviation of {least} to {most} {what} (see the column)"
     )
 
 

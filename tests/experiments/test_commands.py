@@ -68,7 +68,7 @@ def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
         (["--steps=33"], "did you mean --config.steps?"),
         (["--workdir="], "--workdir=DIR is needed"),
         (["stray"], "unexpected argument 'stray'"),
-        (["--config=missing.py"], "no config file 'missing.py'"),
+        (["--config=missing.py"], "config file 'missing.py' does not exist"),
         (["--workdir=/proc/nowhere/run"], "cannot be written"),
     ],
 )
@@ -102,7 +102,7 @@ def test_the_config_of_a_study_names_its_command(tmp_path, capsys):
     config = f"--config={ROOT}/configs/degradation_digits.py"
     assert train.main([f"--workdir={tmp_path}", config]) == 2
     error = capsys.readouterr().err
-    assert "`python -m experiments.degradation` takes it" in error
+    assert "use `python -m experiments.degradation`" in error
 
 
 @pytest.mark.parametrize("flag", ["--config.steps=20", "--steps=20"])
@@ -190,13 +190,13 @@ def test_a_figure_that_fails_does_not_hide_that_the_study_was_stopped(
     monkeypatch.setattr(degradation, "write", write)
     assert degradation.main([*STUDY, f"--workdir={tmp_path}"]) == 143
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "warning: nothing was drawn: ValueError: cannot draw"
-    assert lines[1].endswith("the same command resumes from there")
+    assert lines[0] == "warning: cannot draw figures: ValueError: cannot draw"
+    assert lines[1].endswith("run the same command again to resume")
 
 
 def test_plot_only_without_runs_says_so(tmp_path, capsys):
     assert degradation.main([f"--workdir={tmp_path}", "--plot_only"]) == 2
-    assert "holds no runs" in capsys.readouterr().err
+    assert "contains no runs" in capsys.readouterr().err
 
 
 @pytest.mark.slow

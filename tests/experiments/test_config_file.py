@@ -79,9 +79,9 @@ def test_values_are_read_as_the_old_ones_are():
         (
             "schedule.rates",
             "3",
-            r"'\(3,\)' is the one value 3, '\(0",
+            r"write '\(3,\)' for the single value 3, '\(0",
         ),
-        ("optimizer", "sgd", "a section is expected"),
+        ("optimizer", "sgd", "expected a section"),
         ("modle.depth", "8", "unknown config key 'modle' .did you mean 'model'"),
         ("steps.more", "8", "'steps' is not a section"),
     ],

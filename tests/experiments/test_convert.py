@@ -63,9 +63,7 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
     source, target = str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")
     weights.write_tensors(source, narrow)
     assert convert.main(["vgg16", source, target]) == 2
-    assert (
-        "no weights of vgg16: they lack 'classifier.6.bias'" in capsys.readouterr().err
-    )
+    assert "not weights of vgg16: 'classifier.6.bias'" in capsys.readouterr().err
     del narrow["bn1.bias"]
     weights.write_tensors(source, narrow)
     assert convert.main(["resnet18", source, target]) == 2
@@ -80,7 +78,7 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
         ("def get_config():\n    return None", "get_config() returned None"),
         ("x = 1", "no function get_config()"),
         ("def get_config(:", "SyntaxError"),
-        ("def get_config():\n    return {'families': {}}", "the config is of a study"),
+        ("def get_config():\n    return {'families': {}}", "config describes a study"),
         ("def get_config():\n    return {'model': {}}", "config lacks"),
     ],
 )

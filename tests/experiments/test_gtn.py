@@ -219,4 +219,4 @@ def test_a_config_that_cannot_run_is_refused(changes, message):
 
 def test_figures_of_nothing_are_refused_in_one_line(tmp_path, capsys):
     assert gtn.main([f"--workdir={tmp_path}/none", "--plot_only"]) == 2
-    assert "holds no finished run" in capsys.readouterr().err
+    assert "contains no finished run" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def test_prepares_what_a_run_then_reads(tmp_path, capsys):
 def test_files_to_fetch_by_hand_are_named(tmp_path, capsys):
     place = os.path.join(tmp_path, "downloads", "manual")
     error = failed(capsys, TOY, f"--data_dir={tmp_path}")
-    assert f"put into {place!r}" in error
+    assert f"put them into {place!r}" in error
     assert "Fetch toy.txt." in error
 
 
@@ -111,7 +111,7 @@ def test_tensorflow_is_asked_for(capsys, monkeypatch, tmp_path):
 def test_unknown_name(capsys):
     assert "did you mean 'cifar10'" in failed(capsys, "cifar_10")
     error = failed(capsys, "nosuch")
-    assert "that are less alike" in error
+    assert "less similar names" in error
     assert len(error) < 200
     assert "unknown attribute" in failed(capsys, f"{__name__}:Tow")
 
@@ -169,8 +169,8 @@ def test_a_tfrecord_file_that_is_cut_off_is_named(tfrecords, tmp_path, capsys):
     (file,) = path.glob("toy-train.tfrecord*")
     file.write_bytes(file.read_bytes()[:-30])
     error = failed(capsys, "toy", f"--data_dir={tmp_path}")
-    assert "toy-train.tfrecord-00000-of-00001' has 2 whole records" in error
-    assert "dataset_info.json says 3" in error
+    assert "toy-train.tfrecord-00000-of-00001' has 2 intact records" in error
+    assert "dataset_info.json declares 3" in error
     assert not list(path.glob("toy-train.array_record*"))
 
 

@@ -31,7 +31,7 @@ class Flax:
 
     def __init__(self, case: Case):
         if case.devices > 1:
-            raise NoPeer("the plain flax step runs on one device")
+            raise NoPeer("the plain flax step supports one device only")
         net = case.module()
         images, labels = case.arrays()
         self.batch = jax.device_put((images, labels))

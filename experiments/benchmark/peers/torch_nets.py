@@ -333,7 +333,7 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
             )
             sizes, widths = module.blocks_per_stage(), module.stage_widths()
             return resnet(classes, sizes, widths, *fields)
-    raise NoPeer(f"no torch version of this {kind.__name__}")
+    raise NoPeer(f"there is no torch version of this {kind.__name__}")
 
 
 def nin_layers(layout: str, classes: int) -> list:

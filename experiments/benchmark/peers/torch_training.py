@@ -27,13 +27,13 @@ class Torch:
 
     def __init__(self, case: Case):
         if case.devices > 1:
-            raise NoPeer("the torch step runs on one device")
+            raise NoPeer("the torch step supports one device only")
         self.penalties = case.loss == "map"
         self.low_precision = case.dtype == "bfloat16"
         self.device = torch.device("cuda" if case.platform == "gpu" else "cpu")
         if self.device.type == "cuda":
             if not torch.cuda.is_available():
-                raise NoPeer("this torch does not see the GPU")
+                raise NoPeer("the installed torch has no access to the GPU")
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True

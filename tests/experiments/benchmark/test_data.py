@@ -38,7 +38,7 @@ def test_the_second_reading_is_from_the_cache(toy, monkeypatch, capsys):
 def test_a_cache_that_gives_other_arrays_is_noticed(toy, monkeypatch):
     fingerprints = iter("ab")
     monkeypatch.setattr(Dataset, "fingerprint", property(lambda _: next(fingerprints)))
-    with pytest.raises(RuntimeError, match="the cache gave other arrays"):
+    with pytest.raises(RuntimeError, match="the cached arrays differ"):
         data.measure("toy", str(toy / "toy" / "1.0.0"))
 
 

@@ -20,9 +20,9 @@ def test_the_kinds_of_a_residual_net():
     ).stdout
     for name in (
         "%  convolution",
-        "its derivative by the images",
-        "its derivative by the kernel",
-        "layout for convolutions",
+        "its gradient w.r.t. the images",
+        "its gradient w.r.t. the kernel",
+        "layout changes for convolutions",
         "batch norm",
     ):
         assert name in out

@@ -300,7 +300,7 @@ def test_a_single_net_makes_sections_without_comparisons():
         made = section(name, rows)
         assert made.tables[0].rows
         assert not made.findings
-        assert "without a spread" in made.tables[0].caption
+        assert "no spread" in made.tables[0].caption
 
 
 def test_a_table_says_how_many_seeds_each_net_has():
@@ -320,7 +320,7 @@ def test_a_table_says_how_many_seeds_each_net_has():
     ]
     # The pair at 20 layers has one seed left.
     assert made.findings[0].holds is None
-    assert made.findings[0].evidence.endswith("Undecided at 20 layers.")
+    assert made.findings[0].evidence.endswith("Undecided for 20 layers.")
     [table] = section("paths", without_one(paths())).tables
     assert table.columns[:2] == ("net", "seeds")
     assert [row[1] for row in table.rows] == ["2", "1"]
@@ -337,7 +337,7 @@ def test_one_seed_decides_no_comparison():
 
 def test_what_is_differentiated_is_said():
     method = section("shattered", shattered()).method
-    assert "output of an image's own class" in method
+    assert "logit of an image's own class" in method
     assert "loss" not in method
 
 
@@ -425,7 +425,7 @@ def test_a_gradient_of_zero_is_a_number_that_is_not_there():
     assert cells["residual, 8 layers"] == "n/a"
     assert "±" in cells["plain, 8 layers"]
     assert [f.holds for f in made.findings] == [None, True, True]
-    assert "n/a against" in made.findings[0].evidence
+    assert "n/a vs." in made.findings[0].evidence
     for figure in drawn("gradients", rows).values():
         figure.draw_without_rendering()
         for panel in figure.axes:

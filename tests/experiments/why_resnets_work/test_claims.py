@@ -29,10 +29,10 @@ def test_a_claim_is_true_only_if_it_is_in_every_case():
     good, bad = ([1.0, 2.0], [3.0, 4.0]), ([5.0, 6.0], [4.0, 5.0])
     found = below({"8 layers": good})
     assert found.holds is True
-    assert found.evidence == "8 layers: 1.50 ± 0.71 against 3.50 ± 0.71."
+    assert found.evidence == "8 layers: 1.50 ± 0.71 vs. 3.50 ± 0.71."
     found = below({"8 layers": good, "20 layers": bad})
     assert found.holds is False
-    assert found.evidence.endswith("Not so at 20 layers.")
+    assert found.evidence.endswith("False for 20 layers.")
     nothing = cases({8: [1.0]})[:0]
     assert claims.below("A is below B.", nothing, nothing) is None
     equal = {"8 layers": ([1.0, 2.0], [1.0, 2.0])}
@@ -68,10 +68,10 @@ def test_a_missing_number_decides_nothing():
     good = ([1.0, 2.0, 3.0], [3.0, 4.0, 5.5])
     found = below({"8 layers": good, "20 layers": ([1.0, math.nan, 1.0], good[1])})
     assert found.holds is None
-    assert "20 layers: 1.00 ± 0 (1 of 3 seeds n/a) against 4.17" in found.evidence
-    assert found.evidence.endswith("Undecided at 20 layers.")
+    assert "20 layers: 1.00 ± 0 (1 of 3 seeds n/a) vs. 4.17" in found.evidence
+    assert found.evidence.endswith("Undecided for 20 layers.")
     nothing = [math.nan] * 3
-    assert "n/a against 4.17" in below({"8": (nothing, good[1])}).evidence
+    assert "n/a vs. 4.17" in below({"8": (nothing, good[1])}).evidence
     found = claims.ascending("It rises.", cases({8: good[0], 20: nothing}), case="{}")
     assert found.holds is None
 
@@ -82,10 +82,10 @@ def test_a_claim_is_undecided_where_a_case_is_and_none_fails():
     found = below({"8 layers": good, "20 layers": noise})
     assert found.holds is None
     assert found.verdict == "undecided"
-    assert found.evidence.endswith("Undecided at 20 layers.")
+    assert found.evidence.endswith("Undecided for 20 layers.")
     found = below({"08": good, "20": noise, "32": bad})
     assert found.holds is False
-    assert found.evidence.endswith("Not so at 32. Undecided at 20.")
+    assert found.evidence.endswith("False for 32. Undecided for 20.")
 
 
 def test_ascending_cases():
@@ -97,10 +97,10 @@ def test_ascending_cases():
     assert rises(values).holds is True
     found = rises({**values, 56: [3.0, 3.1]})
     assert found.holds is False
-    assert found.evidence.endswith("Not so at 32 to 56.")
+    assert found.evidence.endswith("False for 32 to 56.")
     # 0.1 more, with a standard error of sqrt(0.04 / 3 + 0.08 / 2).
     found = rises({**values, 56: [4.1, 4.5]})
     assert found.holds is None
-    assert found.evidence.endswith("Undecided at 32 to 56.")
+    assert found.evidence.endswith("Undecided for 32 to 56.")
     assert rises({8: [1.0], 20: [2.0]}).holds is None
     assert rises({8: [1.0, 1.2]}) is None

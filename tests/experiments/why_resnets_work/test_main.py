@@ -253,10 +253,10 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
     [
         (["--only=lesion"], "unknown analysis 'lesion' (did you mean 'lesions'?)"),
         (["--run=a", "--study=b"], "exclude each other"),
-        (["--study=nowhere"], "nowhere holds no finished runs"),
+        (["--study=nowhere"], "nowhere contains no finished runs"),
         (["--run=nowhere"], "nowhere holds no run"),
         (["--config.lesions.drawz=1"], "'drawz'"),
-        (["--config.insertion.steps=(1,2)"], "must ascend from 0"),
+        (["--config.insertion.steps=(1,2)"], "must increase from 0"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, arguments, message):
@@ -328,7 +328,7 @@ def test_titles_are_those_of_the_study_that_is_looked_at(done, tmp_path, monkeyp
     assert titles.pop().startswith("my_$study: distance of blocks")
     page = (study / "why_resnets_work/report.html").read_text()
     assert "Why residual networks work: my_$study" in page
-    assert "The runs of plain-8" in page
+    assert "Runs of plain-8" in page
 
 
 @pytest.mark.slow
@@ -341,7 +341,7 @@ def test_where_no_net_is_looked_at_it_says_so(done, capsys, only):
     words = [arguments[0], f"--run={run}", f"--only={only}", setting]
     assert command.main(words) == 2
     error = capsys.readouterr().err
-    assert error == f"error: {only}: none of the nets is looked at (residual-8)\n"
+    assert error == f"error: {only}: no net to analyse among residual-8\n"
     assert not (run / "why_resnets_work").exists()
 
 
@@ -364,5 +364,5 @@ def test_rows_that_are_kept_are_not_taken_for_other_data(done, monkeypatch, caps
     monkeypatch.setattr(tiny, "noise", gone)
     assert command.main(words) == 0
     error = capsys.readouterr().err
-    assert "the data cannot be compared" in error
+    assert "cannot verify the data" in error
     assert "no data here" in error

@@ -126,7 +126,7 @@ def test_a_large_drawing_goes_in_as_pixels(figure, tmp_path, monkeypatch):
 
 def test_a_missing_figure_is_named(figure, tmp_path):
     (tmp_path / "line.png").unlink()
-    with pytest.raises(ConfigError, match=r"needs .*line\.png, which is missing"):
+    with pytest.raises(ConfigError, match=r"needs .*line\.png, which does not exist"):
         figure.source(tmp_path)
 
 
@@ -234,7 +234,7 @@ def test_the_page_counts_what_holds_and_names_what_was_trained():
         in (found.introduction[1])
     )
     assert found.title == "Why residual networks work: mine"
-    assert "left out" not in found.facts
+    assert "skipped runs" not in found.facts
     assert found.facts["nets"] == "plain and residual; 8, 20 layers"
     assert found.facts["seeds"] == "0, 1"
     assert found.facts["training"] == "140 steps of 128 images"
@@ -244,8 +244,8 @@ def test_the_page_counts_what_holds_and_names_what_was_trained():
     }
     missing = ["plain-20-seed1 (diverged)"]
     found = report.compose("mine", CONFIG, {}, RUNS, missing)
-    assert found.introduction[1].endswith("there is but one seed.")
-    assert found.facts["left out"] == "plain-20-seed1 (diverged)"
+    assert found.introduction[1].endswith("there is only one seed.")
+    assert found.facts["skipped runs"] == "plain-20-seed1 (diverged)"
 
 
 def test_the_configs_of_runs_that_were_trained_elsewhere_have_the_nets_names():
@@ -254,11 +254,11 @@ def test_the_configs_of_runs_that_were_trained_elsewhere_have_the_nets_names():
         assert found.pop("The analyses") == {"lesions": {"draws": 5}}
         return found
 
-    assert configs(RUNS[:1]) == {"The run of plain-8": RUNS[0][2]}
-    assert configs(RUNS[:2]) == {"The runs of plain-8": {**RUN, "depth": 8}}
+    assert configs(RUNS[:1]) == {"Run plain-8": RUNS[0][2]}
+    assert configs(RUNS[:2]) == {"Runs of plain-8": {**RUN, "depth": 8}}
     assert configs(RUNS) == {
-        "The runs of plain-8": {**RUN, "depth": 8},
-        "The runs of residual-20": {**RUN, "depth": 20},
+        "Runs of plain-8": {**RUN, "depth": 8},
+        "Runs of residual-20": {**RUN, "depth": 20},
     }
 
 

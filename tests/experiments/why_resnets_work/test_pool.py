@@ -57,7 +57,7 @@ class Killed(Failing):
 def test_a_process_that_is_killed_is_told_at_once_and_in_a_line(tasks):
     begun = time.monotonic()
     names = " or ".join(task.name for task in tasks)
-    with pytest.raises(ChildProcessError, match=f"at {names}; what was done"):
+    with pytest.raises(ChildProcessError, match=f"during {names}; finished"):
         pool.compute_all(tasks, 2, print)
     assert time.monotonic() - begun < 300  # the other task would take 600
 
