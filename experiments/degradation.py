@@ -34,12 +34,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir", default="", help="study directory (default: runs/NAME)"
     )
-    parser.add_argument(
-        "--workers",
-        type=launch.at_least(0),
-        default=0,
-        help="worker processes; 0: one per core on CPU, one on a GPU or TPU",
-    )
+    launch.add_workers(parser)
     parser.add_argument(
         "--launcher",
         default="none",
@@ -140,7 +135,7 @@ def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
     plots.training_curves(
         logs[logs["run"].isin(finished.index)], directory, title, held_out
     )
-    print(f"\n{title}: {plots.seeds_of(table)}, error in percent")
+    print(f"\n{title}: {plots.seeds_of(finished)}, error in percent")
     print(summary(table, held_out))
     print(f"\n{directory / 'results.csv'}\n{directory / 'depth_vs_error.png'}")
     return table

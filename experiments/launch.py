@@ -206,6 +206,16 @@ def at_least(least: float, read: Callable[[str], Any] = int) -> Callable[[str], 
     return number
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers``, a number of processes that train or measure."""
+    parser.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=0,
+        help="worker processes; 0: one per core on CPU, one on a GPU or TPU",
+    )
+
+
 def show(found: Mapping[str, Any]) -> None:
     """Print a command's results, one a line; errors, which are fractions, in %."""
     for key, value in found.items():

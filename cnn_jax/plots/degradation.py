@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 
+from cnn_jax.plots.curves import seeds_of
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles, name_lines, save, style_of
 from cnn_jax.study.results import over_seeds
 
@@ -75,22 +76,8 @@ def depth_vs_error(
         # Set limits last: this ends autoscaling for all panels that share the axis.
         panels[0].set_ylim(bottom=min(0, panels[0].get_ylim()[0]))
         name_lines(figure, lines, families)
-        figure.suptitle(f"{title}: final error over depth, {seeds_of(table)}")
+        figure.suptitle(f"{title}: final error over depth, {seeds_of(finished)}")
         save(figure, directory, "depth_vs_error")
-
-
-def seeds_of(table: "pandas.DataFrame") -> str:
-    """Describe the number of seeds per family and depth, for a title.
-
-    Args:
-      table: from `cnn_jax.study.load`.
-    """
-    counts = over_seeds(table, "seed")["count"]
-    fewest, most = counts.min(), counts.max()
-    if most == 1:
-        return "1 seed"
-    over = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return f"mean ± std of {over} seeds"
 
 
 def training_curves(

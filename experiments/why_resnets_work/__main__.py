@@ -31,6 +31,7 @@ from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
 from cnn_jax.study import execution
+from cnn_jax.study.pool import compute_all
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
 from cnn_jax.training.checkpoint import write_atomically
@@ -40,13 +41,11 @@ from experiments.progress import StudyProgress, counted
 from experiments.why_resnets_work import degradation, page, registry
 from experiments.why_resnets_work.analysis import Analysis, Group, Settings, Styles
 from experiments.why_resnets_work.measurement import (
-    Failure,
     Measurement,
     measurements,
     program_of,
     reason_of,
 )
-from experiments.why_resnets_work.pool import compute_all
 from experiments.why_resnets_work.tables import NET
 
 # Columns of ``summary.csv``.
@@ -68,12 +67,7 @@ def define(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, default="", help=what)
     known = f"some of: {', '.join(registry.ANALYSES)}"
     parser.add_argument("--only", type=launch.listed(), default=[], help=known)
-    parser.add_argument(
-        "--workers",
-        type=launch.at_least(0),
-        default=0,
-        help="worker processes; 0: one per core on CPU, one on a GPU or TPU",
-    )
+    launch.add_workers(parser)
 
 
 def body(values: argparse.Namespace) -> int:
@@ -84,22 +78,22 @@ def body(values: argparse.Namespace) -> int:
         raise ConfigError("--study and --run exclude each other")
     if values.data_dir and not (values.study or values.run):
         raise ConfigError("--data_dir needs --study or --run")
-    directory = place(values, config["name"])
+    directory = results_directory(values, config["name"])
     title = title_of(values, config["name"])
     launch.check_machine()
     analyses = {name: registry.resolve(name, config[name])[0] for name in chosen}
+    groups: list[Group] = []
     missing: list[str] = []
     study_directory = None
     if values.run:
-        groups = [group_of(values.run, values.data_dir)]
-    elif any(analysis.of_nets for analysis in analyses.values()) or values.study:
+        kind = trained.kind(program_of(values.run, values.data_dir), values.run)
+        groups = [Group(*kind, (values.run,))]
+    elif values.study or any(analysis.of_nets for analysis in analyses.values()):
         study_directory = pathlib.Path(values.study or directory / "study")
         if not values.study:
             train(config["study"], study_directory, values.workers)
         groups = groups_of(study_directory)
         missing = left_out(study_directory)
-    else:
-        groups = []
     if missing:
         print(f"skipped runs: {', '.join(missing)}", file=sys.stderr)
     tasks = measurements(
@@ -142,7 +136,7 @@ def body(values: argparse.Namespace) -> int:
     return 1 if any(section.failure for section in sections.values()) else 0
 
 
-def place(values: argparse.Namespace, name: str) -> pathlib.Path:
+def results_directory(values: argparse.Namespace, name: str) -> pathlib.Path:
     """The directory of the results, a different one for each study or run."""
     looked_at = values.study or values.run
     if values.workdir or not looked_at:
@@ -204,11 +198,6 @@ def left_out(directory: pathlib.Path) -> list[str]:
     ]
 
 
-def group_of(run: str, data_dir: str) -> Group:
-    """A group with a single run."""
-    return Group(*trained.kind(program_of(run, data_dir), run), (run,))
-
-
 def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:
     """Refuse stored rows if the data set has changed since the runs were trained.
 
@@ -266,7 +255,7 @@ class Show:
         self, name: str, analysis: Analysis, settings: Settings, results: Sequence[Any]
     ) -> page.Section:
         """The section of an analysis from the rows of its groups, or of its failure."""
-        failures = [one.reason for one in results if isinstance(one, Failure)]
+        failures = [reason for reason in results if isinstance(reason, str)]
         if failures:
             return failed(name, "; ".join(failures))
         rows = pd.DataFrame([row for rows in results for row in rows])

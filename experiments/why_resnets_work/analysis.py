@@ -1,12 +1,13 @@
 """The parts of an analysis; each analysis file ends with an `Analysis`."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import matplotlib.figure
 import pandas as pd
 
+from cnn_jax import names
 from experiments.why_resnets_work.page import Section
 
 Row = dict[str, Any]
@@ -40,26 +41,26 @@ class Group:
 class Analysis:
     """A measurement, the nets that it applies to, and its presentation.
 
-    Every row that ``measure`` returns has 'family', 'depth', 'seed' and 'step';
-    errors are fractions. The other functions take these rows as a table.
+    The rows of a study have 'family', 'depth', 'seed' and 'step'; errors are fractions.
+    All functions but ``measure`` take them as a table.
 
     Attributes:
-      measure: (nets of the seeds of a group, **settings) to rows; its keyword
-        arguments are the schema of the config's section.
+      measure: (net, **settings) to rows, whose columns are added to ``net.label``; or
+        (**settings) to rows with those columns, for an analysis of no trained nets.
+        Its keyword arguments are the schema of the config's section; one that is named
+        'directory' receives a directory for files of its own.
       section: (rows of all groups, settings) to a section of the report.
       draw: (rows of all groups, colour and dash of each depth) to figures by file
         name. The study's name is put before the title of a figure of nets.
       main_numbers: rows of one net to (quantity, value), for ``summary.csv``.
       wants: (group, settings) to whether the group is measured.
       check: raises `ConfigError` for settings of the right type but a wrong value.
-      of_nets: whether it measures trained nets.
-      has_files: whether ``measure`` also takes a 'directory' for its own files.
       long: whether it takes longer than other analyses and should start first.
       version: to be increased whenever the code returns different rows; older rows
         are then measured again.
     """
 
-    measure: Callable[..., list[Row]]
+    measure: Callable[..., Iterable[Row]]
     section: Callable[[pd.DataFrame, Settings], Section]
     draw: Callable[[pd.DataFrame, Styles], Figures] = lambda rows, styles: {}
     main_numbers: Callable[[pd.DataFrame], Iterator[tuple[str, float]]] = lambda rows: (
@@ -67,7 +68,15 @@ class Analysis:
     )
     wants: Callable[[Group, Settings], bool] = lambda group, settings: True
     check: Callable[[Settings], None] = lambda settings: None
-    of_nets: bool = True
-    has_files: bool = False
     long: bool = False
     version: int = 1
+
+    @property
+    def of_nets(self) -> bool:
+        """Whether it measures trained nets."""
+        return "net" in names.parameters(self.measure)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether ``measure`` writes files of its own."""
+        return "directory" in names.parameters(self.measure)

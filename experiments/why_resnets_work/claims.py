@@ -1,22 +1,24 @@
 """Claims tested on several seeds: yes, no or undecided.
 
 Values are a series whose last index level is 'seed'. Each combination of the other
-levels is a case, and a claim must hold in every case.
+levels is a case, and a claim must hold in every case. A missing value or a single
+seed leaves it undecided.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
 from experiments.why_resnets_work.page import Finding
 from experiments.why_resnets_work.tables import Write, of_family, spread
 
+# Names a case: a function or format string of the levels' values.
 Case = str | Callable[..., str]
 
 
 def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
-    """Whether one mean lies below the other, from the paired differences by seed.
+    """Whether one mean lies below the other, from the differences seed by seed.
 
     Args:
       low: values by seed that should be lower.
@@ -25,8 +27,7 @@ def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
       equal: whether equal means satisfy the claim.
 
     Returns:
-      The answer, or None (undecided) if the mean difference is within its standard
-      error, there is a single seed, or a value is missing.
+      The answer, or None if the mean difference is within its standard error.
     """
     low, high = low.align(high, join="inner")
     differences = high - low
@@ -36,16 +37,7 @@ def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
 
 
 def unpaired(low: pd.Series, high: pd.Series) -> bool | None:
-    """Whether one mean lies below the other, for unpaired seeds.
-
-    Args:
-      low: values by seed that should be lower.
-      high: values by seed that should be higher; the numbers of seeds may differ.
-
-    Returns:
-      The answer, or None (undecided) if the difference of the means is within its
-      standard error, one side has a single seed, or a value is missing.
-    """
+    """Like `paired`, for unpaired seeds, whose numbers may differ."""
     if min(len(low), len(high)) < 2 or low.isna().any() or high.isna().any():
         return None
     return _decide(high.mean() - low.mean(), (low.sem() ** 2 + high.sem() ** 2) ** 0.5)
@@ -54,30 +46,11 @@ def unpaired(low: pd.Series, high: pd.Series) -> bool | None:
 def _decide(difference: float, error: float, equal: bool = False) -> bool | None:
     if difference == error == 0:
         return equal
-    if abs(difference) <= error:
-        return None
-    return bool(difference > 0)
-
-
-def _together(verdicts: Mapping[str, bool | None]) -> tuple[bool | None, str]:
-    """The verdict on all cases, and the cases that prevent a yes."""
-    failing = [case for case, verdict in verdicts.items() if verdict is False]
-    open_ = [case for case, verdict in verdicts.items() if verdict is None]
-    where = ""
-    for cases, what in ((failing, "False for"), (open_, "Undecided for")):
-        if 0 < len(cases) < len(verdicts):
-            where += f" {what} {', '.join(cases)}."
-    return False if failing else None if open_ else True, where
+    return None if abs(difference) <= error else bool(difference > 0)
 
 
 def cases_of(values: pd.Series, case: Case) -> dict[str, pd.Series]:
-    """Group values by the name of their case.
-
-    Args:
-      values: a series whose index has the levels of the case, then 'seed'.
-      case: a function or format string of the levels' values; the name itself if
-        'seed' is the only level.
-    """
+    """The values by name of their case; ``case`` itself if there is no other level."""
     levels = [name for name in values.index.names if name != "seed"]
     if not levels:
         return {str(case): values}
@@ -101,7 +74,7 @@ def below(
       low: values that should be lower.
       high: values that should be higher; cases present on only one side are ignored.
       write: formats the values of a case.
-      case: names the cases, see `cases_of`.
+      case: names the cases.
       equal: whether equal means satisfy the claim.
 
     Returns:
@@ -111,23 +84,18 @@ def below(
     low, high = low.align(high, join="inner")
     if not len(low):
         return None
-    sides, others = cases_of(low, case), cases_of(high, case)
-    holds, where = _together(
-        {name: paired(own, others[name], equal) for name, own in sides.items()}
+    lows, highs = cases_of(low, case), cases_of(high, case)
+    return _finding(
+        claim,
+        {name: paired(own, highs[name], equal) for name, own in lows.items()},
+        (f"{n}: {write(own)} vs. {write(highs[n])}" for n, own in lows.items()),
     )
-    listed = "; ".join(
-        f"{name}: {write(own)} vs. {write(others[name])}" for name, own in sides.items()
-    )
-    return Finding(claim, holds, f"{listed}.{where}")
 
 
 def residual_below_plain(
     claim: str, values: pd.Series, write: Write = spread, equal: bool = False
 ) -> Finding | None:
-    """Whether residual nets lie below their plain twins at every depth.
-
-    Twins have the same depth and seed (see `below`).
-    """
+    """Whether residual nets lie below their plain twins of the same depth and seed."""
     residual, plain = of_family(values, "residual"), of_family(values, "plain")
     return below(claim, residual, plain, write, equal=equal)
 
@@ -135,7 +103,7 @@ def residual_below_plain(
 def residual_above_plain(
     claim: str, values: pd.Series, write: Write = spread
 ) -> Finding | None:
-    """Whether residual nets lie above their plain twins at every depth."""
+    """Whether residual nets lie above their plain twins of the same depth and seed."""
     residual, plain = of_family(values, "residual"), of_family(values, "plain")
     return below(claim, plain, residual, write)
 
@@ -153,7 +121,7 @@ def ascending(
       claim: the claim.
       values: values of the cases, in ascending order of the cases.
       write: formats the values of a case.
-      case: names the cases, see `cases_of`.
+      case: names the cases.
       from_the_last: whether the last case should have the lowest mean instead.
 
     Returns:
@@ -164,11 +132,24 @@ def ascending(
         return None
     if from_the_last:
         cases = dict(reversed(cases.items()))
-    holds, where = _together(
+    return _finding(
+        claim,
         {
             f"{low} to {high}": unpaired(cases[low], cases[high])
             for low, high in itertools.pairwise(cases)
-        }
+        },
+        (f"{name}: {write(own)}" for name, own in cases.items()),
     )
-    listed = "; ".join(f"{name}: {write(own)}" for name, own in cases.items())
-    return Finding(claim, holds, f"{listed}.{where}")
+
+
+def _finding(
+    claim: str, verdicts: Mapping[str, bool | None], evidence: Iterable[str]
+) -> Finding:
+    """A claim on all cases; the evidence names those that prevent a yes."""
+    text, found = f"{'; '.join(evidence)}.", set(verdicts.values())
+    for answer, what in ((False, "False for"), (None, "Undecided for")):
+        cases = [case for case, verdict in verdicts.items() if verdict is answer]
+        if 0 < len(cases) < len(verdicts):
+            text += f" {what} {', '.join(cases)}."
+    holds = False if False in found else None if None in found else True
+    return Finding(claim, holds, text)

@@ -14,55 +14,49 @@ import pandas as pd
 
 from cnn_jax.analysis import gradients
 from cnn_jax.analysis.trained import Net
+from cnn_jax.plots import curves
 from cnn_jax.plots.style import LINES
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 LAYER = "layer, from the input"
 
 
 def measure(
-    nets: Sequence[Net],
-    batches: int,
-    along_training: Sequence[int],
-    snapshots: Sequence[int],
-) -> list[analysis.Row]:
+    net: Net, batches: int, along_training: Sequence[int], snapshots: Sequence[int]
+) -> Iterator[analysis.Row]:
     """Measure the gradient norm of each layer before and after training, or along it.
 
     Args:
-      nets: trained nets of the seeds of a group.
+      net: a trained net.
       batches: number of training batches to average over.
       along_training: depths whose training is repeated to measure at ``snapshots``.
       snapshots: steps of the repeated training to measure at.
 
-    Returns:
-      A row for each seed, step and layer, see `gradients.norms`.
+    Yields:
+      A row for each step and layer, see `gradients.norms`.
 
     Raises:
       ConfigError: the repeated training does not reproduce the trained network.
     """
-    rows = []
-    for net in nets:
-        if net.depth in along_training:
-            steps = sorted({0, *(s for s in snapshots if s <= net.step), net.step})
-            states = gradients.repetition(net, steps)
-        else:
-            states = iter([net.at_initialisation(), net])
-        data = net.train_batches(batches)
-        for state in states:
-            found = gradients.norms(net.model, state.variables, data, net.program.loss)
-            rows += [{**net.label, "step": state.step, **row} for row in found]
-    return rows
+    states = iter([net.at_initialisation(), net])
+    if net.depth in along_training:
+        steps = sorted({0, *(s for s in snapshots if s <= net.step), net.step})
+        states = gradients.repetition(net, steps)
+    data = net.train_batches(batches)
+    for state in states:
+        found = gradients.norms(net.model, state.variables, data, net.program.loss)
+        yield from ({"step": state.step, **row} for row in found)
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot each layer's gradient norm, at initialisation, after and along training."""
     steps = sorted(set(rows["step"]))
     label = "gradient norm"
-    figure, _ = drawing.family_panels(
+    figure, _ = curves.family_panels(
         *(first_and_last(rows, "layer", LAYER), "gradient_norm", label),
         **{"styles": styles, "log": "y", "share": "row"},
     )
-    figure.suptitle(f"gradient reach, {drawing.seeds_of(rows)}")
+    figure.suptitle(f"gradient reach, {curves.seeds_of(rows)}")
     found = {"gradients": figure}
     if len(steps) > 2:
         found["gradients_along_training"] = draw_along_training(rows, steps, label)
@@ -92,11 +86,11 @@ def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) ->
         (tables.of(rows, depth=depth), "layer", LAYER, f"{depth} layers")
         for depth in depths
     ]
-    figure, _ = drawing.family_panels(
+    figure, _ = curves.family_panels(
         *(lines, "gradient_norm", label, styles),
         **{"by": ("step", "step"), "log": "y", "share": "row", "linewidth": 1.4},
     )
-    figure.suptitle(f"gradients during training, {drawing.seeds_of(rows)}")
+    figure.suptitle(f"gradients during training, {curves.seeds_of(rows)}")
     return figure
 
 

@@ -8,24 +8,22 @@ import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import shattered
-from cnn_jax.analysis.trained import Net
+from cnn_jax.plots import curves
 from cnn_jax.plots.style import depth_styles
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
 def measure(
-    nets: Sequence[Net],
     depths: Sequence[int],
     width: int,
     points: int,
     beta: float,
     seeds: int,
     lags: int,
-) -> list[analysis.Row]:
+) -> Iterator[analysis.Row]:
     """Measure the autocorrelation of the derivative of random nets of a scalar.
 
     Args:
-      nets: empty; this analysis needs no trained nets.
       depths: numbers of layers.
       width: units per layer.
       points: number of points of the grid.
@@ -33,7 +31,7 @@ def measure(
       seeds: number of random nets of each kind and depth.
       lags: lags of the autocorrelation.
 
-    Returns:
+    Yields:
       A row for each net and lag: 'lag' and 'autocorrelation'. The families are
       'plain', 'residual' and one whose name contains ``beta``.
     """
@@ -42,7 +40,6 @@ def measure(
         "residual": (1.0, 1.0),
         f"residual, branch x {beta:g}": (1.0, beta),
     }
-    rows = []
     for depth, (family, (skip, scale)), seed in itertools.product(
         depths, families.items(), range(seeds)
     ):
@@ -51,20 +48,17 @@ def measure(
         )
         found = shattered.autocorrelation(np.asarray(derivative), lags)
         label = {"family": family, "depth": depth, "seed": seed, "step": 0}
-        rows += [
-            {**label, "lag": lag, "autocorrelation": float(value)}
-            for lag, value in enumerate(found)
-        ]
-    return rows
+        for lag, value in enumerate(found):
+            yield {**label, "lag": lag, "autocorrelation": float(value)}
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot the autocorrelation of the derivative of random nets of a scalar."""
     own = depth_styles(rows["depth"])  # these depths are not the study's
     lines = [(rows, "lag", "lag (grid points)", "")]
-    figure, _ = drawing.family_panels(lines, "autocorrelation", "autocorrelation", own)
+    figure, _ = curves.family_panels(lines, "autocorrelation", "autocorrelation", own)
     figure.suptitle(
-        f"derivative of random one-input nets, {drawing.seeds_of(rows, 'nets')}"
+        f"derivative of random one-input nets, {curves.seeds_of(rows, 'nets')}"
     )
     return {"grid": figure}
 
@@ -93,12 +87,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
             tables.group_table(
                 one,
                 "Autocorrelation at a lag of one grid point",
-                {
-                    "autocorrelation": (
-                        tables.per_net(one, "autocorrelation"),
-                        tables.spread,
-                    )
-                },
+                {"autocorrelation": (correlations, tables.spread)},
                 "random nets",
             )
         ],
@@ -118,4 +107,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield "autocorrelation at lag 1", value
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers, of_nets=False)
+ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)

@@ -11,8 +11,9 @@ import pandas as pd
 from cnn_jax.analysis import insertion
 from cnn_jax.analysis.trained import Net
 from cnn_jax.names import ConfigError
+from cnn_jax.plots import curves
 from cnn_jax.plots.style import STYLES, name_lines
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 # Ways of inserting: name in the figure, name in the table, and line style.
 WAYS = {
@@ -36,67 +37,61 @@ WAYS = {
 
 
 def measure(
-    nets: Sequence[Net],
+    net: Net,
     family: str,
     depth: int,
     site: str,
     blocks: Sequence[int],
     rates: Sequence[float],
     steps: Sequence[int],
-) -> list[analysis.Row]:
+) -> Iterator[analysis.Row]:
     """Measure training error after inserting layers, and after further training.
 
     Args:
-      nets: trained nets of the seeds of the group that layers are inserted into.
-      family: family of that group (other groups are not measured).
-      depth: depth of that group.
+      net: a trained net, into which layers are inserted.
+      family: its family (other nets are not passed).
+      depth: its depth.
       site: the module after which layers are inserted.
       blocks: numbers of inserted blocks of two layers.
       rates: constant learning rates of the further training.
       steps: steps at which the error is measured, ascending; 0 is right after the
         insertion.
 
-    Returns:
-      A row for each seed, way of inserting (see `insertion.insert`), number of
-      blocks, rate and step: 'how', 'blocks', 'rate', 'more_steps', 'train_error',
-      'train_loss', 'changed_logits' (number of logits on the training set whose bits
-      the insertion changed) and 'largest_change' (of a logit).
+    Yields:
+      A row for each way of inserting (see `insertion.insert`), number of blocks, rate
+      and step: 'how', 'blocks', 'rate', 'more_steps', 'train_error', 'train_loss',
+      'changed_logits' (number of logits on the training set whose bits the insertion
+      changed) and 'largest_change' (of a logit).
     """
-    rows = []
-    for net in nets:
-        program, data = net.program, list(net.batches("train"))
-        more = net.train_batches(steps[-1], start=net.step)
-        # The control, with nothing inserted, runs once.
-        ways = [(how, n) for how in WAYS for n in (blocks if how != "none" else (0,))]
-        for how, count in ways:
-            key = jax.random.key(net.seed)
-            longer, variables = insertion.insert(
-                net.model, net.variables, site, count, how, data, key
+    program, data = net.program, list(net.batches("train"))
+    more = net.train_batches(steps[-1], start=net.step)
+    # The control, with nothing inserted, runs once.
+    ways = [(how, n) for how in WAYS for n in (blocks if how != "none" else (0,))]
+    for how, count in ways:
+        key = jax.random.key(net.seed)
+        longer, variables = insertion.insert(
+            net.model, net.variables, site, count, how, data, key
+        )
+        changed, largest = insertion.changed_logits(
+            net.model, net.variables, longer, variables, data
+        )
+        for rate in rates:
+            states = insertion.train(
+                longer, variables, more, program.loss, program.optimizer, rate
             )
-            changed, largest = insertion.changed_logits(
-                net.model, net.variables, longer, variables, data
-            )
-            for rate in rates:
-                trained = insertion.train(
-                    longer, variables, more, program.loss, program.optimizer, rate
-                )
-                states = enumerate(itertools.chain([variables], trained))
-                for step, state in ((n, state) for n, state in states if n in steps):
+            for step, state in enumerate(itertools.chain([variables], states)):
+                if step in steps:
                     found = insertion.measure(
                         longer, state, data, program.loss, program.errors
                     )
-                    rows.append(
-                        {
-                            **net.label,
-                            **{"how": how, "blocks": count, "rate": rate},
-                            "more_steps": step,
-                            "train_error": found["error"],
-                            "train_loss": found["loss"],
-                            "changed_logits": changed,
-                            "largest_change": largest,
-                        }
-                    )
-    return rows
+                    yield {
+                        **{"how": how, "blocks": count, "rate": rate},
+                        "more_steps": step,
+                        "train_error": found["error"],
+                        "train_loss": found["loss"],
+                        "changed_logits": changed,
+                        "largest_change": largest,
+                    }
 
 
 def check(settings: analysis.Settings) -> None:
@@ -125,9 +120,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
             style = {"markersize": 4, "linewidth": 1.4, **look}
             of_way = tables.of(own, how=how)
             if len(of_way):
-                line = drawing.draw_line(
-                    panel, of_way, "more_steps", "percent", **style
-                )
+                line = curves.draw_line(panel, of_way, "more_steps", "percent", **style)
                 drawn[label] = line
         panel.set_title(f"{2 * count} more layers, rate {rate:g}")
         panel.set_xscale("symlog", linthresh=1)
@@ -144,7 +137,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
     figure.suptitle(
         f"layers inserted into a trained {family} net of {depth} layers, "
-        f"{drawing.seeds_of(rows)}"
+        f"{curves.seeds_of(rows)}"
     )
     return {"insertion": figure}
 

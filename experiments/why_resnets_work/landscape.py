@@ -16,8 +16,9 @@ import pandas as pd
 from cnn_jax.analysis import landscape
 from cnn_jax.analysis.trained import Net
 from cnn_jax.names import ConfigError
+from cnn_jax.plots import curves
 from cnn_jax.plots.style import name_lines, style_of
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 # Lower losses are drawn at this value (nats).
 LEAST = 1e-3
@@ -26,52 +27,45 @@ COLORS = "cividis"
 
 
 def measure(
-    nets: Sequence[Net],
+    net: Net,
     directory: pathlib.Path,
     depths: Sequence[int],
     points: int,
     extent: float,
     images: int,
     seed: int,
-) -> list[analysis.Row]:
-    """Measure training loss and error on a square grid around each net.
+) -> Iterator[analysis.Row]:
+    """Measure training loss and error on a square grid around a net.
 
     Args:
-      nets: trained nets of the seeds of a group.
-      directory: receives a file with the landscape and the directions of each net.
-      depths: depths to measure.
+      net: a trained net.
+      directory: receives a file with the landscape and its directions.
+      depths: depths to measure (nets of other depths are not passed).
       points: points per axis, odd, so that the net itself is one of them.
       extent: the axes go from ``-extent`` to ``extent`` (1 in the paper).
       images: training images that the loss is averaged over, 0 for all.
       seed: random seed of the directions, the same for all nets.
 
-    Returns:
-      A row for each seed and point: 'first' and 'second' (its coordinates), 'loss'
-      and 'error'.
+    Yields:
+      A row for each point: 'first' and 'second' (its coordinates), 'loss' and 'error'.
     """
     axis = np.linspace(-extent, extent, points)
-    rows = []
-    for net in nets:
-        data = landscape.stack(net.batches("train", images))
-        found = landscape.explore(
-            landscape.EvaluationLoss(net.model, net.program.loss, net.program.errors),
-            net.variables["params"],
-            (axis, axis),
-            seed,
-            (net.variables["batch_stats"], data),
-        )
-        name = f"landscape-{net.family}-{net.depth}-seed{net.seed}.npz"
-        landscape.save(found, directory / name)
-        rows += [
-            {
-                **net.label,
-                **{"first": float(axis[down]), "second": float(axis[across])},
-                "loss": float(found.values["loss"][down, across]),
-                "error": float(found.values["error"][down, across]),
-            }
-            for down, across in np.ndindex(points, points)
-        ]
-    return rows
+    found = landscape.explore(
+        landscape.EvaluationLoss(net.model, net.program.loss, net.program.errors),
+        net.variables["params"],
+        (axis, axis),
+        seed,
+        (net.variables["batch_stats"], landscape.stack(net.batches("train", images))),
+    )
+    name = f"landscape-{net.family}-{net.depth}-seed{net.seed}.npz"
+    landscape.save(found, directory / name)
+    for down, across in np.ndindex(points, points):
+        yield {
+            "first": float(axis[down]),
+            "second": float(axis[across]),
+            "loss": float(found.values["loss"][down, across]),
+            "error": float(found.values["error"][down, across]),
+        }
 
 
 def check(settings: analysis.Settings) -> None:
@@ -119,7 +113,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     surface.suptitle(f"training loss (nats) {around}")
     contours.suptitle(f"training loss {around}")
     sections = draw_sections(nets)
-    count = drawing.seeds_of(rows).rpartition(" of ")[2]
+    count = curves.seeds_of(rows).rpartition(" of ")[2]
     sections.suptitle(f"section of the landscape, {count}")
     return {
         "landscape_surface": surface,
@@ -345,6 +339,5 @@ ANALYSIS = analysis.Analysis(
     *(measure, section, draw, main_numbers),
     wants=lambda group, settings: group.depth in settings["depths"],
     check=check,
-    has_files=True,
     long=True,
 )

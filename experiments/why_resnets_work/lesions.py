@@ -7,45 +7,41 @@ import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from cnn_jax.plots import curves
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
 def measure(
-    nets: Sequence[Net],
+    net: Net,
     images: int,
     removed: Sequence[int],
     swaps: Sequence[int],
     draws: int,
-) -> list[analysis.Row]:
+) -> Iterator[analysis.Row]:
     """Measure test error with blocks removed or exchanged.
 
     Args:
-      nets: trained nets of the seeds of a group.
+      net: a trained net.
       images: number of test images, 0 for all.
       removed: numbers of blocks to remove at random; numbers larger than a net's
         removable blocks are skipped.
       swaps: numbers of random exchanges of two blocks of the same shape.
       draws: number of random choices for each of those numbers.
 
-    Returns:
+    Yields:
       Rows of a 'kind': 'intact', 'one' (one row for each removable block), 'several'
       and 'exchanged'; with 'count' (of blocks removed or exchanges), 'block' (from 1;
       0 for the other kinds), 'draw', 'kendall_tau' and 'error'.
     """
-    rows = []
-    for net in nets:
-        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
-        data = list(net.batches("test", images))
-        for kind, keep, order, columns in cases(sites, net.seed, removed, swaps, draws):
-            variables = lesions.exchanged(net.variables, sites, order)
-            error = lesions.error_without(
-                net.model, variables, data, keep, net.program.errors
-            )
-            columns = {"count": 0, "block": 0, "draw": 0, **columns}
-            tau = lesions.kendall_tau(order)
-            found = {"kind": kind, **columns, "kendall_tau": tau, "error": error}
-            rows.append({**net.label, **found})
-    return rows
+    sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+    data = list(net.batches("test", images))
+    for kind, keep, order, columns in cases(sites, net.seed, removed, swaps, draws):
+        variables = lesions.exchanged(net.variables, sites, order)
+        error = lesions.error_without(
+            net.model, variables, data, keep, net.program.errors
+        )
+        row = {"kind": kind, "count": 0, "block": 0, "draw": 0, **columns}
+        yield {**row, "kendall_tau": lesions.kendall_tau(order), "error": error}
 
 
 def cases(
@@ -87,19 +83,19 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     exchanged = pd.concat([intact.assign(kendall_tau=1.0), exchanged])
     one = tables.of(rows, kind="one")
     first = "block removed, from the input"
-    figure, panels = drawing.family_panels(
+    figure, panels = curves.family_panels(
         [
             (one, "block", first, "one block removed"),
             (several, "count", "blocks removed", "several blocks removed"),
             (exchanged, "kendall_tau", "Kendall's tau", "blocks exchanged"),
         ],
         *("percent", "test error (%)", styles),
-        **drawing.POINTS,
+        **curves.POINTS,
     )
     panels[0][0].set_ylim(0, 100)
     for panel in panels[2]:
         panel.invert_xaxis()
-    figure.suptitle(f"lesions, {drawing.seeds_of(rows)}")
+    figure.suptitle(f"lesions, {curves.seeds_of(rows)}")
     return {"lesions": figure}
 
 

@@ -1,48 +1,43 @@
 """Distance from the identity: how much a block changes its input."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
 from cnn_jax.analysis import blocks, linearity
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from cnn_jax.plots import curves
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
-def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
+def measure(net: Net, images: int) -> Iterator[analysis.Row]:
     """Measure the distance of blocks from the identity, on training images.
 
     Args:
-      nets: trained nets of the seeds of a group.
+      net: a trained net.
       images: number of training images, 0 for all.
 
-    Returns:
-      A row for each seed and shape-preserving block: 'block' (from 1, among all
-      blocks), 'name' and 'change' (NaN in a dead net, where the block's input is zero
-      for every image).
+    Yields:
+      A row for each shape-preserving block: 'block' (from 1, among all blocks), 'name'
+      and 'change' (NaN in a dead net, where the block's input is zero for every image).
     """
-    rows = []
-    for net in nets:
-        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
-        places = {site.name: number for number, site in enumerate(sites, start=1)}
-        data = net.batches("train", images)
-        found = linearity.relative_changes(net.model, net.variables, data)
-        rows += [
-            {**net.label, "block": places[name], "name": name, "change": change}
-            for name, change in found.items()
-        ]
-    return rows
+    sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+    numbers = {site.name: number for number, site in enumerate(sites, start=1)}
+    data = net.batches("train", images)
+    found = linearity.relative_changes(net.model, net.variables, data)
+    for name, change in found.items():
+        yield {"block": numbers[name], "name": name, "change": change}
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot the distance of each block from the identity."""
     lines = [(rows, "block", "block, from the input", "")]
     label = "‖output - input‖ / ‖input‖"
-    figure, panels = drawing.family_panels(
-        lines, "change", label, styles, **drawing.POINTS
+    figure, panels = curves.family_panels(
+        lines, "change", label, styles, **curves.POINTS
     )
     panels[0][0].set_ylim(bottom=0)
-    title = f"distance of blocks from the identity, {drawing.seeds_of(rows)}"
+    title = f"distance of blocks from the identity, {curves.seeds_of(rows)}"
     figure.suptitle(title)
     return {"linearity": figure}
 

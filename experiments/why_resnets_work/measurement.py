@@ -16,22 +16,12 @@ from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
 from cnn_jax.training import checkpoint
 from cnn_jax.training.checkpoint import CheckpointError
-from cnn_jax.training.program import Program
 from experiments.why_resnets_work import registry
 from experiments.why_resnets_work.analysis import Group, Row, Settings
 
 NO_NETS = Group("", 0, ())
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-    """A failed measurement.
-
-    Attributes:
-      reason: the reason, in one line.
-    """
-
-    reason: str
+# The program of a group; its measurements are consecutive.
+program_of = functools.lru_cache(maxsize=1)(trained.program_of)
 
 
 def reason_of(error: Exception) -> str:
@@ -41,7 +31,7 @@ def reason_of(error: Exception) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One analysis of one group.
+    """One analysis of one group: a task for `cnn_jax.study.pool`.
 
     Attributes:
       analysis: name of a section of the config.
@@ -60,8 +50,7 @@ class Measurement:
     @property
     def name(self) -> str:
         """Name of the file of rows, without suffix."""
-        nets = f"-{self.group.name}" if self.group.runs else ""
-        return self.analysis + nets
+        return self.analysis + (f"-{self.group.name}" if self.group.runs else "")
 
     @property
     def path(self) -> pathlib.Path:
@@ -88,30 +77,36 @@ class Measurement:
         }
         return json.loads(json.dumps(found))
 
-    def compute(self) -> list[Row] | Failure:
-        """Measure, store the rows and return them; or return a `Failure`, not stored.
+    def compute(self) -> list[Row] | str:
+        """Measure, store the rows and return them; or the reason of a failure.
 
         Raises:
           ConfigError: a directory holds no run, or the data differs from the run's.
           CheckpointError: a run has no complete checkpoint.
         """
-        made_of = self.made_of()
+        made_of, runs = self.made_of(), self.group.runs
         analysis, settings = registry.resolve(self.analysis, self.section)
-        runs = self.group.runs
         program = program_of(runs[0], self.data_dir) if runs else None
         names = {"family": self.group.family, "depth": self.group.depth}
         nets = [
             dataclasses.replace(trained.load(run, program), **names) for run in runs
         ]
         self.directory.mkdir(parents=True, exist_ok=True)
-        place = {"directory": self.directory} if analysis.has_files else {}
+        if analysis.has_files:
+            settings = {**settings, "directory": self.directory}
         try:
-            rows = analysis.measure(nets, **place, **settings)
+            rows = [
+                {**net.label, **row}
+                for net in nets
+                for row in analysis.measure(net, **settings)
+            ]
+            if not analysis.of_nets:
+                rows = list(analysis.measure(**settings))
         except (ConfigError, CheckpointError, OSError):
             raise
         except Exception as error:  # affects only this analysis
             traceback.print_exc()
-            return Failure(f"{self.name}: {reason_of(error)}")
+            return f"{self.name}: {reason_of(error)}"
         text = json.dumps({"made_of": made_of, "rows": rows})
         checkpoint.write_atomically(self.path, text.encode())
         return rows
@@ -149,9 +144,3 @@ def measurements(
         Measurement(name, group, config[name], directory, data_dir)
         for name, group in pairs
     ]
-
-
-@functools.lru_cache(maxsize=1)
-def program_of(run: str, data_dir: str) -> Program:
-    """The program of a group, cached because a group's measurements are consecutive."""
-    return trained.program_of(run, data_dir)

@@ -1,6 +1,6 @@
 """1x1 convolutions: what they save and what they add (Lin, Chen and Yan 2013)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -9,7 +9,6 @@ from cnn_jax.analysis.one_by_one import (
     learn_exclusive_or,
     measure_saving,
 )
-from cnn_jax.analysis.trained import Net
 from cnn_jax.models.summary import summarize
 from cnn_jax.names import ConfigError
 from experiments.why_resnets_work import analysis, claims, page, papers, tables
@@ -19,18 +18,11 @@ LAYERS = {False: "linear", True: "with 1x1 and ReLU"}
 
 
 def measure(
-    nets: Sequence[Net],
-    size: int,
-    channels: int,
-    shrink: int,
-    width: int,
-    batch: int,
-    seeds: int,
-) -> list[analysis.Row]:
+    size: int, channels: int, shrink: int, width: int, batch: int, seeds: int
+) -> Iterator[analysis.Row]:
     """Measure what 1x1 convolutions save and add.
 
     Args:
-      nets: empty; this analysis needs no trained nets.
       size: height and width of the input.
       channels: channels of the input.
       shrink: output channels of the 1x1 convolution.
@@ -38,7 +30,7 @@ def measure(
       batch: images in a timed call.
       seeds: number of exclusive-or nets of each kind.
 
-    Returns:
+    Yields:
       Rows of a 'kind': 'shrink' for each kernel, with 'direct_parameters',
       'parameters', 'direct_macs', 'macs' and 'time_ratio'; and 'exclusive_or' for
       each seed, with 'layers', 'parameters', 'macs' and 'error'. Columns that do not
@@ -49,7 +41,6 @@ def measure(
         **dict.fromkeys(("direct_parameters", "parameters", "direct_macs", "macs"), 0),
         **{"time_ratio": 0.0, "layers": "", "error": 0.0},
     }
-    rows = []
     for kernel in (5, 3):
         found = measure_saving(kernel, size, channels, shrink, width, batch)
         columns = {
@@ -59,14 +50,13 @@ def measure(
             "macs": found.shrunk.macs,
             "time_ratio": found.time_ratio,
         }
-        rows.append({**blank, "kind": "shrink", "kernel": kernel, **columns})
+        yield {**blank, "kind": "shrink", "kernel": kernel, **columns}
     for added, layers in LAYERS.items():
         net = summarize(PixelClassifier(16, added), (16, 16, 2))
         columns = {"layers": layers, "parameters": net.parameters, "macs": net.macs}
         for seed in range(seeds):
             learned = {"seed": seed, "error": learn_exclusive_or(added, seed)}
-            rows.append({**blank, "kind": "exclusive_or", **columns, **learned})
-    return rows
+            yield {**blank, "kind": "exclusive_or", **columns, **learned}
 
 
 def check(settings: analysis.Settings) -> None:
@@ -147,4 +137,4 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-ANALYSIS = analysis.Analysis(measure, section, check=check, of_nets=False, version=2)
+ANALYSIS = analysis.Analysis(measure, section, check=check, version=2)

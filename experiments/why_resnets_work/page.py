@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jinja2
@@ -26,23 +26,17 @@ LIBRARIES = ("jax", "flax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure.
+    """A figure of the report."""
 
-    Attributes:
-      name: file name without suffix; ``.svg`` and ``.png`` are in the same directory.
-      alternative: alternative text for readers who cannot see the figure.
-      caption: text below the figure.
-    """
-
-    name: str
-    alternative: str
+    name: str  # of its files, without suffix
+    alternative: str  # text for readers who cannot see the figure
     caption: str
 
     def source(self, directory: pathlib.Path) -> str:
         """The figure as a ``data:`` URL: the SVG, or the PNG if the SVG is too large.
 
         Args:
-          directory: directory of the files.
+          directory: directory of ``name.svg`` and ``name.png``.
 
         Raises:
           ConfigError: a file is missing.
@@ -59,32 +53,20 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table; the first column names its rows, the others are numbers.
+    """A table; the first column names its rows, the others are formatted numbers."""
 
-    Attributes:
-      caption: what the table shows, with the number of seeds and the kind of spread.
-      columns: the header.
-      rows: formatted cells.
-    """
-
-    caption: str
+    caption: str  # with the number of seeds and the kind of spread
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A claim and whether the numbers support it.
+    """A claim and whether the numbers support it."""
 
-    Attributes:
-      claim: a sentence that is true or false of the measurements.
-      holds: whether the measurements support it; None if they are inconclusive.
-      evidence: the numbers that decide it.
-    """
-
-    claim: str
-    holds: bool | None
-    evidence: str
+    claim: str  # a sentence that is true or false of the measurements
+    holds: bool | None  # None if the measurements are inconclusive
+    evidence: str  # the numbers that decide it
 
     @property
     def verdict(self) -> str:
@@ -92,45 +74,27 @@ class Finding:
         return {True: "yes", False: "no", None: "undecided"}[self.holds]
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A paper.
+class Source(NamedTuple):
+    """A paper."""
 
-    Attributes:
-      name: authors, year, and section or figure.
-      address: URL of the paper.
-    """
-
-    name: str
+    name: str  # authors, year and title
     address: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One analysis.
-
-    Attributes:
-      title: the heading.
-      question: the question that the analysis answers.
-      method: the method of measurement.
-      sources: the papers that the analysis follows.
-      figures: the results as figures.
-      tables: the results as tables.
-      findings: conclusions from the numbers; None entries, for claims with nothing to
-        compare, are dropped.
-      remark: how the setting differs from the papers'; may be empty.
-      failure: why the analysis has no results; may be empty.
-    """
+    """An analysis in the report."""
 
     title: str
-    question: str = ""
+    question: str = ""  # that the analysis answers
     method: str = ""
     sources: Sequence[Source] = ()
     figures: Sequence[Figure] = ()
     tables: Sequence[Table] = ()
+    # None stands for a claim with nothing to compare, and is dropped.
     findings: Sequence[Finding | None] = ()
-    remark: str = ""
-    failure: str = ""
+    remark: str = ""  # how the setting differs from the papers'
+    failure: str = ""  # why the analysis has no results
 
     def __post_init__(self):
         decided = [finding for finding in self.findings if finding is not None]
@@ -139,21 +103,13 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The content of the page.
-
-    Attributes:
-      title: the heading.
-      introduction: paragraphs.
-      facts: name to value: what was trained, and with which settings.
-      sections: the analyses by one-word name, in order.
-      configs: name to config, shown collapsed at the end.
-    """
+    """The content of the page."""
 
     title: str
-    introduction: Sequence[str]
-    facts: Mapping[str, str]
-    sections: Mapping[str, Section]
-    configs: Mapping[str, Mapping[str, Any]]
+    introduction: Sequence[str]  # paragraphs
+    facts: Mapping[str, str]  # what was trained, and with which settings
+    sections: Mapping[str, Section]  # by one-word name
+    configs: Mapping[str, Mapping[str, Any]]  # by name, shown collapsed at the end
 
 
 def render(report: Report, directory: pathlib.Path) -> str:

@@ -9,45 +9,43 @@ import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from cnn_jax.plots import curves
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
 def measure(
-    nets: Sequence[Net], depths: Sequence[int], images: int, draws: int
-) -> list[analysis.Row]:
+    net: Net, depths: Sequence[int], images: int, draws: int
+) -> Iterator[analysis.Row]:
     """Measure the gradient along paths of each length, and the share of such paths.
 
     Args:
-      nets: trained nets of the seeds of a residual group.
-      depths: depths to measure (groups of other depths are not passed).
+      net: a trained residual net.
+      depths: depths to measure (nets of other depths are not passed).
       images: number of training images of the loss.
       draws: number of random paths of each length.
 
-    Returns:
-      A row for each seed and length: 'length', 'share' (of all paths), 'gradient'
+    Yields:
+      A row for each length: 'length', 'share' (of all paths), 'gradient'
       (norm at the input, mean over paths) and 'contribution' (their product).
     """
-    rows = []
-    for net in nets:
-        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
-        batch = jax.tree.map(lambda leaf: leaf[:images], net.train_batches(1)[0])
-        random = np.random.default_rng(net.seed)
-        for length, share in enumerate(lesions.path_lengths(len(sites))):
-            norms = []
-            alike = length in (0, len(sites))  # only one path has this length
-            for _ in range(1 if alike else draws):
-                through = np.zeros(len(sites))
-                through[random.choice(len(sites), length, replace=False)] = 1
-                norms.append(
-                    lesions.path_gradient(
-                        net.model, net.variables, batch, net.program.loss, through
-                    )
+    sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+    [whole] = net.train_batches(1)
+    batch = jax.tree.map(lambda leaf: leaf[:images], whole)
+    random = np.random.default_rng(net.seed)
+    for length, share in enumerate(map(float, lesions.path_lengths(len(sites)))):
+        norms = []
+        alike = length in (0, len(sites))  # only one path has this length
+        for _ in range(1 if alike else draws):
+            through = np.zeros(len(sites))
+            through[random.choice(len(sites), length, replace=False)] = 1
+            norms.append(
+                lesions.path_gradient(
+                    net.model, net.variables, batch, net.program.loss, through
                 )
-            gradient = float(np.mean(norms))
-            columns = {"length": length, "share": float(share), "gradient": gradient}
-            contribution = float(share) * gradient
-            rows.append({**net.label, **columns, "contribution": contribution})
-    return rows
+            )
+        gradient = float(np.mean(norms))
+        row = {"length": length, "share": share, "gradient": gradient}
+        yield {**row, "contribution": share * gradient}
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
@@ -65,15 +63,15 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         strict=True,
     ):
         lines = {
-            depth: drawing.draw_line(panel, own, "length", y, **styles[depth])
+            depth: curves.draw_line(panel, own, "length", y, **styles[depth])
             for depth, own in rows.groupby("depth")
         }
         panel.set_xlabel("path length (branches)")
         panel.set_ylabel(label)
-    drawing.name_values(figure, lines, "layers")
+    curves.name_values(figure, lines, "layers")
     title = "paths through residual nets"
     if len(rows):
-        title += f", {drawing.seeds_of(rows)}"
+        title += f", {curves.seeds_of(rows)}"
     figure.suptitle(title)
     return {"paths": figure}
 

@@ -45,9 +45,6 @@ def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, 
       name: key of the section.
       section: settings; an optional 'name' is ``package.module:attribute``.
 
-    Returns:
-      The analysis, and the section without 'name'.
-
     Raises:
       ConfigError: the name is unknown or does not refer to an `Analysis`.
     """
@@ -77,23 +74,23 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
         for name, section in config.items()
         if isinstance(section, Mapping) and ":" in str(section.get("name"))
     ]
+    known = list(dict.fromkeys([*ANALYSES, *own]))
     for name in only:
-        if name not in (*ANALYSES, *own):
-            raise names.choices("analysis", name, [*ANALYSES, *own])
+        if name not in known:
+            raise names.choices("analysis", name, known)
         if name not in config:
             raise names.ConfigError(f"the config lacks the section {name!r}")
     for name in config:
-        if name not in ("name", "study", *ANALYSES, *own):
+        if name not in ("name", "study", *known):
             raise names.choices("key of the config", name, ["study", *ANALYSES])
-    order = dict.fromkeys([*ANALYSES, *own])
-    chosen = [name for name in order if name in (only or config)]
+    chosen = [name for name in known if name in (only or config)]
     for name in chosen:
         if not isinstance(config[name], Mapping):
             raise names.ConfigError(
                 f"analysis {name!r} must be a section, got {config[name]!r}"
             )
         found, settings = resolve(name, config[name])
-        supplied = ("nets", "directory") if found.has_files else ("nets",)
+        supplied = ("net", "directory")
         names.check_fields(f"analysis {name!r}", found.measure, settings, supplied)
         found.check(settings)
     return chosen

@@ -1,39 +1,37 @@
 """Layer responses: how strongly each layer responds (He et al. 2015, figure 7)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
 from cnn_jax.analysis import responses
 from cnn_jax.analysis.trained import Net
+from cnn_jax.plots import curves
 from cnn_jax.plots.style import name_lines, style_of
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
-def measure(nets: Sequence[Net], images: int) -> list[analysis.Row]:
+def measure(net: Net, images: int) -> Iterator[analysis.Row]:
     """Measure the standard deviation of each layer's response on training images.
 
     Args:
-      nets: trained nets of the seeds of a group.
+      net: a trained net.
       images: number of training images, 0 for all.
 
-    Returns:
-      A row for each seed and layer: 'layer' (from 1, forward order), 'name', 'std'.
+    Yields:
+      A row for each layer: 'layer' (from 1, forward order), 'name', 'std'.
     """
-    rows = []
-    for net in nets:
-        data = net.batches("train", images)
-        found = responses.standard_deviations(net.model, net.variables, data)
-        for number, (name, std) in enumerate(found.items(), start=1):
-            rows.append({**net.label, "layer": number, "name": name, "std": std})
-    return rows
+    data = net.batches("train", images)
+    found = responses.standard_deviations(net.model, net.variables, data)
+    for number, (name, std) in enumerate(found.items(), start=1):
+        yield {"layer": number, "name": name, "std": std}
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot layer responses in forward order, sorted, and over depth."""
     ranks = rows.groupby(tables.NET)["std"].rank(method="first", ascending=False)
     rows = rows.assign(rank=ranks)
-    figure, panels = drawing.family_panels(
+    figure, panels = curves.family_panels(
         [
             (rows, "layer", "3x3 layer, from the input", "in order"),
             (rows, "rank", "3x3 layers, largest first", "sorted"),
@@ -49,14 +47,14 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         lines = []
         for family in families:
             style = {"markersize": 4, **style_of(family, families)}
-            own = drawing.of_name(wholes, family)
-            lines.append(drawing.draw_line(panel, own, "depth", y, **style))
+            own = wholes[wholes["family"] == family]
+            lines.append(curves.draw_line(panel, own, "depth", y, **style))
         panel.set_title(f"{y} over layers")
         panel.set_xlabel("depth (weight layers)")
         panel.set_xticks(sorted(set(rows["depth"])))
-        drawing.plain_numbers(panel.yaxis)
+        curves.plain_numbers(panel.yaxis)
     name_lines(figure, lines, families)
-    figure.suptitle(f"layer responses on the training set, {drawing.seeds_of(rows)}")
+    figure.suptitle(f"layer responses on the training set, {curves.seeds_of(rows)}")
     return {"responses": figure}
 
 

@@ -8,51 +8,42 @@ import pandas as pd
 
 from cnn_jax.analysis import shattered
 from cnn_jax.analysis.trained import Net
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from cnn_jax.plots import curves
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 from experiments.why_resnets_work.gradients import first_and_last
 
 
 def measure(
-    nets: Sequence[Net], images: int, distances: Sequence[float]
-) -> list[analysis.Row]:
+    net: Net, images: int, distances: Sequence[float]
+) -> Iterator[analysis.Row]:
     """Measure the similarity of gradients at nearby images, before and after training.
 
     Args:
-      nets: trained nets of the seeds of a group.
+      net: a trained net.
       images: number of training images to move, as one batch.
       distances: distances to move, as fractions of an image's norm.
 
-    Returns:
-      A row for each seed, step (0 and the last) and distance: 'distance' and
+    Yields:
+      A row for each step (0 and the last) and distance: 'step', 'distance' and
       'correlation'. Before training, batch norm uses the statistics of a batch.
     """
-    rows = []
-    for net in nets:
-        whole = net.train_batches(1)[0]
-        batch = jax.tree.map(lambda leaf: leaf[:images], whole)
-        fresh = net.at_initialisation()
-        start = shattered.with_batch_statistics(net.model, fresh.variables, whole)
-        for step, variables in ((0, start), (net.step, net.variables)):
-            found = shattered.input_correlations(
-                net.model,
-                variables,
-                batch,
-                np.asarray(distances, float),
-                jax.random.key(net.seed),
-            )
-            rows += [
-                {**net.label, "step": step, "distance": far, "correlation": float(near)}
-                for far, near in zip(distances, found, strict=True)
-            ]
-    return rows
+    [whole] = net.train_batches(1)
+    batch = jax.tree.map(lambda leaf: leaf[:images], whole)
+    fresh = net.at_initialisation()
+    start = shattered.with_batch_statistics(net.model, fresh.variables, whole)
+    far, key = np.asarray(distances, float), jax.random.key(net.seed)
+    for step, variables in ((0, start), (net.step, net.variables)):
+        found = shattered.input_correlations(net.model, variables, batch, far, key)
+        for distance, cosine in zip(distances, found, strict=True):
+            yield {"step": step, "distance": distance, "correlation": float(cosine)}
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot the similarity of gradients at an image and at the moved image."""
     lines = first_and_last(rows, "distance", "distance / ‖image‖")
     label = "cosine of gradients"
-    figure, _ = drawing.family_panels(lines, "correlation", label, styles, log="x")
-    figure.suptitle(f"input gradients at nearby images, {drawing.seeds_of(rows)}")
+    figure, _ = curves.family_panels(lines, "correlation", label, styles, log="x")
+    figure.suptitle(f"input gradients at nearby images, {curves.seeds_of(rows)}")
     return {"shattered": figure}
 
 

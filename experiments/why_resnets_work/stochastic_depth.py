@@ -1,5 +1,6 @@
 """The ensemble of depths: lesions of nets trained with stochastic depth."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import matplotlib.pyplot as plt
@@ -9,51 +10,50 @@ import pandas as pd
 from cnn_jax import study
 from cnn_jax.analysis import blocks, gradients, lesions
 from cnn_jax.analysis.trained import Net
+from cnn_jax.plots import curves
 from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
 from cnn_jax.training.program import Program
-from experiments.why_resnets_work import analysis, claims, drawing, page, papers, tables
+from experiments.why_resnets_work import analysis, claims, page, papers, tables
 
 
 def measure(
-    nets: Sequence[Net],
-    depth: int,
-    death_rate: float,
-    removed: Sequence[int],
-    draws: int,
-) -> list[analysis.Row]:
+    net: Net, depth: int, death_rate: float, removed: Sequence[int], draws: int
+) -> Iterator[analysis.Row]:
     """Measure test error with blocks removed, with and without stochastic depth.
 
     Args:
-      nets: nets of the seeds of a residual group, trained without stochastic depth.
-      depth: depth of that group (other groups are not passed).
+      net: a residual net, trained without stochastic depth.
+      depth: its depth (other nets are not passed).
       death_rate: death rate of the last block (see `cnn_jax.models.resnet.ResNet`);
-        the same runs are trained again with it.
+        the same run is trained again with it.
       removed: numbers of blocks to remove at random.
       draws: number of random choices for each number of blocks.
 
-    Returns:
-      A row for each seed, death rate (0 and ``death_rate``), number and draw:
-      'death_rate', 'removed', 'draw' and 'error'. Both nets lose the same blocks.
+    Yields:
+      A row for each death rate (0 and ``death_rate``), number and draw: 'death_rate',
+      'removed', 'draw' and 'error'. Both nets lose the same blocks.
     """
+    program = with_stochastic_depth(net.program, death_rate)
+    [again] = gradients.snapshots(program, net.seed, [net.step])
+    sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+    for rate, one in ((0.0, net), (death_rate, again)):
+        data = list(one.batches("test"))
+        random = np.random.default_rng(net.seed)
+        for count in (0, *removed):
+            for draw in range(draws if count else 1):
+                keep = lesions.some_removed(sites, count, random)
+                error = lesions.error_without(
+                    one.model, one.variables, data, keep, one.program.errors
+                )
+                row = {"death_rate": rate, "removed": count, "draw": draw}
+                yield {**row, "error": error}
+
+
+@functools.lru_cache(maxsize=1)
+def with_stochastic_depth(program: Program, death_rate: float) -> Program:
+    """The program with stochastic depth, cached because all seeds share it."""
     changes = {"model": {"stochastic_depth": death_rate}}
-    config = study.merge(nets[0].program.config, changes)
-    program = Program(config, nets[0].program.source)
-    rows = []
-    for net in nets:
-        [again] = gradients.snapshots(program, net.seed, [net.step])
-        sites = blocks.sites(net.model, net.variables, net.program.image_shape)
-        for rate, one in ((0.0, net), (death_rate, again)):
-            data = list(one.batches("test"))
-            random = np.random.default_rng(net.seed)
-            for count in (0, *removed):
-                for draw in range(draws if count else 1):
-                    keep = lesions.some_removed(sites, count, random)
-                    error = lesions.error_without(
-                        one.model, one.variables, data, keep, one.program.errors
-                    )
-                    found = {"death_rate": rate, "removed": count, "draw": draw}
-                    rows.append({**net.label, **found, "error": error})
-    return rows
+    return Program(study.merge(program.config, changes), program.source)
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
@@ -65,7 +65,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     rows = rows.assign(percent=100 * rows["error"])
     figure, panel = plt.subplots(figsize=(6.4, 3.6))
     lines = [
-        drawing.draw_line(panel, own, "removed", "percent", **look)
+        curves.draw_line(panel, own, "removed", "percent", **look)
         for (_, own), look in zip(
             rows.groupby("death_rate"), looks.values(), strict=False
         )
@@ -75,7 +75,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     panel.set_ylabel("test error (%)")
     name_lines(figure, lines, list(looks)[: len(lines)])
     figure.suptitle(
-        f"residual nets of {rows['depth'].iloc[0]} layers, {drawing.seeds_of(rows)}"
+        f"residual nets of {rows['depth'].iloc[0]} layers, {curves.seeds_of(rows)}"
     )
     return {"stochastic_depth": figure}
 

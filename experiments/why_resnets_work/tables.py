@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from cnn_jax.plots.curves import seed_counts
 from experiments.why_resnets_work.page import Table
 
 NET = ["family", "depth", "seed"]
@@ -21,14 +21,11 @@ Write = Callable[[Iterable[float]], str]
 
 
 def per_net(rows: pd.DataFrame, value: str | Callable[..., float]) -> pd.Series:
-    """One number per net: the mean of a column, or the result of a function.
+    """One number per net, by family, depth and seed.
 
     Args:
       rows: rows of an analysis.
-      value: the column, or a function of the rows of one net.
-
-    Returns:
-      Values by family, depth and seed. Draws of a seed count as one.
+      value: a column, of which the mean is taken, or a function of the rows of a net.
     """
     groups = rows.groupby(NET)
     if isinstance(value, str):
@@ -57,12 +54,7 @@ def ratio(above: float, below: float) -> float:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """Format a number as 0.123, 12.3, 1234 or 1.2e+06.
-
-    Args:
-      value: the number.
-      digits: number of significant digits.
-    """
+    """A number with so many significant digits, as 0.123, 12.3, 1234 or 1.2e+06."""
     if math.isnan(value):
         return MISSING
     if value == 0 or math.isinf(value):
@@ -78,44 +70,35 @@ def spread(
     mean: Callable[[float], str] = short,
     std: Callable[[float], str] = lambda value: short(value, 2),
 ) -> str:
-    """Format mean ± sample standard deviation, or the mean alone for a single seed.
+    """Mean ± sample standard deviation, or the mean alone for a single seed.
 
     Args:
       values: one value per seed; the number of NaN values is reported.
       mean: formats the mean.
       std: formats the standard deviation.
     """
-    every = np.array(list(values), float)
-    there = every[~np.isnan(every)]
-    if not len(there):
+    every = pd.Series(list(values), dtype=float)
+    there, missing = every.count(), int(every.isna().sum())
+    if not there:
         return MISSING
-    text = mean(there.mean())
-    if len(there) > 1:
-        text += f" ± {std(there.std(ddof=1))}"
-    missing = len(every) - len(there)
+    text = mean(every.mean()) + (f" ± {std(every.std())}" if there > 1 else "")
     return f"{text} ({missing} of {len(every)} seeds {MISSING})" if missing else text
 
 
 def percent(values: Iterable[float]) -> str:
-    """Format fractions in percent: mean ± sample standard deviation, two decimals."""
+    """Fractions in percent: mean ± sample standard deviation, two decimals."""
     return spread([100 * value for value in values], "{:.2f}".format, "{:.2f}".format)
-
-
-def seed_counts(rows: pd.DataFrame) -> list[int]:
-    """The distinct numbers of seeds of the families and depths, ascending."""
-    return sorted(set(rows.groupby(GROUP)["seed"].nunique()))
 
 
 def seeds(rows: pd.DataFrame, what: str = "seeds") -> str:
     """A phrase for captions, such as 'mean ± sample standard deviation of 3 seeds'."""
-    least, *_, most = (*seed_counts(rows), max(seed_counts(rows)))
-    if most == 1:
+    counts = seed_counts(rows)
+    if counts == [1]:
         return f"one {what.removesuffix('s')}, no spread"
-    if least == most:
-        return f"mean ± sample standard deviation of {most} {what}"
-    return (
-        f"mean ± sample standard deviation of {least} to {most} {what} (see the column)"
-    )
+    over = "mean ± sample standard deviation of"
+    if len(counts) == 1:
+        return f"{over} {counts[0]} {what}"
+    return f"{over} {counts[0]} to {counts[-1]} {what} (see the column)"
 
 
 def group_table(
@@ -136,21 +119,20 @@ def group_table(
     Returns:
       The table, with a column for the number of seeds if the groups differ in it.
     """
-    count = rows.drop_duplicates(NET).set_index(NET, drop=False)["seed"]
     if len(seed_counts(rows)) > 1:
+        count = rows.drop_duplicates(NET).set_index(NET, drop=False)["seed"]
         columns = {"seeds": (count, lambda own: str(len(list(own)))), **columns}
-    groups = [dict(iter(values.groupby(GROUP))) for values, _ in columns.values()]
+    found = [
+        (dict(iter(values.groupby(GROUP))), write) for values, write in columns.values()
+    ]
     return Table(
         f"{caption}; {seeds(rows, what)}.",
         ("net", *columns),
         [
             (
-                f"{family}, {depth} layers",
-                *(
-                    write(found.get((family, depth), ()))
-                    for found, (_, write) in zip(groups, columns.values(), strict=True)
-                ),
+                f"{net[0]}, {net[1]} layers",
+                *(write(of.get(net, ())) for of, write in found),
             )
-            for family, depth in rows.groupby(GROUP).groups
+            for net in rows.groupby(GROUP).groups
         ],
     )

@@ -222,7 +222,7 @@ def test_results_of_other_nets_go_to_other_places(arguments, expected):
     parser = argparse.ArgumentParser()
     command.define(parser)
     values = parser.parse_args(arguments)
-    assert str(command.place(values, "tiny")) == expected
+    assert str(command.results_directory(values, "tiny")) == expected
 
 
 def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):

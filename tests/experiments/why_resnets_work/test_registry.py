@@ -15,26 +15,26 @@ OWN = '''
 import jax
 import matplotlib.pyplot as plt
 
-from experiments.why_resnets_work import drawing, tables
+from cnn_jax.plots import curves
+from experiments.why_resnets_work import tables
 from experiments.why_resnets_work.analysis import Analysis
 from experiments.why_resnets_work.page import Figure, Section
 
 
-def measure(nets, widths: tuple[int, ...], seeds: int):
+def measure(widths: tuple[int, ...], seeds: int):
     """Standard deviation of normal weights, for each width and seed."""
     label = {"family": "normal", "depth": 1, "step": 0}
-    return [
-        {**label, "seed": seed, "width": width,
-         "std": float(jax.random.normal(jax.random.key(seed), (width,)).std())}
-        for width in widths
-        for seed in range(seeds)
-    ]
+    for width in widths:
+        for seed in range(seeds):
+            weights = jax.random.normal(jax.random.key(seed), (width,))
+            row = {"seed": seed, "width": width, "std": float(weights.std())}
+            yield {**label, **row}
 
 
 def draw(rows, styles):
     figure, panel = plt.subplots()
-    drawing.draw_line(panel, rows, "width", "std", color="black")
-    figure.suptitle(f"weights, {drawing.seeds_of(rows)}")
+    curves.draw_line(panel, rows, "width", "std", color="black")
+    figure.suptitle(f"weights, {curves.seeds_of(rows)}")
     return {"weights": figure}
 
 
@@ -53,7 +53,7 @@ def main_numbers(rows):
     yield "std of weights", rows["std"].mean()
 
 
-WEIGHTS = Analysis(measure, section, draw, main_numbers, of_nets=False)
+WEIGHTS = Analysis(measure, section, draw, main_numbers)
 '''
 
 

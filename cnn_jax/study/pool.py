@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -20,6 +20,7 @@ from cnn_jax.training.interrupt import Interrupted, StopRequest
 LOOK_EVERY = 0.2
 
 
+@runtime_checkable
 class Task(Protocol):
     """A task that is sent to a process and stores its result on disk."""
 

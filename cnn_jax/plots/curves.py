@@ -1,36 +1,48 @@
-"""Shared parts of the figures: lines of means with bands, and panels of families.
+"""Curves over several seeds: means with bands, and panels of families.
 
 Lines join means over seeds. Bands are +- one sample standard deviation (of the
 logarithm on logarithmic axes). A missing number leaves a gap in the line.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
-import pandas as pd
 
 from cnn_jax.plots.style import name_lines
-from experiments.why_resnets_work.tables import seed_counts
+
+if TYPE_CHECKING:
+    import pandas
 
 # A line may have a single point.
 POINTS = {"marker": "o", "markersize": 2.5}
 
 
-def seeds_of(rows: pd.DataFrame, what: str = "seeds") -> str:
-    """A phrase for titles, such as 'mean ± std of 3 seeds'."""
-    counts = seed_counts(rows)
-    if counts == [1]:
-        return f"one {what.removesuffix('s')}"
-    ends = [counts[0], counts[-1]] if len(counts) > 1 else counts
-    return f"mean ± std of {' to '.join(map(str, ends))} {what}"
+def seed_counts(rows: "pandas.DataFrame") -> list[int]:
+    """The distinct numbers of seeds of the families and depths, ascending."""
+    return sorted(set(rows.groupby(["family", "depth"])["seed"].nunique()))
 
 
-def over_seeds(
-    rows: pd.DataFrame, x: str, y: str, logarithmic: bool = False
-) -> pd.DataFrame:
+def seeds_of(rows: "pandas.DataFrame", what: str = "seeds") -> str:
+    """A phrase for titles, such as 'mean ± std of 3 seeds' or '1 seed'.
+
+    Args:
+      rows: with 'family', 'depth' and 'seed'.
+      what: a word for the seeds.
+    """
+    counts = [f"{count}" for count in seed_counts(rows)]
+    if counts == ["1"]:
+        return f"1 {what.removesuffix('s')}"
+    return (
+        f"mean ± std of {' to '.join(sorted({counts[0], counts[-1]}, key=int))} {what}"
+    )
+
+
+def mean_and_band(
+    rows: "pandas.DataFrame", x: str, y: str, logarithmic: bool = False
+) -> "pandas.DataFrame":
     """Mean and spread over seeds of one column against another.
 
     Args:
@@ -50,11 +62,11 @@ def over_seeds(
     groups = values.groupby(x)
     mean = groups.agg(lambda own: own.mean(skipna=False))
     std = groups.std().fillna(0)
-    found = pd.DataFrame({"mean": mean, "low": mean - std, "high": mean + std})
+    found = mean.to_frame("mean").assign(low=mean - std, high=mean + std)
     return np.exp(found) if logarithmic else found
 
 
-def draw_line(panel: Any, rows: pd.DataFrame, x: str, y: str, **look: Any) -> Any:
+def draw_line(panel: Any, rows: "pandas.DataFrame", x: str, y: str, **look: Any) -> Any:
     """Draw means over seeds as a line with a band of one standard deviation.
 
     Args:
@@ -67,7 +79,7 @@ def draw_line(panel: Any, rows: pd.DataFrame, x: str, y: str, **look: Any) -> An
     Returns:
       The line.
     """
-    found = over_seeds(rows, x, y, panel.get_yscale() == "log")
+    found = mean_and_band(rows, x, y, panel.get_yscale() == "log")
     [line] = panel.plot(found.index, found["mean"], **look)
     band = {"color": look["color"], "alpha": 0.15, "linewidth": 0, "zorder": 1}
     if found["mean"].notna().any():
@@ -76,7 +88,7 @@ def draw_line(panel: Any, rows: pd.DataFrame, x: str, y: str, **look: Any) -> An
 
 
 def family_panels(
-    lines: Sequence[tuple[pd.DataFrame, str, str, str]],
+    lines: "Sequence[tuple[pandas.DataFrame, str, str, str]]",
     y: str,
     label: str,
     styles: Mapping[int, Mapping[str, Any]],
@@ -119,7 +131,7 @@ def family_panels(
                 panel.set_xscale("log")
             if "y" in log:
                 panel.set_yscale("log")
-            for value, members in of_name(own, family).groupby(by[0]):
+            for value, members in own[own["family"] == family].groupby(by[0]):
                 style = {"linewidth": 1.6, **styles[value], **look}
                 drawn[value] = draw_line(panel, members, x, y, **style)
             title = ", ".join(filter(None, (family, what)))
@@ -131,11 +143,6 @@ def family_panels(
         row[0].set_ylabel(label)
     name_values(figure, drawn, by[1])
     return figure, panels
-
-
-def of_name(rows: pd.DataFrame, family: str) -> pd.DataFrame:
-    """The rows of a family."""
-    return rows[rows["family"] == family]
 
 
 def name_values(figure: Any, lines: Mapping[int, Any], title: str) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cnn_jax.names import ConfigError
-from experiments.why_resnets_work import pool
+from cnn_jax.study import pool
 
 
 class Failing:
