@@ -16,7 +16,6 @@ the weights on the test set of a config, with that config's preprocessing.
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from cnn_jax.analysis.published import convert, evaluate
 from cnn_jax.models import families
@@ -38,7 +37,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", default="", help="directory of the dataset")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Convert the file, evaluate it on request and print a summary."""
     try:
         done = convert(values.network, values.source, values.target)
@@ -49,12 +49,6 @@ def body(values: argparse.Namespace) -> int:
     except ValueError as error:  # the tensors belong to another network
         raise ConfigError(str(error)) from error
     launch.show(done)
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define, config="degradation_digits.py")
+def main(values: argparse.Namespace) -> int:
     """Train the unfinished runs, then write the table and the figures."""
     config = values.config
     directory = files.local(values.workdir or f"runs/{config.name}")
@@ -172,11 +173,6 @@ def _spread(cells: "pandas.DataFrame") -> "pandas.Series":
         ),
         axis=1,
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv, config="degradation_digits.py")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", default="", help="dataset directory, if moved")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Evaluate the network and print the results."""
     net = cnn_jax.load_run(values.run, values.data_dir)
     print(f"{values.run}: {net.family}-{net.depth}, seed {net.seed}, step {net.step:,}")
@@ -62,7 +63,6 @@ def body(values: argparse.Namespace) -> int:
         launch.show({"split": values.split, **found})
     else:
         show(net, values.split, confusion.of_split(net, values.split))
-    return 0
 
 
 def _read(net: Net, files: Sequence[str]) -> np.ndarray:
@@ -124,11 +124,6 @@ def show_pictures(net: Net, files: Sequence[str]) -> None:
         best = np.argsort(-row, kind="stable")[:TOP]
         words = (f"{net.class_names[n]} {100 * row[n]:.1f} %" for n in best)
         print(f"{file}: {', '.join(words)}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ package.
 import argparse
 import pathlib
 import sys
-from collections.abc import Sequence
 
 import cnn_jax
 from cnn_jax.analysis import exchange
@@ -27,7 +26,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="file to write: .safetensors or .stablehlo")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Write the file."""
     target = pathlib.Path(values.target)
     if target.suffix not in (".safetensors", ".stablehlo"):
@@ -41,12 +41,6 @@ def body(values: argparse.Namespace) -> int:
     else:
         write_atomically(target, exchange.export(net))
     launch.show({"wrote": f"{target} ({target.stat().st_size:,} bytes)"})
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv)
 
 
 if __name__ == "__main__":

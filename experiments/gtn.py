@@ -14,7 +14,6 @@ import functools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -73,7 +72,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define, config="gtn_digits.py")
+def main(values: argparse.Namespace) -> None:
     """Train the unfinished runs, then write the table and the figures."""
     config = check(values.config)
     study = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
@@ -81,7 +81,6 @@ def body(values: argparse.Namespace) -> int:
         launch.check_machine()
         study.train()
     study.write()
-    return 0
 
 
 def check(config: Any) -> dict[str, Any]:
@@ -210,11 +209,6 @@ def summary(table: pandas.DataFrame) -> str:
 
     means = table.groupby("system", sort=False)[list(ERRORS)].agg(spread)
     return means.rename(index=SYSTEMS).rename_axis(None).to_string()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv, config="gtn_digits.py")
 
 
 if __name__ == "__main__":

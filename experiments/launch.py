@@ -10,6 +10,7 @@ step (see `cnn_jax.runtime.heap`).
 
 import argparse
 import codecs
+import functools
 import os
 import sys
 import traceback
@@ -27,6 +28,10 @@ from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.interrupt import Interrupted
 from cnn_jax.training.loop import Diverged
 from experiments import config_file
+
+Body = Callable[[argparse.Namespace], int | None]
+Define = Callable[[argparse.ArgumentParser], None]
+Main = Callable[..., int]
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,9 +60,34 @@ class Parser(argparse.ArgumentParser):
         return names.choices("flag", flag, list(self._option_string_actions))
 
 
+def command(
+    usage: str | None, define: Define, config: str | None = None
+) -> Callable[[Body], Main]:
+    """Make a command's ``main`` of a function of the parsed arguments.
+
+    Args:
+      usage: the command's docstring, printed by ``--help``.
+      define: adds the arguments to the parser.
+      config: see `run`.
+
+    Returns:
+      A decorator. ``main(argv)`` takes the arguments without the program's name, by
+      default those of the process, and returns the exit status.
+    """
+
+    def decorate(body: Body) -> Main:
+        @functools.wraps(body)
+        def main(argv: Sequence[str] | None = None) -> int:
+            return run(body, define, usage or "", argv, config)
+
+        return main
+
+    return decorate
+
+
 def run(
-    body: Callable[[argparse.Namespace], int],
-    define: Callable[[argparse.ArgumentParser], None],
+    body: Body,
+    define: Define,
     usage: str,
     argv: Sequence[str] | None = None,
     config: str | None = None,
@@ -65,7 +95,7 @@ def run(
     """Parse the command line, run the body and report errors in one line.
 
     Args:
-      body: the command; takes the parsed arguments and returns an exit status.
+      body: the command; takes the parsed arguments, returns an exit status or None.
       define: adds the arguments to the parser.
       usage: the command's docstring, printed by ``--help``.
       argv: arguments without the program's name; by default those of the process.
@@ -92,8 +122,8 @@ def _in_words(error: UnicodeError) -> tuple[str, int]:
 
 
 def _run(
-    body: Callable[[argparse.Namespace], int],
-    define: Callable[[argparse.ArgumentParser], None],
+    body: Body,
+    define: Define,
     usage: str,
     arguments: list[str],
     config: str | None,
@@ -119,7 +149,7 @@ def _run(
             return 0
         values = _parse(parser, arguments, config)
         compilation_cache.enable()
-        return body(values)
+        return body(values) or 0
     except (ConfigError, OSError) as error:
         return _fail(error, 2)
     except (CheckpointError, Diverged, WrongBackend) as error:

@@ -12,7 +12,6 @@ command writes its records as array_record next to them, without TensorFlow.
 
 import argparse
 import sys
-from collections.abc import Sequence
 
 from cnn_jax.data.preparation import prepare
 from experiments import launch
@@ -32,15 +31,10 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Prepare the set and print its description."""
     launch.show(prepare(values.name, values.data_dir, values.manual_dir))
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ are printed in percent and written to files as fractions.
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
@@ -48,7 +48,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", default="", help="run directory")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define, config="")
+def main(values: argparse.Namespace) -> None:
     """Train and print the result."""
     if not values.workdir:
         raise ConfigError("--workdir=DIR is needed")
@@ -71,12 +72,6 @@ def body(values: argparse.Namespace) -> int:
         )
     if hosts.is_first():
         launch.show(result)
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv, config="")
 
 
 if __name__ == "__main__":

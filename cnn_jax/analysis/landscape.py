@@ -274,8 +274,6 @@ def explore(
       side_by_side: points computed at once, see `evaluate`.
       report: called with progress, see `evaluate`.
 
-    Returns:
-      The `Landscape`.
     """
     directions = random_directions(params, seed, len(axes))
     values = evaluate(objective, params, directions, axes, fixed, side_by_side, report)
@@ -344,22 +342,6 @@ def load(path: str | os.PathLike[str]) -> Landscape:
         values=under("value/"),
         centre=str(arrays["centre"]),
     )
-
-
-def local_minima(values: Float[np.ndarray, "rows columns"]) -> int:
-    """Number of inner grid points below all eight neighbours.
-
-    A smooth bowl has one. Non-finite points count as infinitely high.
-    """
-    ground = np.where(np.isfinite(values), values, np.inf)
-    centre = ground[1:-1, 1:-1]
-    rows, columns = centre.shape
-    lowest = np.isfinite(centre)
-    for down in range(3):
-        for right in range(3):
-            if (down, right) != (1, 1):
-                lowest &= centre < ground[down : down + rows, right : right + columns]
-    return int(lowest.sum())
 
 
 def _flat(tree: Any) -> dict[str, np.ndarray]:

@@ -13,8 +13,11 @@ reading    training on strings of digits, by string length
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from experiments import launch
 
@@ -38,7 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in SUBJECTS:
         return launch.run(lambda _: 0, define, __doc__, words[:1])
     module = importlib.import_module(f"experiments.benchmark.{SUBJECTS[words[0]]}")
-    return module.main(words[1:])
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        return module.main(words[1:])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise on a signal, so that the context managers end the children."""
+    os.write(sys.__stderr__.fileno(), b"stopped by SIGTERM\n")  # print may be busy
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

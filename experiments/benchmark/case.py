@@ -58,44 +58,30 @@ class Case:
 
     def config(self) -> dict[str, Any]:
         """The config of a run that trains this case."""
-        loss: dict[str, Any] = {"name": self.loss}
-        if self.loss == "map":
-            loss["j"] = MAP_J
+        rubbish = {"j": MAP_J} if self.loss == "map" else {}
+        never = 10**9  # more steps than any benchmark takes
         return {
             "seed": 0,
             "model": {**self.model, "dtype": self.dtype},
-            "loss": loss,
+            "loss": {"name": self.loss, **rubbish},
             "dataset": {
                 "name": f"{__name__}:noise",
-                "image": self.image,
-                "classes": self.classes,
-                "size": self.batch,
+                **{"image": self.image, "classes": self.classes, "size": self.batch},
             },
             "preprocess": {"name": "interval", "low": LOW, "high": HIGH},
             "augment": {"name": "none"},
             "optimizer": {
-                "name": "sgd",
-                "momentum": MOMENTUM,
-                "nesterov": False,
-                "weight_decay": WEIGHT_DECAY,
-                "decay": "all",
+                **{"name": "sgd", "momentum": MOMENTUM, "nesterov": False},
+                **{"weight_decay": WEIGHT_DECAY, "decay": "all"},
             },
             "schedule": {"name": "piecewise", "rates": (RATE,), "boundaries": ()},
             "warmup": {"rate": 0.0, "until_train_error": 0.0},
-            "batch_size": self.batch,
-            "eval_batch_size": self.devices,
-            # more steps than any benchmark takes
-            "steps": 10**9,
-            "log_every": 10**9,
-            "steps_per_execution": self.dispatch,
-            "eval_every": 0,
-            "checkpoint_every": 0,
+            **{"batch_size": self.batch, "eval_batch_size": self.devices},
+            **{"steps": never, "log_every": never, "eval_every": 0},
+            **{"checkpoint_every": 0, "steps_per_execution": self.dispatch},
             "parallel": {
-                "mode": "pmap",
-                "devices": self.devices,
-                "hosts": "one",
-                "host_timeout": 1,
-                "bn_group_size": 0,
+                **{"mode": "pmap", "devices": self.devices, "hosts": "one"},
+                **{"host_timeout": 1, "bn_group_size": 0},
             },
         }
 
@@ -140,20 +126,11 @@ def parse(
     dispatch: int,
     fields: dict[str, Any],
 ) -> Case:
-    """Parse the command line's description of a case.
+    """The case of ``NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH]``.
 
-    Args:
-      net: ``NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH]``. NAME is a network in the table of
-        `cnn_jax.models`, or 'resnet' or 'plain' with any other depth, for the CIFAR
-        layout. The default image size is the paper's.
-      batch: images per step, over all devices, unless ``net`` gives a number.
-      dtype: 'float32' or 'bfloat16'.
-      devices: number of devices.
-      dispatch: steps per call to the devices.
-      fields: fields of the network's module; those it lacks are ignored.
-
-    Returns:
-      The case.
+    NAME is a network in the table of `cnn_jax.models`, or 'resnet' or 'plain' with any
+    other depth, for the CIFAR layout. The default image size is the paper's. Fields
+    that the network's module lacks are ignored. The other arguments are as in `Case`.
 
     Raises:
       ConfigError: unknown name, or a description of no valid network; one line.

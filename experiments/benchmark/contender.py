@@ -16,22 +16,15 @@ from experiments.benchmark.case import Case
 
 
 class Contender(Protocol):
-    """One framework, ready to train one case on images already on the device.
+    """One framework, ready to train one case on images already on the device."""
 
-    It is built from a `Case`, in a separate process.
+    parameters: int  # that are trained
 
-    Attributes:
-      parameters: number of trainable parameters.
-    """
-
-    parameters: int
+    def __init__(self, case: Case):
+        """Called in a process of its own."""
 
     def run(self, steps: int) -> float:
-        """Take train steps, wait for them and return the last loss.
-
-        Args:
-          steps: number of steps, a multiple of the case's ``dispatch``.
-        """
+        """Take steps, a multiple of the case's ``dispatch``; return the last loss."""
 
     def device_memory(self) -> int | None:
         """Peak bytes on the accelerator; None for a device that uses host memory."""
@@ -42,9 +35,6 @@ class CnnJax:
 
     Unlike the peers' steps, its step also gathers the batch from the resident images
     and normalises their uint8 pixels.
-
-    Args:
-      case: the case to train.
     """
 
     def __init__(self, case: Case):
@@ -81,14 +71,9 @@ def jax_memory(device: jax.Device) -> int | None:
 def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
     """Floating-point operations per second of a large square matrix product.
 
-    Args:
-      dtype: dtype of the matrices.
-      devices: number of devices that the case uses. On CPU the devices share the
-        cores, so one product uses all of them.
-      side: side of the matrices; 0 for 2048 on CPU and 8192 on accelerators.
-
-    Returns:
-      2 side^3 over the shortest of three times, multiplied by the number of devices.
+    It is 2 side^3 over the shortest of three times, multiplied by the number of devices
+    (on CPU these share the cores, so one product uses all of them). The default side
+    is 2048 on CPU and 8192 on accelerators.
     """
     on_cpu = jax.default_backend() == "cpu"
     side = side or (2048 if on_cpu else 8192)
@@ -104,16 +89,10 @@ def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
 
 
 def readable_step(case: Case) -> tuple[Any, tuple[Any, ...]]:
-    """A case's train step, not yet compiled, and its arguments.
+    """A case's jitted train step, not yet compiled, and its arguments, the state first.
 
     The step uses shard_map, whose program is readable and whose stages are distinct;
     pmap's program is the same.
-
-    Args:
-      case: the case to train.
-
-    Returns:
-      The jitted step; its arguments, the state first.
     """
     config = case.config()
     config["parallel"]["mode"] = "shard_map"

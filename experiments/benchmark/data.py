@@ -11,7 +11,6 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Sequence
 
 from cnn_jax.data import prepared
 from cnn_jax.data.disk import open_parts
@@ -27,10 +26,6 @@ def measure(name: str, path: str) -> dict[str, float]:
 
     Returns:
       'images', 'first' and 'cached' (seconds), and 'megabytes' of pixels.
-
-    Raises:
-      ConfigError: the set cannot be read.
-      RuntimeError: the cached arrays differ from those of the first reading.
     """
     with tempfile.TemporaryDirectory() as place:
         for file in os.scandir(path):
@@ -59,16 +54,11 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data_dir", default="", help="directory of datasets")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Measure and print the results."""
     found = measure(values.name, prepared.find(values.name, values.data_dir))
     print(
         f"{values.name}: {found['images']:,} images, {found['megabytes']:.0f} MB: "
         f"{found['first']:.2f} s to decode, {found['cached']:.2f} s from the cache"
     )
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject and return its exit status."""
-    return launch.run(body, define, __doc__, argv)

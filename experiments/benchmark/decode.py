@@ -164,7 +164,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", default="", help="your own JPEG files")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Measure and print the results."""
     try:
         of_this_package()
@@ -194,9 +195,3 @@ def body(values: argparse.Namespace) -> int:
         for name, rate in rates.items()
     ]
     tables.show(title, rows)
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject and return its exit status."""
-    return launch.run(body, define, __doc__, argv)

@@ -163,7 +163,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--whole", action="store_true", help="also time the whole grid")
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Measure and print the results."""
     net = (values.family, values.depth, values.images)
     given, points = problem(*net), values.points
@@ -189,9 +190,3 @@ def body(values: argparse.Namespace) -> int:
         start = clock()
         landscape.evaluate(*given[:3], (axis, axis), given.fixed)
         print(f"whole grid in one program: {clock() - start:.1f} s")
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject and return its exit status."""
-    return launch.run(body, define, __doc__, argv)

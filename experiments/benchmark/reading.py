@@ -47,7 +47,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define, config="gtn_digits.py")
+def main(values: argparse.Namespace) -> None:
     """Measure, print, and write the table and the figure."""
     config = gtn.check(values.config)
     directory = files.local(values.workdir or f"runs/{config['name']}")
@@ -61,7 +62,6 @@ def body(values: argparse.Namespace) -> int:
         )
     pandas.DataFrame(rows).to_csv(directory / "speed.csv", index=False)
     draw(rows, directory)
-    return 0
 
 
 def measure(config: dict[str, Any], rounds: int) -> list[dict[str, float]]:
@@ -176,8 +176,3 @@ def draw(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
         panel.set_ylim(bottom=0)
         panel.legend(loc="upper left")
         save(figure, directory, "speed")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject and return its exit status."""
-    return launch.run(body, define, __doc__, argv, config="gtn_digits.py")

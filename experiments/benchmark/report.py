@@ -5,12 +5,9 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
-import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Any
 
 import jax
@@ -30,32 +27,14 @@ Row = dict[str, Any]
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags that select the cases, other than their networks."""
-    numbers = launch.listed(launch.at_least(1))
-    parser.add_argument(
-        "--batches",
-        type=numbers,
-        default=[128],
-        help="batch size, summed over devices",
-    )
-    parser.add_argument(
-        "--dtypes",
-        type=launch.listed(),
-        default=["float32"],
-        help="compute types: float32, bfloat16",
-    )
-    parser.add_argument(
-        "--devices",
-        type=numbers,
-        default=[1],
-        help="device counts; peers run on 1",
-    )
-    parser.add_argument(
-        "--field",
-        action="append",
-        default=[],
-        help="KEY=VALUE for the networks that have the field; repeatable",
-    )
-    parser.add_argument("--json", default="", help="write the results to this file")
+    add, numbers = parser.add_argument, launch.listed(launch.at_least(1))
+    add("--batches", type=numbers, default=[128], help="batch size, over all devices")
+    dtypes = "compute types: float32, bfloat16"
+    add("--dtypes", type=launch.listed(), default=["float32"], help=dtypes)
+    add("--devices", type=numbers, default=[1], help="device counts; peers run on 1")
+    field = "KEY=VALUE for the networks that have the field; repeatable"
+    add("--field", action="append", default=[], help=field)
+    add("--json", default="", help="write the results to this file")
 
 
 def cases(
@@ -81,15 +60,17 @@ def cases(
 
 
 def summary(one: Case) -> Summary:
-    """The summary of a case's network.
-
-    Raises:
-      ConfigError: the network does not accept such images.
-    """
+    """The summary of a case's network; `ConfigError` if it takes no such images."""
     try:
         return summarize(one.module(), one.image)
     except ValueError as error:
         raise names.ConfigError(f"net {one.net!r}: {error}") from error
+
+
+def row_of(one: Case) -> Row:
+    """The columns that identify a case."""
+    named = {"net": one.net, "batch": one.batch, "dtype": one.dtype}
+    return {**named, "devices": one.devices, "model": one.model}
 
 
 class Report:
@@ -115,12 +96,9 @@ class Report:
     def measure(
         self, kind: str, wanted: Sequence[Case], rows_of: Callable[[Case], list[Row]]
     ) -> Iterator[Row]:
-        """Measure the cases, write all rows to the file, then yield them.
+        """Measure the cases by ``rows_of``, write all rows to the file, yield them.
 
-        Args:
-          kind: key of the rows in the file.
-          wanted: the cases.
-          rows_of: measures one case.
+        The file has them under the key ``kind``.
 
         Raises:
           ConfigError: a case needs more devices than the machine has.
@@ -146,11 +124,8 @@ class Report:
                 new = self.path.with_name(self.path.name + ".new")
                 new.write_text(json.dumps(self.content, indent=1) + "\n")
                 new.replace(self.path)
-            devices = f"{one.devices} device(s)"
-            print(
-                f"measured {one.net}, batch {one.batch}, {one.dtype}, {devices}",
-                file=sys.stderr,
-            )
+            about = f"batch {one.batch}, {one.dtype}, {one.devices} device(s)"
+            print(f"measured {one.net}, {about}", file=sys.stderr)
         yield from rows
 
     def __str__(self) -> str:
@@ -168,18 +143,3 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def run(body: Any, define: Any, usage: str, argv: Sequence[str] | None) -> int:
-    """Like `launch.run`, but SIGTERM also ends the children."""
-    before = signal.signal(signal.SIGTERM, _stop)
-    try:
-        return launch.run(body, define, usage, argv)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Raise on a signal, so that the context managers end the children."""
-    os.write(sys.__stderr__.fileno(), b"stopped by SIGTERM\n")  # print may be busy
-    sys.exit(128 + number)

@@ -23,6 +23,7 @@ from typing import Any
 from cnn_jax import kernels, names
 from cnn_jax.runtime import backend
 from experiments.benchmark.case import Case
+from experiments.benchmark.contender import peak_rate
 from experiments.benchmark.peers import PEERS, NoPeer
 
 OURS = "cnn_jax"
@@ -36,50 +37,31 @@ class ChildError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """The machine that the numbers come from.
+    """The machine that the numbers come from."""
 
-    Attributes:
-      platform: jax's name of the platform: 'cpu', 'gpu', 'tpu'.
-      kind: jax's name of the device type.
-      devices: number of devices.
-      cores: number of cores that processes may use.
-      convolutions: the library that computes convolutions, 'onednn' or 'xla'.
-      load: average number of processes that wanted a core over the last minute; 0 if
-        the system does not report it.
-    """
-
-    platform: str
-    kind: str
+    platform: str  # in jax's words: 'cpu', 'gpu', 'tpu'
+    kind: str  # of the devices, in jax's words
     devices: int
-    cores: int
-    convolutions: str
-    load: float
+    cores: int  # that processes may use
+    convolutions: str  # the library that computes them, 'onednn' or 'xla'
+    load: float  # mean number of processes that wanted a core in the last minute
 
 
 @dataclasses.dataclass
 class Measurement:
-    """The results of a contender, or the `reason` why they are missing.
-
-    Attributes:
-      contender: name of the contender.
-      seconds: mean time of a step in each block.
-      compile_seconds: time of the first step minus that of a later one.
-      parameters: number of trainable parameters.
-      memory: peak bytes on the device, or the growth of the process after its
-        imports.
-      peak_rates: floating-point operations per second of the matrix product timed in
-        the same rounds; only for this package.
-      loss: loss of the last step.
-    """
+    """The results of a contender, or the `reason` why they are missing."""
 
     contender: str
     reason: str = ""
+    # Mean time of a step in each block.
     seconds: list[float] = dataclasses.field(default_factory=list)
-    compile_seconds: float = math.nan
+    compile_seconds: float = math.nan  # the first step's time minus a later one's
     parameters: int = 0
+    # Peak bytes on the device, or the growth of the process after its imports.
     memory: int = 0
+    # Operations per second of the matrix product timed in the same rounds; ours only.
     peak_rates: list[float] = dataclasses.field(default_factory=list)
-    loss: float = math.nan
+    loss: float = math.nan  # of the last step
 
     @property
     def median(self) -> float:
@@ -125,8 +107,7 @@ class Child:
         """Call a module-level function in the child and return its result.
 
         Raises:
-          ConfigError: raised by the function.
-          NoPeer: raised by the function.
+          ConfigError, NoPeer: raised by the function.
           ChildError: the function failed in another way, or the child has died.
         """
         try:
@@ -158,17 +139,10 @@ def machine() -> Machine:
 def measure(
     case: Case, peers: Sequence[str], rounds: int, seconds: float
 ) -> list[Measurement]:
-    """Time a case: this package first, then the peers.
+    """Time a case: this package first, then the peers (keys of `PEERS`).
 
-    Args:
-      case: the case to train.
-      peers: keys of `PEERS`.
-      rounds: number of blocks of each contender.
-      seconds: approximate length of a block.
-
-    Returns:
-      A `Measurement` for each contender. If this package fails, the peers stop too,
-      as there is nothing to compare them with.
+    Each contender takes so many ``rounds`` of blocks of about so many ``seconds``. If
+    this package fails, the peers stop too, as there is nothing to compare them with.
 
     Raises:
       ConfigError: the case cannot be run here.
@@ -202,7 +176,7 @@ def measure(
                     one.seconds.append(spent)
             if not ours.reason:
                 with ours.attempt():
-                    rate = children[OURS].ask(peak, case.dtype, case.devices)
+                    rate = children[OURS].ask(peak_rate, case.dtype, case.devices)
                     ours.peak_rates.append(rate)
         for one in found:
             if one.seconds and not one.reason:
@@ -221,12 +195,7 @@ _memory_before = 0
 
 
 def start(name: str, case: Case, shared: bool) -> tuple[int, float, float]:
-    """Build a contender in this process.
-
-    Args:
-      name: a key of `CONTENDERS`.
-      case: the case to train.
-      shared: whether other contenders use the same device.
+    """Build a contender in this process; ``shared`` if others use the same device.
 
     Returns:
       Number of parameters, seconds of compiling, approximate seconds of a step.
@@ -251,13 +220,6 @@ def run(steps: int) -> tuple[float, float]:
     begin = time.perf_counter()
     loss = _contender.run(steps)
     return (time.perf_counter() - begin) / steps, loss
-
-
-def peak(dtype: str, devices: int) -> float:
-    """See `experiments.benchmark.contender.peak_rate`."""
-    from experiments.benchmark.contender import peak_rate
-
-    return peak_rate(dtype, devices)
 
 
 def memory() -> int:

@@ -29,16 +29,13 @@ STEPS = 5
 
 
 def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
-    """Classify an operation of a compiled train step.
+    """The kind of an operation of a compiled train step.
 
     Args:
       operation: its name in the program ('ynn_fusion.3', 'transpose_copy_fusion').
       shape: shape of its result.
       source: path of the functions that it comes from.
       batch: images per step.
-
-    Returns:
-      The name of its kind.
     """
     # oneDNN's convolutions are operations of their own.
     if primitive := re.search(r"cnn_jax_(maps|images|kernel)", source):
@@ -63,14 +60,7 @@ def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
 
 
 def profile(case: Case) -> tuple[float, Mapping[str, float]]:
-    """Milliseconds of a step, in total and by kind.
-
-    Args:
-      case: the case to train, on one device.
-
-    Returns:
-      The total, and the milliseconds of each kind.
-    """
+    """Milliseconds of a step of a case on one device, in total and by kind."""
     step, (state, *data) = readable_step(case)
     step = step.lower(state, *data).compile()
     kinds = {
@@ -115,7 +105,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> None:
     """Profile and print the results."""
     if jax.default_backend() != "cpu":
         raise ConfigError("this profile supports the CPU backend only")
@@ -124,9 +115,3 @@ def body(values: argparse.Namespace) -> int:
     print(f"{case.net}, batch {case.batch}: {total:.1f} ms per step")
     for name, time in times.items():
         print(f"{time:9.2f} ms  {100 * time / total:4.1f} %  {name}")
-    return 0
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject and return its exit status."""
-    return launch.run(body, define, __doc__, argv)

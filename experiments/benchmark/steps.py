@@ -49,42 +49,25 @@ FIGURES = (
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument(
-        "--nets",
-        type=launch.listed(),
-        default=NETS,
-        help="names listed by `python -m cnn_jax.models`, or resnetDEPTH and "
-        "plainDEPTH for the CIFAR layout; append @HEIGHTxWIDTHxCHANNELS to replace "
-        "the paper's image size (with 10 classes), :BATCH to replace the batch size",
+    add, positive = parser.add_argument, launch.at_least(1)
+    nets = (
+        "names listed by `python -m cnn_jax.models`, or resnetDEPTH and plainDEPTH for "
+        "the CIFAR layout; append @HEIGHTxWIDTHxCHANNELS to replace the paper's image "
+        "size (with 10 classes), :BATCH to replace the batch size"
     )
-    parser.add_argument(
-        "--peer",
-        type=launch.listed(),
-        default=[],
-        help="frameworks to compare with: torch, torch.compile, flax",
-    )
-    parser.add_argument(
-        "--steps_per_execution",
-        type=launch.listed(launch.at_least(1)),
-        default=[1],
-        help="train steps per call; cnn_jax only",
-    )
-    parser.add_argument(
-        "--rounds",
-        type=launch.at_least(1),
-        default=7,
-        help="timed blocks per contender",
-    )
-    parser.add_argument(
-        "--seconds",
-        type=launch.at_least(0, float),
-        default=1.0,
-        help="approximate length of a block, in seconds",
-    )
+    add("--nets", type=launch.listed(), default=NETS, help=nets)
+    peers = f"frameworks to compare with: {', '.join(PEERS)}"
+    add("--peer", type=launch.listed(), default=[], help=peers)
+    calls = "train steps per call; cnn_jax only"
+    add("--steps_per_execution", type=launch.listed(positive), default=[1], help=calls)
+    add("--rounds", type=positive, default=7, help="timed blocks per contender")
+    seconds = "approximate length of a block, in seconds"
+    add("--seconds", type=launch.at_least(0, float), default=1.0, help=seconds)
     report.define(parser)
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define)
+def main(values: argparse.Namespace) -> int:
     """Check all cases, measure them one by one, then print the results."""
     cases = report.cases(values, values.nets, values.steps_per_execution)
     for word in values.peer:
@@ -114,71 +97,46 @@ def body(values: argparse.Namespace) -> int:
 def step_rows(
     one: Case, summary: Summary, found: Sequence[rounds.Measurement]
 ) -> list[Row]:
-    """Rows of a case, one per contender, with None for missing values.
+    """Rows of a case, one per contender (this package's first).
 
-    Ratios and shares are also None if this package failed during the rounds.
-
-    Args:
-      one: the case.
-      summary: summary of its network.
-      found: the measurements, this package's first.
-
-    Returns:
-      Rows with times in seconds, memory in bytes and rates per second.
+    Times are in seconds, memory in bytes, rates per second; missing values are None.
+    Ratios and shares are also missing if this package failed during the rounds.
     """
-    rows = []
-    ours = found[0]
+    rows, ours = [], found[0]
     operations = OPERATIONS_PER_MAC * summary.macs * one.batch
     for measured in found:
         row: Row = {
-            "net": one.net,
-            "batch": one.batch,
-            "dtype": one.dtype,
-            "devices": one.devices,
-            "steps_per_execution": one.dispatch,
-            "model": one.model,
-            "contender": measured.contender,
-            "reason": measured.reason,
-            "parameters": summary.parameters,
-            "macs": summary.macs,
+            **report.row_of(one),
+            **{"steps_per_execution": one.dispatch, "contender": measured.contender},
+            **{"reason": measured.reason, "parameters": summary.parameters},
+            **{"macs": summary.macs, **dict.fromkeys(FIGURES)},
         }
-        row |= dict.fromkeys(FIGURES)
-        if not measured.reason:
-            seconds = measured.median
-            row |= {
-                "step": seconds,
-                "step_range": [min(measured.seconds), max(measured.seconds)],
-                "images_per_second": one.batch / seconds,
-                "memory": measured.memory,
-                "flops": operations / seconds,
-            }
-            if not ours.reason:
-                peak = max(ours.peak_rates)
-                row |= {"peak_flops": peak, "share_of_peak": row["flops"] / peak}
-            if measured.contender != "torch":  # eager torch compiles nothing
-                row["compile"] = measured.compile_seconds
-            if measured is not ours and not ours.reason:
-                single = [
-                    theirs / own
-                    for theirs, own in zip(measured.seconds, ours.seconds, strict=True)
-                ]
+        rows.append(row)
+        if measured.reason:
+            continue
+        seconds = measured.median
+        row |= {
+            "step": seconds,
+            "step_range": [min(measured.seconds), max(measured.seconds)],
+            "images_per_second": one.batch / seconds,
+            "memory": measured.memory,
+            "flops": operations / seconds,
+        }
+        if measured.contender != "torch":  # eager torch compiles nothing
+            row["compile"] = measured.compile_seconds
+        if not ours.reason:
+            peak = max(ours.peak_rates)
+            row |= {"peak_flops": peak, "share_of_peak": row["flops"] / peak}
+            if measured is not ours:
+                pairs = zip(measured.seconds, ours.seconds, strict=True)
+                single = [theirs / own for theirs, own in pairs]
                 row["ratio"] = seconds / ours.median
                 row["ratio_range"] = [min(single), max(single)]
-        rows.append(row)
     return rows
 
 
 def line(row: Row) -> dict[str, str]:
     """Format a row for printing."""
-    which = {
-        "net": row["net"],
-        "batch": str(row["batch"]),
-        "type": row["dtype"],
-        "devices": str(row["devices"]),
-        "steps/call": str(row["steps_per_execution"]),
-        "by": row["contender"],
-        "ms/step": "not measured" if row["reason"] else f"{1e3 * row['step']:.4g}",
-    }
     formats = {
         "range": ("step_range", lambda v: f"{1e3 * v[0]:.4g}..{1e3 * v[1]:.4g}"),
         "images/s": ("images_per_second", "{:,.0f}".format),
@@ -194,9 +152,12 @@ def line(row: Row) -> dict[str, str]:
     ratio = row["reason"]
     if row["ratio"] is not None:
         ratio = "{:.2f} ({:.2f}..{:.2f})".format(row["ratio"], *row["ratio_range"])
-    return {**which, **cells, "peer / cnn_jax": ratio}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the subject and return its exit status."""
-    return report.run(body, define, __doc__, argv)
+    return {
+        **{"net": row["net"], "batch": str(row["batch"]), "type": row["dtype"]},
+        "devices": str(row["devices"]),
+        "steps/call": str(row["steps_per_execution"]),
+        "by": row["contender"],
+        "ms/step": "not measured" if row["reason"] else f"{1e3 * row['step']:.4g}",
+        **cells,
+        "peer / cnn_jax": ratio,
+    }

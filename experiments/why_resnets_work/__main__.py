@@ -70,7 +70,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     launch.add_workers(parser)
 
 
-def body(values: argparse.Namespace) -> int:
+@launch.command(__doc__, define, config="why_resnets_work_digits.py")
+def main(values: argparse.Namespace) -> int:
     """Train unfinished runs, measure missing rows and write all results."""
     config = run_config.as_dict(values.config)
     chosen = registry.check(config, values.only)
@@ -321,11 +322,6 @@ def write_csv(table: pd.DataFrame, path: pathlib.Path) -> None:
     text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
     write_atomically(path, text.encode())
     print(path)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return launch.run(body, define, __doc__, argv, config="why_resnets_work_digits.py")
 
 
 if __name__ == "__main__":

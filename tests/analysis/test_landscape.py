@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
-from cnn_jax.analysis import landscape
+from cnn_jax.analysis import landscape, landscape_shape
 from cnn_jax.models import layers
 from cnn_jax.names import ConfigError
 from cnn_jax.training import losses, steps
@@ -276,9 +276,9 @@ def test_every_direction_needs_an_axis_and_rows_are_reported():
 
 def test_local_minima_of_known_surfaces():
     x, y = np.meshgrid(np.linspace(-2, 2, 21), np.linspace(-2, 2, 21))
-    assert landscape.local_minima(x**2 + y**2) == 1
-    assert landscape.local_minima((x**2 - 1) ** 2 + y**2) == 2
-    assert landscape.local_minima(x + y) == 0
+    assert landscape_shape.local_minima(x**2 + y**2) == 1
+    assert landscape_shape.local_minima((x**2 - 1) ** 2 + y**2) == 2
+    assert landscape_shape.local_minima(x + y) == 0
     holes = x**2 + y**2
     holes[10, 10] = np.nan
-    assert landscape.local_minima(holes) == 0
+    assert landscape_shape.local_minima(holes) == 0

@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_is_no_measurement(monkeypatch):
 
 
 @pytest.mark.parametrize("rounds_before", [0, 1])
-@pytest.mark.parametrize("failing", ["run", "peak", "memory"])
+@pytest.mark.parametrize("failing", ["run", "peak_rate", "memory"])
 def test_when_ours_fails_the_peers_stop_and_nothing_is_compared(
     failing, rounds_before, monkeypatch, capsys, tmp_path
 ):
@@ -341,7 +341,7 @@ def test_when_ours_fails_the_peers_stop_and_nothing_is_compared(
     assert command.main(given) == 0
     ours, flax = json.loads(path.read_text())["steps"]
     assert "status -9" in ours["reason"]
-    taken = {"run": rounds_before, "peak": rounds_before + 1, "memory": 3}[failing]
+    taken = {"run": rounds_before, "peak_rate": rounds_before + 1, "memory": 3}[failing]
     assert asked.count(("flax", "run")) == taken
     assert flax["step"] == (0.5 if taken else None)
     assert flax["reason"] == ("" if taken else "cnn_jax could not be measured")

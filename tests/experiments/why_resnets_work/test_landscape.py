@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cnn_jax.plots import landscape as plots
 from cnn_jax.plots.style import FIGURE_STYLE
 from experiments.why_resnets_work import landscape
 
@@ -33,7 +34,7 @@ def draw(rows):
 
 
 def test_rows_become_the_grid_they_came_from():
-    found = landscape.array(pd.DataFrame(bowl("plain", 8, 0, 1.0)), "loss")
+    found = plots.grid_of(pd.DataFrame(bowl("plain", 8, 0, 1.0)), "loss")
     assert found.index.tolist() == found.columns.tolist() == list(AXIS)
     a, b = np.meshgrid(AXIS, AXIS, indexing="ij")
     np.testing.assert_allclose(found, 0.1 + a**2 + 2 * b**2)
@@ -48,7 +49,7 @@ def test_rows_become_the_grid_they_came_from():
 )
 def test_a_point_that_is_missing_or_there_twice_is_an_error(rows, message):
     with pytest.raises(ValueError, match=message):
-        landscape.array(pd.DataFrame(rows), "loss")
+        plots.grid_of(pd.DataFrame(rows), "loss")
 
 
 def test_figures_of_several_nets_some_of_them_missing():
