@@ -43,7 +43,9 @@ def session_directory(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's directory is in the session's
         base = base.parent
-    compilation_cache.enable({"XDG_CACHE_HOME": str(base / "cache")})
+    # `tests.mutation` keeps compiled programs from one session to the next.
+    programs = os.environ.pop("CNN_JAX_TEST_PROGRAMS", str(base / "cache"))
+    compilation_cache.enable({"XDG_CACHE_HOME": programs})
     return base
 
 
