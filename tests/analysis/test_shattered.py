@@ -32,6 +32,20 @@ def test_the_grid_net_is_its_own_derivative():
     np.testing.assert_allclose(fine, float(slopes @ readout) / np.sqrt(5), rtol=1e-5)
 
 
+def test_a_layer_of_the_grid_net_is_normalised_and_has_the_gain_of_he():
+    key, x = jax.random.key(3), np.linspace(-2, 2, 10)[:, None]
+    found = np.array(shattered.grid_gradients(key, 1, 5, 10, 0.5, 2.0))
+    keys = jax.random.split(key, 4)
+    slopes, offsets, readout = (
+        np.array(jax.random.normal(keys[place], (5,))) for place in (0, 1, 3)
+    )
+    kernel = np.sqrt(2 / 5) * np.array(jax.random.normal(keys[2], (1, 5, 5)))[0]
+    h = x * slopes + offsets
+    active = np.where(h > h.mean(0), slopes / np.sqrt(h.var(0) + 1e-5), 0.0)
+    expected = (0.5 * slopes + 2 * active @ kernel) @ readout / np.sqrt(5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_depth_shatters_the_gradients_of_plain_nets():
     def neighbours(depth, skip, beta):
         found = [
@@ -84,6 +98,20 @@ def test_correlations_fall_with_distance_and_begin_at_one():
     assert found[0] == pytest.approx(1, abs=1e-6)
     assert found[0] + 1e-6 >= found[1] > found[2]
     assert found[2] < 0.99
+
+
+def test_a_masked_image_has_no_part_in_the_correlation():
+    net, variables = nets.build()
+    batch = nets.batch(6)  # the last one is padding
+    other = {**batch, "image": batch["image"].at[-1].multiply(-1)}
+    found = [
+        shattered.input_correlations(
+            net, variables, each, np.array([1.0]), jax.random.key(0)
+        )
+        for each in (batch, other, {**other, "mask": jnp.ones(6)})
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] != pytest.approx(found[2], abs=1e-3)
 
 
 def test_large_and_vanishing_gradients_have_a_cosine():
