@@ -1,15 +1,17 @@
 """Agreement of 1, 2 and 8 devices, pmap and shard_map, and BN groups."""
 
+import types
 from functools import partial
 
 import flax.traverse_util
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cnn_jax import models
 from cnn_jax.names import ConfigError
-from cnn_jax.training import losses, optimizer, schedule, steps
+from cnn_jax.training import hosts, losses, optimizer, schedule, steps
 from cnn_jax.training.parallel import Devices
 from cnn_jax.training.schedule import Warmup
 from cnn_jax.training.state import create_state
@@ -131,3 +133,37 @@ def test_more_devices_than_there_are_is_refused():
 def test_unknown_mode_names_the_choices():
     with pytest.raises(ConfigError, match="pmap, shard_map"):
         Devices("pjit", 1)
+
+
+def test_a_host_gives_the_whole_state_and_its_rows_of_a_batch(monkeypatch):
+    devices = Devices("shard_map", 8)
+    devices.hosts = 2
+    monkeypatch.setattr(
+        jax,
+        "make_array_from_process_local_data",
+        lambda sharding, own, shape: jnp.zeros(shape),
+    )
+    rows, number = np.zeros((4, 3)), np.zeros(())
+    assert devices.split(rows).shape == (8, 3)
+    assert devices.replicate(rows).shape == (4, 3)
+    assert devices.replicate(number).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "count", "message"),
+    [
+        (["a", "a", "b", "b"], 0, r"same devices; they have 2 x a, 2 x b$"),
+        (["a", "a"], 0, r"same devices; they have 2 x a$"),
+        (["a", "a", "a"], 0, r"same devices; they have 2 x a, 1 x a$"),
+        (["a", "a", "a", "a"], 3, "devices 3 does not divide over 2 hosts"),
+    ],
+)
+def test_hosts_share_devices_of_one_kind(monkeypatch, kinds, count, message):
+    there = [
+        types.SimpleNamespace(process_index=place // 2, device_kind=kind)
+        for place, kind in enumerate(kinds)
+    ]
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    monkeypatch.setattr(jax, "devices", lambda: there)
+    with pytest.raises(ConfigError, match=message):
+        Devices("pmap", count)

@@ -6,9 +6,10 @@ import signal
 import pytest
 
 from cnn_jax.study import execution
-from cnn_jax.training import checkpoint, losses
-from cnn_jax.training.interrupt import Interrupted, StopRequest
+from cnn_jax.training import checkpoint, hosts, losses
+from cnn_jax.training.interrupt import Interrupted, SharedStop, StopRequest
 from cnn_jax.training.loop import fit
+from cnn_jax.training.parallel import Devices
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
@@ -237,3 +238,18 @@ def test_handlers_are_put_back():
             outer.check()
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert after == before
+
+
+def test_two_hosts_obey_the_highest_of_their_signals_two_calls_later(monkeypatch):
+    devices = Devices("pmap", 1)
+    other = iter([0, signal.SIGTERM, 0, 0, 0])
+    monkeypatch.setattr(devices, "highest", lambda own: max(own, next(other)))
+    monkeypatch.setattr(hosts, "count", lambda: 2)
+    own = StopRequest()
+    shared = SharedStop(own, devices)
+    assert [shared.received() for _ in range(2)] == [0, 0]
+    own.received = signal.SIGHUP
+    shared.check()
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        shared.check()
+    assert shared.received() == signal.SIGHUP
