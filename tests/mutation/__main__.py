@@ -7,8 +7,8 @@ name, then the test files that import the module. Modules are files such as
 ``cnn_jax/training/steps.py``, or directories; the default is the package, the commands
 and the configs. Mutants are spread evenly over the modules. Each becomes a row of
 ``--results`` (a file of JSON lines) with the test that noticed it. The same command
-skips the mutants in that file, and so resumes. A table is printed at the end. Tests
-that fail without a mutant are refused.
+skips the mutants in that file, and so resumes. At the end, the tests that noticed one
+run without a mutant, and a table is printed.
 
 Inspect survivors rather than count them: a mutant may be equivalent to the original.
 """
@@ -18,18 +18,21 @@ import ast
 import collections
 import copy
 import functools
+import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import pathlib
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDERS = ("cnn_jax", "configs", "experiments")
@@ -39,6 +42,9 @@ ELSEWHERE = {"configs/": "tests/test_recipes.py"}
 FURTHER = 4
 # Programs that earlier mutants compiled; `tests.conftest` reads the variable.
 PROGRAMS = pathlib.Path(tempfile.gettempdir(), "cnn_jax_mutation")
+# Tests run in forks of this process, which has imported what takes long.
+FORK = multiprocessing.get_context("fork")
+IMPORTED = ("jax", "flax.linen", "optax", "matplotlib.pyplot", "ml_collections")
 PAIRS = (
     *((ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Lt, ast.LtE), (ast.Gt, ast.GtE)),
     *((ast.Eq, ast.NotEq), (ast.Is, ast.IsNot), (ast.In, ast.NotIn), (ast.And, ast.Or)),
@@ -159,62 +165,52 @@ def tests_of(path: str) -> list[list[str]]:
     return [stage for stage in (near, far[:FURTHER]) if stage]
 
 
-def run(mutant: dict[str, str], tests: Sequence[str], limit: float) -> str:
-    """Run tests against a mutant.
+def run_tests(tree: pathlib.Path, tests: Sequence[str], output: pathlib.Path) -> None:
+    """Run pytest in a copy of the project, in a fork of this process."""
+    os.setpgid(0, 0)
+    os.chdir(tree)
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["CNN_JAX_TEST_PROGRAMS"] = str(PROGRAMS)
+    sys.path[0] = str(tree)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    options = ["-q", "--tb=no", "-p", "no:cacheprovider", f"--basetemp={tree}.tmp"]
+    os._exit(pytest.main([*options, *tests]))
 
-    Returns:
-      The test that failed, an empty string if they passed, or 'slow'.
-    """
+
+def run(
+    mutant: dict[str, str] | None, tests: Sequence[str], limit: float | None
+) -> list[str]:
+    """The tests that fail with or without a mutant; 'slow' if they take too long."""
     with tempfile.TemporaryDirectory() as folder:
-        tree = pathlib.Path(folder) / "project"
-        # Without the module's bytecode, which could be as old and as long.
-        module = pathlib.Path(mutant["module"])
-        stale = shutil.ignore_patterns(".git", f"{module.stem}.*.pyc")
-        shutil.copytree(ROOT, tree, ignore=stale)
-        (tree / module).write_text(mutated(mutant))
-        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider"]
-        process = subprocess.Popen(
-            [*command, "--tb=no", f"--basetemp={folder}/tmp", *tests],
-            cwd=tree,
-            env={**os.environ, "CNN_JAX_TEST_PROGRAMS": str(PROGRAMS)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            process_group=0,
-        )
-        try:
-            told, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            return "slow"
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    if process.returncode == 0:
-        return ""
-    # Names of parameters may contain spaces.
-    failed = re.findall("^(?:FAILED|ERROR) (.+?)(?: - .*)?$", told, re.MULTILINE)
-    return failed[0] if failed else tests[0]
-
-
-@functools.cache
-def fails_anyway(tests: tuple[str, ...], limit: float) -> str:
-    """The test that fails without a mutant, if any."""
-    module = tests[0].partition("::")[0]
-    first = (ROOT / module).read_text().splitlines(keepends=True)[0]
-    return run({"module": module, "line": "1", "after": first}, tests, limit)
+        tree, output = pathlib.Path(folder, "project"), pathlib.Path(folder, "output")
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git"))
+        if mutant:
+            module = tree / mutant["module"]
+            module.write_text(mutated(mutant))
+            # The bytecode could be as old and of a text as long.
+            for stale in module.parent.glob(f"__pycache__/{module.stem}.*.pyc"):
+                stale.unlink()
+        process = FORK.Process(target=run_tests, args=(tree, tests, output))
+        process.start()
+        process.join(limit)
+        status = process.exitcode
+        if status is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            return ["slow"]
+        # Names of parameters may contain spaces.
+        line = re.compile("^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+        return line.findall(output.read_text()) or ([tests[-1]] if status else [])
 
 
 def outcome(mutant: dict[str, str], limit: float) -> dict[str, str]:
     """Test a mutant: 'noticed', 'slow' (also counts as noticed) or 'survived'."""
     for tests in tests_of(mutant["module"]):
-        failed = run(mutant, tests, limit)
-        if failed:
-            slow = failed == "slow"
-            reason = fails_anyway(tuple(tests if slow else [failed]), limit)
-            if reason:
-                sys.exit(f"without a mutant: {reason}")
-            found = "slow" if slow else "noticed"
+        for failed in run(mutant, ["-x", *tests], limit):
+            found = "slow" if failed == "slow" else "noticed"
             return {**mutant, "outcome": found, "by": failed}
     return {**mutant, "outcome": "survived", "by": ""}
 
@@ -237,6 +233,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=600, help="for one mutant")
     parser.add_argument("--results", type=pathlib.Path, default="mutants.jsonl")
     options = parser.parse_args(arguments)
+    os.environ |= {"JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
+    for name in IMPORTED:
+        importlib.import_module(name)
     files = [
         str(path.relative_to(ROOT))
         for name in options.modules
@@ -257,6 +256,9 @@ def main(arguments: Sequence[str]) -> None:
         row = tried[name]
         place = f"{mutant['module']}:{mutant['line']} {mutant['after'].strip()}"
         print(f"{number:4} {row['outcome']:9} {place}", flush=True)
+    noticed = {row["by"] for row in tried.values() if row["outcome"] == "noticed"}
+    for failed in run(None, sorted(noticed), None) if noticed else ():
+        print(f"fails without a mutant too, so its mutants count for nothing: {failed}")
     table = collections.defaultdict(collections.Counter)
     for row in tried.values():
         table[row["module"]][row["outcome"]] += 1
