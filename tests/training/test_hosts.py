@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -237,6 +238,16 @@ def test_a_host_that_nobody_meets_says_so_in_a_line(tmp_path, cache):
     assert said.startswith("error: parallel.hosts: ")
     assert "not all hosts met within 2 s" in said
     assert said.count("\n") == 1
+
+
+def test_a_host_of_a_cluster_that_nobody_meets_gives_up(monkeypatch, capfd):
+    left, statuses = threading.Event(), []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **_: left.wait(20))
+    monkeypatch.setattr(os, "_exit", lambda code: statuses.append(code) or left.set())
+    hosts.join("cluster", timeout=1)
+    assert statuses == [2]
+    said = capfd.readouterr().err
+    assert "parallel.hosts cluster: not all hosts met within 1 s" in said
 
 
 @pytest.mark.parametrize(
