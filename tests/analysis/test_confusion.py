@@ -16,10 +16,8 @@ from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    place = tmp_path_factory.mktemp("confusion") / "run"
-    result = train(tiny.config(), place)
-    return cnn_jax.load_run(place), result
+def run(reference):
+    return cnn_jax.load_run(reference.place.path), reference.result
 
 
 def test_a_split_has_the_error_and_loss_of_the_result(run):

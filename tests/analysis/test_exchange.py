@@ -12,15 +12,12 @@ from cnn_jax.analysis import exchange
 from cnn_jax.models import weights
 from cnn_jax.names import ConfigError
 from cnn_jax.training.checkpoint import CheckpointError
-from cnn_jax.training.run import train
 from tests import tiny
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    place = tmp_path_factory.mktemp("exchange") / "run"
-    train(tiny.config(steps=2), place)
-    return cnn_jax.load_run(place)
+def net(reference):
+    return cnn_jax.load_run(reference.place.path)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import pytest
 from cnn_jax import study
 from cnn_jax.training.loop import fit
 from cnn_jax.training.run_directory import RunDirectory
-from tests.training.conftest import program, reference  # noqa: F401 - fixtures
 from tests.training.uninterrupted import without_time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -51,7 +50,7 @@ def killed(directory, moment):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("moment", moments())
-def test_a_run_killed_once(program, reference, tmp_path, moment):  # noqa: F811
+def test_a_run_killed_once(program, reference, tmp_path, moment):
     place = RunDirectory(tmp_path / "run")
     done = killed(place.path, moment)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -61,7 +60,7 @@ def test_a_run_killed_once(program, reference, tmp_path, moment):  # noqa: F811
 
 
 @pytest.mark.soak
-def test_a_run_killed_over_and_over(reference, tmp_path):  # noqa: F811
+def test_a_run_killed_over_and_over(reference, tmp_path):
     """Each attempt dies at another moment, until one of them finishes."""
     place, attempts = RunDirectory(tmp_path / "run"), []
     # each gets a little further than the previous one

@@ -23,6 +23,7 @@ from cnn_jax.training.loop import Diverged, fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
+from tests.tiers import fast
 from tests.training.uninterrupted import Uninterrupted
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -50,7 +51,7 @@ def test_a_finished_run_is_not_run_again(program, reference):
     assert (place.path / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
+@pytest.mark.parametrize("stop_at", fast([1, 6], [1, 5, 6, 11]))
 def test_an_exception_at_any_step_loses_nothing(program, reference, tmp_path, stop_at):
     """Killed between checkpoints: the log is truncated and rewritten."""
     place = RunDirectory(tmp_path / "run")
@@ -124,6 +125,8 @@ def test_sigkill_halfway_and_again_equals_the_uninterrupted_run(
         "import time, pathlib\n"
         "import jax; jax.config.update('jax_numpy_rank_promotion', 'raise')\n"
         "from tests import tiny\n"
+        "from cnn_jax.runtime import compilation_cache\n"
+        "compilation_cache.enable()\n"  # the test session's
         "from cnn_jax.training.loop import fit\n"
         "from cnn_jax.training.program import Program\n"
         "from cnn_jax.training.run_directory import RunDirectory\n"
@@ -158,6 +161,15 @@ def several(request, tmp_path_factory):
 
 
 def test_several_steps_a_dispatch_equal_one(several, reference):
+    """To rounding, which depends on the optimisations that the default run leaves out.
+
+    The slow test below shows the same bits, with programs compiled as users' are.
+    """
+    reference.assert_close(several.place)
+
+
+@pytest.mark.slow
+def test_several_steps_a_dispatch_equal_one_bit_for_bit(several, reference):
     reference.assert_equals(several.place)
 
 
@@ -173,8 +185,9 @@ def test_several_steps_a_dispatch_equal_one_on_several_devices(tmp_path):
     one.assert_equals(five.place)
 
 
+@pytest.mark.parametrize("exact", fast([False], [False, True]))
 def test_a_dispatch_is_seen_through_and_the_run_goes_on_with_single_steps(
-    several, program, reference, tmp_path
+    several, program, reference, tmp_path, exact
 ):
     place = RunDirectory(tmp_path / "run")
     taken = []
@@ -190,7 +203,7 @@ def test_a_dispatch_is_seen_through_and_the_run_goes_on_with_single_steps(
     assert taken == [0, 3, 4, 6, 8]
     assert checkpoint.steps(place.checkpoints)[-1].name == "step_000000008.ckpt"
     fit(program, 0, place)
-    reference.assert_equals(place)
+    (reference.assert_equals if exact else reference.assert_close)(place)
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(reference):
