@@ -1,7 +1,6 @@
 """A test skips only for the reasons in tests/needs.py."""
 
-import subprocess
-import sys
+import pytest
 
 from tests import needs
 
@@ -33,18 +32,20 @@ def test_expected():
 FILE = "import pytest; pytest.skip('all of it', allow_module_level=True)"
 
 
-def test_other_reasons_to_skip_fail(tmp_path):
+def test_other_reasons_to_skip_fail(tmp_path, capsys, monkeypatch):
     (tmp_path / "test_one.py").write_text(TESTS)
     (tmp_path / "test_two.py").write_text(FILE)
-    command = [sys.executable, "-m", "pytest", "-p", "tests.needs", "-c", "/dev/null"]
-    done = subprocess.run(
-        [*command, "-rs", "--continue-on-collection-errors", str(tmp_path)],
-        capture_output=True,
-        text=True,
+    # the tests above change what is there
+    monkeypatch.setitem(needs.THINGS, "torch", needs.THINGS["torch"])
+    # without its own capture, which would replace this test's
+    command = ["-p", "tests.needs", "-c", "/dev/null", "-s", "-p", "no:cacheprovider"]
+    status = pytest.main(
+        [*command, "-rs", "--continue-on-collection-errors", str(tmp_path)]
     )
-    assert done.returncode == 1
-    assert done.stdout.count("is no reason of tests/needs.py to skip") == 3
+    assert status == 1
+    out = capsys.readouterr().out
+    assert out.count("is no reason of tests/needs.py to skip") == 3
     for reason in ("'today'", "'all of it'", "could not import 'no_such_module'"):
-        assert reason in done.stdout
-    assert needs.REASONS["torch"] in done.stdout
-    assert "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors" in done.stdout
+        assert reason in out
+    assert needs.REASONS["torch"] in out
+    assert "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors" in out

@@ -17,10 +17,17 @@ def build(family: str = "residual", **fields: Any) -> tuple[Any, Any]:
 
     It is alive: every output differs between images.
     """
+    net, variables = _build(family, tuple(fields.items()))
+    return net, jax.tree.map(lambda leaf: leaf, variables)  # dictionaries of its own
+
+
+@functools.cache  # many tests want the same net
+def _build(family: str, given: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
     shortcut = "none" if family == "plain" else "A"
-    fields = {"depth": 8, "widths": (2, 2, 4), "shortcut": shortcut, **fields}
+    fields = {"depth": 8, "widths": (2, 2, 4), "shortcut": shortcut, **dict(given)}
     net = models.create("cifar_resnet", 3, **fields)
-    variables = net.init(jax.random.key(1), jnp.zeros((1, *IMAGE)), train=False)
+    image = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
+    variables = net.lazy_init(jax.random.key(1), image, train=False)
     rng = np.random.default_rng(5)
 
     def vary(leaf: Any) -> Any:

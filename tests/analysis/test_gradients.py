@@ -9,15 +9,21 @@ from cnn_jax import models
 from cnn_jax.analysis import gradients, layers
 from cnn_jax.training.losses import softmax_cross_entropy
 
+IMAGE = (4, 4, 1)
+
+
+def initial(net):
+    image = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
+    return net.lazy_init(jax.random.key(0), image, train=False)
+
 
 def test_norms_against_finite_differences():
     """Perturbs every weight of some layers, in training mode."""
     net = models.create("cifar_resnet", 3, depth=8, widths=(2, 2, 2))
-    shape = (4, 4, 4, 1)
-    variables = net.init(jax.random.key(0), jnp.zeros(shape), train=False)
+    variables = initial(net)
     rng = np.random.default_rng(0)
     batch = {
-        "image": jnp.array(rng.normal(size=shape), jnp.float32),
+        "image": jnp.array(rng.normal(size=(4, *IMAGE)), jnp.float32),
         "label": jnp.array([0, 1, 2, 1]),
         "mask": jnp.array([1.0, 1.0, 1.0, 0.0]),
     }
@@ -39,7 +45,7 @@ def test_norms_against_finite_differences():
     assert rows["stem_conv"]["loss"] == pytest.approx(
         float(objective(variables["params"])), rel=1e-5
     )
-    paths = layers.weight_layers(net, variables, shape[1:])
+    paths = layers.weight_layers(net, variables, IMAGE)
     assert list(rows) == list(paths)
     for name in ("stem_conv", "stage2_block1/conv1", "head"):
         path, found = paths[name], []
@@ -50,7 +56,7 @@ def test_norms_against_finite_differences():
                 moved = kernel.copy()
                 moved[index] += nudge
                 params = jax.tree.map(lambda leaf: leaf, variables["params"])
-                layers.pick(params, path[:-1])[path[-1]] = jnp.array(moved)
+                layers.pick(params, path[:-1])[path[-1]] = moved
                 ends.append(float(objective(params)))
             found.append((ends[0] - ends[1]) / 2e-2)
         expected = float(np.sqrt(np.square(found).sum()))
@@ -61,10 +67,10 @@ def test_norms_against_finite_differences():
 def test_norms_are_averaged_over_batches_and_need_one():
     net = models.create("cifar_resnet", 3, depth=8, widths=(2, 2, 2))
     rng = np.random.default_rng(0)
-    variables = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)), train=False)
+    variables = initial(net)
     batches = [
         {
-            "image": jnp.array(rng.normal(size=(4, 4, 4, 1)), jnp.float32),
+            "image": jnp.array(rng.normal(size=(4, *IMAGE)), jnp.float32),
             "label": jnp.array([0, 1, 2, 1]),
             "mask": jnp.ones(4),
         }

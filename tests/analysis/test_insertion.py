@@ -113,10 +113,10 @@ def test_training_goes_on_as_by_hand():
         return losses.sum() / 3, changed["batch_stats"]
 
     gradient = jax.jit(jax.grad(objective, has_aux=True))
-    params, stats = variables["params"], variables["batch_stats"]
-    momentum = jax.tree.map(jnp.zeros_like, params)
+    params, stats = jax.device_get((variables["params"], variables["batch_stats"]))
+    momentum = jax.tree.map(np.zeros_like, params)
     for _ in range(2):
-        change, stats = gradient(params, stats)
+        change, stats = jax.device_get(gradient(params, stats))
         momentum = jax.tree.map(
             lambda m, g, p: 0.9 * m + g + 1e-2 * p, momentum, change, params
         )
@@ -135,7 +135,8 @@ def test_training_goes_on_as_by_hand():
 def test_error_and_loss_are_means_over_real_images():
     net, variables = nets.build()
     batch = nets.batch(6)
-    outputs = np.array(net.apply(variables, batch["image"], train=False))
+    apply = jax.jit(functools.partial(net.apply, train=False))
+    outputs = np.array(apply(variables, batch["image"]))
     labels = np.array(batch["label"])
     expected = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
     found = insertion.measure(net, variables, [batch], softmax_cross_entropy, errors)

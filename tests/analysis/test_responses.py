@@ -14,7 +14,8 @@ IMAGE = (6, 6, 3)
 def build(**fields):
     fields = {"depth": 8, "widths": (2, 3, 4), **fields}
     net = models.create("cifar_resnet", 3, **fields)
-    return net, net.init(jax.random.key(0), jnp.zeros((1, *IMAGE)), train=False)
+    image = jax.ShapeDtypeStruct((1, *IMAGE), jnp.float32)
+    return net, net.lazy_init(jax.random.key(0), image, train=False)
 
 
 def batches(sizes=(5, 3)):

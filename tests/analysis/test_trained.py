@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shutil
 
@@ -36,10 +37,11 @@ def net(run):
 
 def test_the_final_network_makes_the_errors_of_the_result(run, net):
     _, result = run
+    apply = jax.jit(functools.partial(net.model.apply, train=False))
     for split, key in (("train", "clean_train_error"), ("test", "test_error")):
         wrong, count = 0.0, 0.0
         for batch in net.batches(split):
-            outputs = net.model.apply(net.variables, batch["image"], train=False)
+            outputs = apply(net.variables, batch["image"])
             wrong += float((net.program.errors(outputs, batch) * batch["mask"]).sum())
             count += float(batch["mask"].sum())
         assert wrong / count == pytest.approx(result[key])
@@ -222,7 +224,9 @@ def test_predictions_need_no_data_and_one_program_serves_any_number(tmp_path):
     assert net.class_names == ("0", "1", "2")
     images = tiny.noise(140).train.images
     shown = net.preprocess(jnp.asarray(images))
-    expected = net.model.apply(net.variables, shown, train=False)
+    expected = jax.jit(functools.partial(net.model.apply, train=False))(
+        net.variables, shown
+    )
     found = net.predict(images)
     assert found.shape == (140, 3)
     np.testing.assert_allclose(found, expected, 1e-4, 1e-5)

@@ -181,10 +181,10 @@ def test_codes_exist_for_ten_digits_only():
 )
 def test_a_line_of_any_width_is_read_up_to_its_last_whole_position(width, subsampling):
     net = models.create("lenet5", num_classes=10, line=True, subsampling=subsampling)
-    x = jax.random.normal(jax.random.key(0), (2, 32, width, 1))
-    variables = net.init(jax.random.key(1), x, train=False)
-    found = net.apply(variables, x, train=False)
+    variables, x = drawn.variables(net, 32, width, 1), drawn.images(2, 32, width, 1)
+    apply = jax.jit(lambda v, x: net.apply(v, x, train=False))
+    found = apply(variables, x)
     whole = 4 * ((width - 32) // 4) + 32
-    expected = net.apply(variables, x[:, :, :whole], train=False)
+    expected = apply(variables, x[:, :, :whole])
     assert found.shape[1] == (width - 32) // 4 + 1
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -159,7 +159,7 @@ def test_unknown_names_list_the_choices():
         models.create("vgg17", num_classes=10)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", fast(["lenet5", "nin_cifar", "resnet50"], NETS))
 def test_linens_own_table_describes_every_network(name):
     module, size, channels = small(name)
     table = nn.tabulate(module, jax.random.key(0), console_kwargs={"width": 200})

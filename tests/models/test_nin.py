@@ -1,6 +1,7 @@
 """Network in Network: pooling, dropout and the final average pooling."""
 
 import itertools
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -56,9 +57,8 @@ def test_dropout_follows_the_pooling_of(layout, after):
 def test_class_score_is_the_mean_of_its_map():
     net = models.create("nin_cifar", num_classes=3, width=0.05)
     variables, images = drawn.variables(net, 16, 16, 3), drawn.images(2, 16, 16, 3)
-    logits, state = net.apply(
-        variables, images, train=False, capture_intermediates=True
-    )
+    apply = partial(net.apply, train=False, capture_intermediates=True)
+    logits, state = jax.jit(apply)(variables, images)
     maps = state["intermediates"]["mlpconv3"]["__call__"][0]
     assert maps.shape == (2, 4, 4, 3)
     np.testing.assert_allclose(logits, np.asarray(maps).mean((1, 2)), rtol=1e-5)

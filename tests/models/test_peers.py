@@ -8,6 +8,7 @@ import pytest
 from cnn_jax import models
 from cnn_jax.models.summary import summarize
 from tests.needs import REASONS, needs
+from tests.tiers import fast
 
 pytest.importorskip("torch", reason=REASONS["torch"])
 from experiments.benchmark.peers import torch_nets
@@ -124,6 +125,12 @@ CASES = {
     ),
 }
 
+# One of each implementation and each kind of shortcut.
+QUICK = [
+    *("alexnet", "vgg16_c", "nin_cifar", "resnet18-odd-size", "resnet18-A"),
+    *("resnet50-v1.5", "cifar_plain", "cifar_resnet-v2-bottleneck"),
+]
+
 # They have other numbers of the same blocks as the nets above; LeNet-5 is compared
 # with NumPy.
 ELSEWHERE = {"resnet101", "resnet152", "plain101", "plain152"}
@@ -134,7 +141,7 @@ def test_every_registered_net_has_a_peer():
     assert {case.partition("-")[0] for case in CASES} == set(models.NETS) - ELSEWHERE
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", fast(QUICK, CASES))
 def test_logits_agree_with_torch(case):
     name, fields, size, peer = CASES[case]()
     torch_weights.randomize(peer)

@@ -1,6 +1,7 @@
 """Plain and residual nets: shortcuts, twins, depth and fields."""
 
 import dataclasses
+from functools import partial
 
 import flax.errors
 import flax.linen as nn
@@ -28,6 +29,12 @@ def shapes(name, size=8, **fields):
         key: leaf.shape
         for key, leaf in flax.traverse_util.flatten_dict(tree["params"]).items()
     }
+
+
+def initial(net, image):
+    """Initial variables, from a generator that compiles fast."""
+    key = jax.random.key(0, impl="rbg")
+    return jax.jit(partial(net.init, train=False))(key, image)
 
 
 def weight_layers(tree):
@@ -72,9 +79,9 @@ def test_twins_start_from_the_same_weights_and_differ_by_the_addition():
     outputs, trees = [], []
     for name in ("cifar_plain", "cifar_resnet"):
         net = models.create(name, 10, depth=8, **TINY)
-        variables = net.init(jax.random.key(0), image, train=False)
+        variables = initial(net, image)
         trees.append(variables["params"])
-        outputs.append(net.apply(variables, image, train=False))
+        outputs.append(jax.jit(partial(net.apply, train=False))(variables, image))
     for plain, residual in zip(*map(jax.tree.leaves, trees), strict=True):
         np.testing.assert_array_equal(plain, residual)
     assert not np.allclose(outputs[0], outputs[1])
@@ -139,12 +146,11 @@ def test_a_norm_by_config_stands_in_stem_blocks_and_shortcuts_alike(preactivatio
 def zero_branch(block, x, **fields):
     """The output of a block whose kernels are all zero."""
     module = block(dtype="float32", **fields)
-    variables = module.init(jax.random.key(0), x, train=False)
-    variables = jax.tree.map(lambda leaf: leaf, variables)
+    variables = initial(module, x)
     flat = flax.traverse_util.flatten_dict(variables["params"])
     flat = {k: jnp.zeros_like(v) if k[-1] == "kernel" else v for k, v in flat.items()}
     variables = {**variables, "params": flax.traverse_util.unflatten_dict(flat)}
-    return module.apply(variables, x, train=False)
+    return jax.jit(partial(module.apply, train=False))(variables, x)
 
 
 @pytest.mark.parametrize("preactivation", [False, True])
@@ -213,7 +219,7 @@ def test_strided_convolutions_pad_evenly_as_torch_does():
 def test_zero_scale_starts_each_branch_at_nothing():
     image = jnp.zeros((1, 8, 8, 3))
     net = models.create("cifar_resnet", 10, depth=8, zero_scale=True, **TINY)
-    params = net.init(jax.random.key(0), image, train=False)["params"]
+    params = initial(net, image)["params"]
     assert not params["stage1_block1"]["bn2"]["scale"].any()
     assert (params["stage1_block1"]["bn1"]["scale"] == 1).all()
 
@@ -241,7 +247,7 @@ def test_parameters_statistics_and_logits_are_float32(dtype):
 def test_he_initialisation_has_variance_two_over_fan_in():
     net = models.create("cifar_resnet", 10, depth=8, widths=(64, 64, 64))
     image = jnp.zeros((1, 8, 8, 3))
-    params = net.init(jax.random.key(0), image, train=False)["params"]
+    params = initial(net, image)["params"]
     kernel = params["stage1_block1"]["conv2"]["kernel"]
     assert float(kernel.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
     assert abs(float(kernel.mean())) < 1e-3
@@ -285,7 +291,7 @@ def block_outputs(preactivation, keys, death_rate=0.4):
     x = jnp.abs(jax.random.normal(jax.random.key(0), (4, 4, 4, 3)))
     fields = {"width": 5, "stride": 2, "preactivation": preactivation}
     whole = BasicBlock(**fields)
-    variables = whole.init(jax.random.key(1), x, train=False)
+    variables = drawn.variables(whole, *x.shape[1:])
     risky = BasicBlock(**fields, death_rate=death_rate)
 
     def train(key):
@@ -293,9 +299,13 @@ def block_outputs(preactivation, keys, death_rate=0.4):
             variables, x, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
         )[0]
 
-    alive = whole.apply(variables, x, train=True, mutable=["batch_stats"])[0]
-    evaluated = [net.apply(variables, x, train=False) for net in (whole, risky)]
-    return alive, jax.vmap(train)(keys), evaluated
+    @jax.jit
+    def outputs(keys):
+        alive = whole.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+        evaluated = [net.apply(variables, x, train=False) for net in (whole, risky)]
+        return alive, jax.vmap(train)(keys), evaluated
+
+    return outputs(keys)
 
 
 @pytest.mark.parametrize("preactivation", fast([True], [False, True]))
@@ -329,14 +339,17 @@ def test_without_stochastic_depth_no_random_stream_is_asked_for():
     image = jnp.ones((2, 8, 8, 3))
     fields = {"depth": 8, **TINY}
     net = models.create("cifar_resnet", 10, **fields)
-    variables = net.init(jax.random.key(0), image, train=False)
-    logits, _ = net.apply(variables, image, train=True, mutable=["batch_stats"])
+    variables = initial(net, image)
+
+    def train(net):
+        apply = partial(net.apply, train=True, mutable=["batch_stats"])
+        return jax.jit(apply)(variables, image)[0]
+
     same = models.create("cifar_resnet", 10, stochastic_depth=0.0, **fields)
-    found, _ = same.apply(variables, image, train=True, mutable=["batch_stats"])
-    np.testing.assert_array_equal(logits, found)
+    np.testing.assert_array_equal(train(net), train(same))
     risky = models.create("cifar_resnet", 10, stochastic_depth=0.9, **fields)
     with pytest.raises(flax.errors.InvalidRngError, match="dropout"):
-        risky.apply(variables, image, train=True, mutable=["batch_stats"])
+        train(risky)
 
 
 @pytest.mark.slow

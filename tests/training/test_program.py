@@ -32,8 +32,10 @@ def test_a_net_with_group_norm_has_no_running_statistics():
     assert isinstance(program.model.norm(name=None), GroupNorm)
     state = program.initial_state(0)
     assert jax.tree.leaves(state.batch_stats) == []
-    logits = program.model.apply(
-        {"params": state.params}, jnp.ones((2, 6, 6, 1)), train=False
+    logits = jax.eval_shape(
+        lambda params, x: program.model.apply({"params": params}, x, train=False),
+        state.params,
+        jax.ShapeDtypeStruct((2, 6, 6, 1), jnp.float32),
     )
     assert logits.shape == (2, 3)
 
