@@ -339,6 +339,7 @@ def test_batches_go_through_pipes_where_shared_memory_is_small(
     assert "in Docker, --shm-size=1m makes room" in caplog.text
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_run(folder):
     code = textwrap.dedent("""
         import sys

@@ -147,7 +147,10 @@ def test_converted_weights_are_evaluated(tmp_path, narrow, capsys):
     ("name", "peer", "widths"),
     [
         ("akamaster/resnet20", Peers.akamaster, (4, 8, 16)),
-        ("chenyaofo/cifar10_resnet20", Peers.chenyaofo, (4, 8, 16)),
+        pytest.param(
+            *("chenyaofo/cifar10_resnet20", Peers.chenyaofo, (4, 8, 16)),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_published_weights_have_their_error_on_the_right_pictures(

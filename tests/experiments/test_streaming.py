@@ -185,8 +185,9 @@ def test_decode_benchmark_compares_pipelines(capsys, pictures):
 
 @pytest.mark.parametrize(
     ("word", "status"),
-    [pytest.param("--help", 0, marks=pytest.mark.slow), ("--images=2", 2)],
+    [("--help", 0), ("--images=2", 2)],
 )
+@pytest.mark.slow
 def test_decode_benchmark_without_opencv(word, status):
     """``--help`` works; a run names the missing extra."""
     script = (

@@ -63,7 +63,13 @@ def test_what_a_user_chose_stays_in_processes_that_are_started(cores):
 
 
 @needs("a faulty jaxlib")
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=needs("two cores"))])
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=needs("two cores")),
+    ],
+)
 def test_a_convolution_goes_to_the_library_on_one_core_only(count):
     program = """
 import os

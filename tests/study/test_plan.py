@@ -179,4 +179,4 @@ def test_random_studies_are_planned_or_refused():
 
 @pytest.mark.slow
 def test_many_random_studies_are_planned_or_refused():
-    try_many(3000)
+    try_many(600)

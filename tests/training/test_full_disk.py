@@ -14,6 +14,7 @@ from cnn_jax.training.loop import fit
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from tests.needs import skip_without
+from tests.tiers import fast
 
 
 def mount(*arguments):
@@ -65,7 +66,7 @@ def from_step(step, hindrance):
         yield report
 
 
-@pytest.mark.parametrize("room", [0, 4096, 12288])
+@pytest.mark.parametrize("room", fast([4096, 12288], [0, 4096, 12288]))
 def test_a_full_disk(program, reference, small_disk, room):
     """Full after step 5: at the log row of step 6, or a checkpoint after it."""
     place = RunDirectory(small_disk / "run")
@@ -138,7 +139,7 @@ def quota(size):
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [0, 200, 1000])
+@pytest.mark.parametrize("size", fast([200], [0, 200, 1000]))
 def test_a_quota(program, reference, tmp_path, size):
     """A row or a checkpoint is only partly written."""
     place = RunDirectory(tmp_path / "run")

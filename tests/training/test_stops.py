@@ -14,6 +14,7 @@ from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 from tests.study.test_execution import small_study
+from tests.tiers import fast
 
 SIGNALS = {
     "SIGTERM": (signal.SIGTERM, 143),
@@ -101,8 +102,14 @@ def test_signals_of_others_are_left_alone():
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("kind", ["SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("step", [6, 12])
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        *(("SIGTERM", 12), ("Ctrl-C", 6)),
+        pytest.param("SIGTERM", 6, marks=pytest.mark.slow),
+        pytest.param("Ctrl-C", 12, marks=pytest.mark.slow),
+    ],
+)
 def test_an_evaluation_is_left_and_done_on_resume(
     program, reference, place, monkeypatch, kind, step
 ):
@@ -167,8 +174,16 @@ def test_compilation_is_finished_then_a_step_and_a_checkpoint(
     reference.assert_equals(place)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("sync", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("times", "sync"),
+    [
+        *((1, 2), (1, 4), (2, 1), (2, 3)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, 1), (1, 3), (2, 2), (2, 4))
+        ),
+    ],
+)
 def test_ctrl_c_while_a_checkpoint_is_written(
     program, reference, place, monkeypatch, times, sync
 ):
@@ -193,7 +208,7 @@ def test_ctrl_c_while_a_checkpoint_is_written(
     reference.assert_equals(place)
 
 
-@pytest.mark.parametrize("step", [0, 4, 5])
+@pytest.mark.parametrize("step", fast([4], [0, 4, 5]))
 def test_a_second_ctrl_c_stops_at_once(program, reference, place, step):
     def twice(now, row):
         if now == step:
