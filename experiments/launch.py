@@ -25,6 +25,7 @@ from cnn_jax.runtime import compilation_cache, selfcheck
 from cnn_jax.runtime.selfcheck import WrongBackend
 from cnn_jax.training import hosts
 from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.config_file import override
 from cnn_jax.training.interrupt import Interrupted
 from cnn_jax.training.loop import Diverged
 from experiments import config_file
@@ -190,10 +191,10 @@ def _parse(
                 f"{stray}--config=FILE is needed; {config_file.known_configs()}"
             )
         values.config = config_file.load(values.config)
-        place = config_file.place_of(unknown[0], values.config) if unknown else ""
+        place = config_file.key_of(unknown[0], values.config) if unknown else ""
         if place:
             raise ConfigError(f"unknown flag {unknown[0]} (did you mean --{place}?)")
-        config_file.override(values.config, overrides)
+        override(values.config, overrides)
     if unknown:
         raise parser.unknown(unknown[0])
     return values
