@@ -76,33 +76,27 @@ def one_program(given: Problem) -> Method:
 
 def a_call_a_point(given: Problem) -> Method:
     """A compiled evaluation of each point, whose loss is read before the next."""
-    objective, params, directions, fixed = given
+    objective, *arguments, fixed = given
 
     @jax.jit
     def at(params: Any, directions: Any, point: Any, fixed: Any) -> Any:
         return objective(moved(params, directions, point), *fixed)["loss"]
 
-    def row(points: np.ndarray) -> np.ndarray:
-        points = points.astype(np.float32)
-        return np.array([float(at(params, directions, p, fixed)) for p in points])
-
-    return row
+    return lambda points: np.array(
+        [float(at(*arguments, point, fixed)) for point in points.astype(np.float32)]
+    )
 
 
 def moved_on_the_host(given: Problem) -> Method:
     """NumPy moves the weights; they are sent to the device for each point."""
-    objective, params, directions, fixed = given
-    params, directions = jax.device_get((params, directions))
+    objective, *arguments, fixed = given
+    arguments = jax.device_get(arguments)
     at = jax.jit(lambda params, fixed: objective(params, *fixed)["loss"])
 
-    def row(points: np.ndarray) -> np.ndarray:
-        found = []
-        for point in points.astype(np.float32):
-            there = jax.device_put(moved(params, directions, point))
-            found.append(float(at(there, fixed)))
-        return np.array(found)
+    def loss(point: np.ndarray) -> float:
+        return float(at(jax.device_put(moved(*arguments, point)), fixed))
 
-    return row
+    return lambda points: np.array([loss(p) for p in points.astype(np.float32)])
 
 
 METHODS: dict[str, Callable[[Problem], Method]] = {
@@ -188,5 +182,5 @@ def main(values: argparse.Namespace) -> None:
     if values.whole:
         axis = np.linspace(-1, 1, points)
         start = clock()
-        landscape.evaluate(*given[:3], (axis, axis), given.fixed)
+        landscape.evaluate(*given[:3], (axis, axis), given[3])
         print(f"whole grid in one program: {clock() - start:.1f} s")
