@@ -94,7 +94,7 @@ def recipes() -> str:
 
 
 def analyses() -> str:
-    """The main numbers of ``why_resnets_work``, plain and residual side by side."""
+    """The summary of ``why_resnets_work``, plain and residual side by side."""
     found = pd.read_csv(RESULTS / "why_resnets_work_digits" / "summary.csv")
     rows = []
     for words, quantity, depth, places in QUANTITIES:

@@ -85,10 +85,12 @@ def main(values: argparse.Namespace) -> int:
                 print(f"warning: cannot draw figures: {kind}: {error}", file=sys.stderr)
         raise
     status = write(directory, config.name)["status"]
-    told = {event.run.name: f"{event.status}: {event.message}" for event in unfinished}
+    reasons = {
+        event.run.name: f"{event.status}: {event.message}" for event in unfinished
+    }
     missing = [run.name for run in runs if status.get(run.name) != "finished"]
     for name in missing:
-        print(f"{name} {told.get(name, 'is not finished')}", file=sys.stderr)
+        print(f"{name} {reasons.get(name, 'is not finished')}", file=sys.stderr)
     return 1 if missing else 0
 
 

@@ -43,7 +43,7 @@ ERRORS = ("string_error", "digit_error")
 COLUMNS = ("system", "seed", *ERRORS, "unspellable", "loss")
 
 
-class Tuned(Program):
+class Pretrained(Program):
     """A program whose recogniser starts from trained weights, not random ones.
 
     Attributes:
@@ -120,14 +120,14 @@ class Study:
         self.config, self.directory = config, directory
         self.seeds = tuple(config["seeds"])
 
-    def place(self, stage: str, seed: int) -> RunDirectory:
+    def run_directory(self, stage: str, seed: int) -> RunDirectory:
         """The directory of a run."""
         return RunDirectory(self.directory / "runs" / f"{stage}-seed{seed}")
 
     @functools.cache  # noqa: B019 - a study lives as long as the command
     def program(self, stage: str) -> Program:
         """The program of a stage, shared by all seeds."""
-        return (Tuned if stage == "system" else Program)(self.config[stage])
+        return (Pretrained if stage == "system" else Program)(self.config[stage])
 
     @functools.cache  # noqa: B019
     def reader(self, stage: str, normalize: bool = False) -> Reader:
@@ -141,14 +141,14 @@ class Study:
         """Train every unfinished run, with one compiled program per stage."""
         for stage in STAGES:
             for seed in self.seeds:
-                if self.place(stage, seed).result() is not None:
+                if self.run_directory(stage, seed).result() is not None:
                     continue
                 program = self.program(stage)
                 print(f"{stage}, seed {seed}", flush=True)
-                if isinstance(program, Tuned):
+                if isinstance(program, Pretrained):
                     program.start = self.params("isolated", seed)
                 with single_run(program.config) as report:
-                    fit(program, seed, self.place(stage, seed), report)
+                    fit(program, seed, self.run_directory(stage, seed), report)
 
     def params(self, stage: str, seed: int) -> Any:
         """Trained parameters of a run.
@@ -156,13 +156,13 @@ class Study:
         Raises:
           ConfigError: the run has no checkpoint.
         """
-        place = self.place(stage, seed)
-        if place.result() is None:
-            raise names.ConfigError(f"{place.path} contains no finished run")
+        run = self.run_directory(stage, seed)
+        if run.result() is None:
+            raise names.ConfigError(f"{run.path} contains no finished run")
         template = Program.initial_state(self.program(stage), seed)
-        found = checkpoint.restore(place.checkpoints, template)
+        found = checkpoint.restore(run.checkpoints, template)
         if found is None:
-            raise names.ConfigError(f"{place.path} contains no checkpoint")
+            raise names.ConfigError(f"{run.path} contains no checkpoint")
         return found[0].params
 
     def write(self) -> None:
@@ -189,7 +189,7 @@ class Study:
     def row(self, system: str, seed: int) -> dict[str, Any]:
         """A system's errors on the test lines; measured once per run."""
         stage = system.partition("_")[0]
-        stored = self.place(stage, seed).path / f"reading_{system}.json"
+        stored = self.run_directory(stage, seed).path / f"reading_{system}.json"
         if not stored.exists():
             params = self.params(stage, seed)
             if stage == "isolated":

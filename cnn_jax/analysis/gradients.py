@@ -19,7 +19,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.trained import Batch, Net, Variables, at_initialisation, kind
+from cnn_jax.analysis.trained import (
+    Batch,
+    Net,
+    Variables,
+    at_initialisation,
+    family_and_depth,
+)
 from cnn_jax.analysis.trained import variables as variables_of
 from cnn_jax.names import ConfigError
 from cnn_jax.training.program import Program
@@ -105,7 +111,7 @@ def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net
     device passes through the same states, so this trains again up to the last step
     requested. A run on several devices is reproduced, up to rounding, only if it
     makes no random draws per device: no augmentation, dropout or stochastic depth.
-    `repetition` verifies this.
+    `repeat_training` verifies this.
 
     Args:
       program: of the run, from `trained.program_of`.
@@ -115,7 +121,7 @@ def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net
     Yields:
       The network at each step.
     """
-    family, depth = kind(program)
+    family, depth = family_and_depth(program)
     net = at_initialisation(program, family, depth, seed)
     if steps and steps[0] == 0:
         yield net
@@ -130,7 +136,7 @@ def snapshots(program: Program, seed: int, steps: Sequence[int]) -> Iterator[Net
             yield Net(family, depth, seed, step, program, variables_of(host))
 
 
-def repetition(net: Net, steps: Sequence[int]) -> Iterator[Net]:
+def repeat_training(net: Net, steps: Sequence[int]) -> Iterator[Net]:
     """A trained network at earlier steps of its training, repeated by `snapshots`.
 
     Args:

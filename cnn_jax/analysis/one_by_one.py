@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnn_jax.models.layers import Conv, Images, Maps, relu
+from cnn_jax.models.layers import Conv, FeatureMaps, Images, relu
 from cnn_jax.models.summary import Summary, summarize
 
 
@@ -37,7 +37,7 @@ class Spatial(nn.Module):
     shrink: int = 0
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Maps:
+    def __call__(self, x: Images, train: bool) -> FeatureMaps:
         """From (n, h, w, c) to (n, h, w, width)."""
         if self.shrink:
             x = relu(Conv(self.shrink, (1, 1), padding=0, name="shrink")(x))
@@ -57,7 +57,7 @@ class PixelClassifier(nn.Module):
     one_by_one: bool
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Maps:
+    def __call__(self, x: Images, train: bool) -> FeatureMaps:
         """The logit of each pixel, (n, h, w, 1)."""
         x = Conv(self.width, (3, 3), padding=1, name="spatial")(x)
         if self.one_by_one:

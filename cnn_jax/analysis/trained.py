@@ -323,7 +323,7 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
       ConfigError: not a run directory, or its network or data is not the program's.
       CheckpointError: there is no checkpoint, or all are damaged.
     """
-    place = RunDirectory(directory)
+    run = RunDirectory(directory)
     program = program or program_of(directory)
     config = _config_of(directory)
     if _with_tuples(config["model"]) != _with_tuples(program.config["model"]):
@@ -331,12 +331,14 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
     check_data(directory, program.source)
     seed = config["seed"]
     template = program.initial_state(seed)
-    state = _newest(place.checkpoints, template)
-    family, depth = kind(program, directory)
+    state = _newest(run.checkpoints, template)
+    family, depth = family_and_depth(program, directory)
     return Net(family, depth, seed, int(state.step), program, variables(state))
 
 
-def kind(program: Program, directory: str | os.PathLike[str] = "") -> tuple[str, int]:
+def family_and_depth(
+    program: Program, directory: str | os.PathLike[str] = ""
+) -> tuple[str, int]:
     """Family and depth of a program's network.
 
     Args:

@@ -16,7 +16,7 @@ from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.vgg import VGG
 
 
-class Net(NamedTuple):
+class NetSpec(NamedTuple):
     """A network and the size of its paper's images and output."""
 
     module: Callable[..., nn.Module]
@@ -25,9 +25,9 @@ class Net(NamedTuple):
     num_classes: int
 
 
-NETS: dict[str, Net] = {
-    "lenet5": Net(LeNet5, 32, 1, 10),
-    "lenet5_modern": Net(
+NETS: dict[str, NetSpec] = {
+    "lenet5": NetSpec(LeNet5, 32, 1, 10),
+    "lenet5_modern": NetSpec(
         partial(
             LeNet5, activation="relu", subsampling="max", c3="dense", output="linear"
         ),
@@ -35,9 +35,9 @@ NETS: dict[str, Net] = {
         channels=1,
         num_classes=10,
     ),
-    "alexnet": Net(AlexNet, 227, 3, 1000),
-    "alexnet_single": Net(partial(AlexNet, towers=1), 227, 3, 1000),
-    "alexnet_torchvision": Net(
+    "alexnet": NetSpec(AlexNet, 227, 3, 1000),
+    "alexnet_single": NetSpec(partial(AlexNet, towers=1), 227, 3, 1000),
+    "alexnet_torchvision": NetSpec(
         partial(
             AlexNet,
             towers=1,
@@ -52,21 +52,21 @@ NETS: dict[str, Net] = {
         channels=3,
         num_classes=1000,
     ),
-    "vgg11": Net(partial(VGG, configuration="A"), 224, 3, 1000),
-    "vgg13": Net(partial(VGG, configuration="B"), 224, 3, 1000),
-    "vgg16_c": Net(partial(VGG, configuration="C"), 224, 3, 1000),
-    "vgg16": Net(partial(VGG, configuration="D"), 224, 3, 1000),
-    "vgg19": Net(partial(VGG, configuration="E"), 224, 3, 1000),
-    "nin_cifar": Net(partial(NIN, layout="cifar"), 32, 3, 10),
-    "nin_imagenet": Net(partial(NIN, layout="imagenet"), 224, 3, 1000),
-    "cifar_resnet": Net(partial(ResNet, layout="cifar", shortcut="A"), 32, 3, 10),
-    "cifar_plain": Net(partial(ResNet, layout="cifar", shortcut="none"), 32, 3, 10),
+    "vgg11": NetSpec(partial(VGG, configuration="A"), 224, 3, 1000),
+    "vgg13": NetSpec(partial(VGG, configuration="B"), 224, 3, 1000),
+    "vgg16_c": NetSpec(partial(VGG, configuration="C"), 224, 3, 1000),
+    "vgg16": NetSpec(partial(VGG, configuration="D"), 224, 3, 1000),
+    "vgg19": NetSpec(partial(VGG, configuration="E"), 224, 3, 1000),
+    "nin_cifar": NetSpec(partial(NIN, layout="cifar"), 32, 3, 10),
+    "nin_imagenet": NetSpec(partial(NIN, layout="imagenet"), 224, 3, 1000),
+    "cifar_resnet": NetSpec(partial(ResNet, layout="cifar", shortcut="A"), 32, 3, 10),
+    "cifar_plain": NetSpec(partial(ResNet, layout="cifar", shortcut="none"), 32, 3, 10),
 }
 for _depth in (18, 34, 50, 101, 152):
     _block = "basic" if _depth < 50 else "bottleneck"
     _net = partial(ResNet, layout="imagenet", depth=_depth, block=_block)
-    NETS[f"resnet{_depth}"] = Net(partial(_net, shortcut="B"), 224, 3, 1000)
-    NETS[f"plain{_depth}"] = Net(partial(_net, shortcut="none"), 224, 3, 1000)
+    NETS[f"resnet{_depth}"] = NetSpec(partial(_net, shortcut="B"), 224, 3, 1000)
+    NETS[f"plain{_depth}"] = NetSpec(partial(_net, shortcut="none"), 224, 3, 1000)
 
 TABLE: dict[str, Callable[..., nn.Module]] = {
     **{name: net.module for name, net in NETS.items()},

@@ -37,7 +37,7 @@ def summary_of(name: str, fields: dict[str, Any]) -> Summary:
       ConfigError: unknown name or field, or an invalid value.
     """
     fields = dict(fields)
-    net = models.NETS.get(name, models.Net(nn.Module, 224, 3, 1000))
+    net = models.NETS.get(name, models.NetSpec(nn.Module, 224, 3, 1000))
     task = {
         key: fields.pop(key, getattr(net, key))
         for key in ("image_size", "channels", "num_classes")

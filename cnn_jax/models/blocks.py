@@ -20,12 +20,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from cnn_jax.models.layers import BatchNorm, Conv, Images, Maps, ModuleDef, relu
+from cnn_jax.models.layers import BatchNorm, Conv, FeatureMaps, Images, ModuleDef, relu
 
 Shortcut = Literal["none", "A", "B", "C"]
 
 
-def option_a(x: Images, channels: int, stride: int) -> Maps:
+def option_a(x: Images, channels: int, stride: int) -> FeatureMaps:
     """The parameter-free shortcut: subsample by ``stride``, append zero channels.
 
     He et al. (2015), section 3.3, option A: the fixed matrix that keeps the
@@ -81,12 +81,12 @@ class Block(nn.Module):
         """Output channels of the block."""
         return self.width * self.expansion
 
-    def branch(self, x: Images, train: bool) -> Maps:
+    def branch(self, x: Images, train: bool) -> FeatureMaps:
         """The weight layers, whose output is added to the shortcut."""
         raise NotImplementedError
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Maps:
+    def __call__(self, x: Images, train: bool) -> FeatureMaps:
         """From (n, h, w, c) to (n, ceil(h / stride), ceil(w / stride), channels)."""
         same_shape = self.stride == 1 and x.shape[-1] == self.channels
         # Where the shape changes, v2 applies one activation before both paths (He et
@@ -100,7 +100,7 @@ class Block(nn.Module):
             z = z + self.shortcut_of(source, same_shape, train)
         return z if self.preactivation else relu(z)
 
-    def survive(self, z: Maps, train: bool) -> Maps:
+    def survive(self, z: FeatureMaps, train: bool) -> FeatureMaps:
         """Drop the branch at random in training; take the expectation in evaluation.
 
         Huang et al. (2016), equations 2 and 5. A dropped branch is still computed,
@@ -113,7 +113,7 @@ class Block(nn.Module):
             return jnp.where(alive, z, jnp.zeros_like(z))
         return survival * z
 
-    def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> Maps:
+    def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> FeatureMaps:
         """The shortcut path: the input itself, or its projection by A, B or C."""
         if same_shape and self.shortcut != "C":
             return x
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
     def convolve(
         self, x: Images, index: int, width: int, kernel: int, stride: int
-    ) -> Maps:
+    ) -> FeatureMaps:
         """The ``index``-th convolution of the branch, padded to preserve the size."""
         return self.conv(
             width,
@@ -146,14 +146,14 @@ class Block(nn.Module):
             name=f"conv{index}",
         )(x)
 
-    def normalize(self, x: Images, train: bool, name: str, last: bool) -> Maps:
+    def normalize(self, x: Images, train: bool, name: str, last: bool) -> FeatureMaps:
         """Normalise; ``zero_scale`` applies to the ``last`` layer of a branch."""
         fields: dict[str, Any] = {"dtype": self.dtype, "name": name}
         if last and self.zero_scale:
             fields["scale_init"] = nn.initializers.zeros
         return self.norm(**fields)(x, train)
 
-    def activate(self, x: Images, train: bool, name: str) -> Maps:
+    def activate(self, x: Images, train: bool, name: str) -> FeatureMaps:
         """BN, then ReLU: the entry of a pre-activation layer."""
         return relu(self.normalize(x, train, name, last=False))
 
@@ -177,7 +177,7 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """``num_layers`` 3x3 layers (two in the paper), the first with the stride."""
 
-    def branch(self, x: Images, train: bool) -> Maps:
+    def branch(self, x: Images, train: bool) -> FeatureMaps:
         """3x3 / stride, then 3x3, all of the same width."""
         rest = [(self.width, 3, 1)] * (self.num_layers - 1)
         return self.layers(x, [(self.width, 3, self.stride), *rest], train)
@@ -189,7 +189,7 @@ class BottleneckBlock(Block):
     expansion: ClassVar[int] = 4
     default_layers: ClassVar[int] = 3
 
-    def branch(self, x: Images, train: bool) -> Maps:
+    def branch(self, x: Images, train: bool) -> FeatureMaps:
         """A 1x1 layer that shrinks, the 3x3 layers, and a 1x1 layer that expands."""
         first, middle = (
             (self.stride, 1) if self.bottleneck_stride == "1x1" else (1, self.stride)

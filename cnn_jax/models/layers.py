@@ -22,7 +22,7 @@ from cnn_jax.models.normalization import Sharing, normalize
 ModuleDef = Callable[..., Any]
 Images = Float[Array, "batch height width channels"]
 # A layer's output: another spatial size and number of channels than `Images`.
-Maps = Float[Array, "batch rows columns maps"]
+FeatureMaps = Float[Array, "batch rows columns features"]
 
 
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -30,8 +30,8 @@ from jaxtyping import Array, Float
 from cnn_jax import names
 from cnn_jax.models.layers import (
     Conv,
+    FeatureMaps,
     Images,
-    Maps,
     ModuleDef,
     check_fields,
     check_images,
@@ -118,7 +118,7 @@ class Subsampling(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Images) -> Maps:
+    def __call__(self, x: Images) -> FeatureMaps:
         """From (n, 2h, 2w, c) to (n, h, w, c); an odd last row or column is dropped."""
 
         def initial(key, shape):
@@ -152,7 +152,7 @@ class TableConv(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Images) -> Maps:
+    def __call__(self, x: Images) -> FeatureMaps:
         """From (n, h, w, 6) to (n, h - 4, w - 4, 16)."""
         table = c3_connections()
         sources, maps = np.nonzero(table)
@@ -275,7 +275,7 @@ class LeNet5(nn.Module):
             x = nn.Dense(self.num_classes, kernel_init=init, name="output")(x)
         return x.reshape(n, positions, self.num_classes) if self.line else x
 
-    def subsample(self, x: Images, name: str) -> Maps:
+    def subsample(self, x: Images, name: str) -> FeatureMaps:
         """Halve each side; the trainable layer also applies the non-linearity."""
         if self.subsampling == "max":
             return max_pool(x, 2, 2)

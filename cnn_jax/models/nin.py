@@ -27,8 +27,8 @@ from cnn_jax import names
 from cnn_jax.models.layers import (
     BatchNorm,
     Conv,
+    FeatureMaps,
     Images,
-    Maps,
     ModuleDef,
     check_fields,
     check_images,
@@ -54,7 +54,7 @@ LAYOUTS = {
 }
 
 
-def max_pool_covering(x: Images) -> Maps:
+def max_pool_covering(x: Images) -> FeatureMaps:
     """3x3/2 max-pooling whose last window may extend past the right and lower edge.
 
     A side of n becomes ceil((n - 3) / 2) + 1, as in cuda-convnet and Caffe.
@@ -89,7 +89,7 @@ class MLPConv(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Maps:
+    def __call__(self, x: Images, train: bool) -> FeatureMaps:
         """From (n, h, w, c) to (n, rows, columns, widths[-1])."""
         for index, width in enumerate(self.widths):
             first = index == 0

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, UInt8
 from cnn_jax.kernels import plain
 
 Images = Float[Array, "batch height width channels"]
-Maps = Float[Array, "batch rows columns channels"]
+FeatureMaps = Float[Array, "batch rows columns channels"]
 # An empty batch that carries the shape and type of the images.
 Like = Float[Array, "none height width channels"]
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -32,7 +32,7 @@ LARGEST = 16  # window size: indices 0 ... 255 fit one byte
 
 def max_pool(
     x: Images, window: int, stride: int, padding: Padding = ((0, 0), (0, 0))
-) -> Maps:
+) -> FeatureMaps:
     """The largest pixel of each window.
 
     Args:
@@ -56,13 +56,15 @@ def max_pool(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _differentiable(x: Images, window: int, stride: int, padding: Padding) -> Maps:
+def _differentiable(
+    x: Images, window: int, stride: int, padding: Padding
+) -> FeatureMaps:
     return _largest(x, window, stride, padding)[0]
 
 
 def _forward(
     x: Images, window: int, stride: int, padding: Padding
-) -> tuple[Maps, tuple[Places, Like]]:
+) -> tuple[FeatureMaps, tuple[Places, Like]]:
     maps, places = _largest(x, window, stride, padding)
     # only the shape of the images is needed: an empty array carries it for free
     return maps, (places, jnp.zeros((0, *x.shape[1:]), x.dtype))
@@ -73,7 +75,7 @@ def _backward(
     stride: int,
     padding: Padding,
     residuals: tuple[Places, Like],
-    gradient: Maps,
+    gradient: FeatureMaps,
 ) -> tuple[Images]:
     places, like = residuals
     size = like.shape[1:3]
@@ -100,7 +102,7 @@ _differentiable.defvjp(_forward, _backward)
 
 def _largest(
     x: Images, window: int, stride: int, padding: Padding
-) -> tuple[Maps, Places]:
+) -> tuple[FeatureMaps, Places]:
     """The largest pixel of each window and its index in it, row by row."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     rows, columns = (
@@ -120,7 +122,9 @@ def _largest(
     return best, places
 
 
-def _spread(places: Places, gradient: Maps, window: int, size: Sequence[int]) -> Images:
+def _spread(
+    places: Places, gradient: FeatureMaps, window: int, size: Sequence[int]
+) -> Images:
     """Gradient of the images for windows that neither overlap nor leave gaps."""
     # One row of a window at a time: if the indices had a single use, XLA's CPU
     # backend would recompute them for every pixel.

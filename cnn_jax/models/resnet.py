@@ -42,8 +42,8 @@ from cnn_jax.models.initializers import lecun_normal
 from cnn_jax.models.layers import (
     BatchNorm,
     Conv,
+    FeatureMaps,
     Images,
-    Maps,
     ModuleDef,
     check_fields,
     check_images,
@@ -326,11 +326,17 @@ class ResNet(nn.Module):
         )
 
     def loop(
-        self, block: nn.Module, x: Maps, train: bool, death_rates: Sequence[float]
-    ) -> Maps:
+        self,
+        block: nn.Module,
+        x: FeatureMaps,
+        train: bool,
+        death_rates: Sequence[float],
+    ) -> FeatureMaps:
         """Apply a block once per death rate, in a loop with stacked variables."""
 
-        def body(block: nn.Module, x: Maps, rate: Any) -> tuple[Maps, None]:
+        def body(
+            block: nn.Module, x: FeatureMaps, rate: Any
+        ) -> tuple[FeatureMaps, None]:
             if self.stochastic_depth:
                 # The rate is a literal in an unrolled block, but data in the loop.
                 block = block.clone(parent=block.scope, death_rate=rate)
@@ -344,7 +350,7 @@ class ResNet(nn.Module):
         )
         return repeated(block, x, jnp.asarray(death_rates, jnp.float32))[0]
 
-    def stem(self, x: Images, train: bool) -> Maps:
+    def stem(self, x: Images, train: bool) -> FeatureMaps:
         """The first layer: 3x3 (CIFAR), or 7x7 / 2 and max-pool 3x3 / 2 (ImageNet)."""
         large = self.layout == "imagenet"
         x = self.conv(

@@ -254,15 +254,15 @@ def residual_links(module: ResNet) -> list[Link]:
                     Link((ours, f"conv{layer}"), f"{theirs}.conv{layer}", "conv"),
                     Link((ours, f"bn{layer}"), f"{theirs}.bn{layer}", "norm"),
                 ]
-            put_out = width * block.expansion
-            changes = channels != put_out or (stage > 1 and index == 0)
+            outputs = width * block.expansion
+            changes = channels != outputs or (stage > 1 and index == 0)
             if module.shortcut == "B" and changes:
                 down = f"{theirs}.downsample"
                 plan += [
                     Link((ours, "shortcut_conv"), f"{down}.0", "conv"),
                     Link((ours, "shortcut_bn"), f"{down}.1", "norm"),
                 ]
-            channels = put_out
+            channels = outputs
     return [*plan, Link(("head",), "fc", "dense")]
 
 

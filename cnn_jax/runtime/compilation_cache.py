@@ -131,6 +131,6 @@ def _machine() -> str:
     except OSError:  # not Linux
         lines = [platform.processor()]
     kinds = ("model name", "flags", "Features", "CPU part")
-    told = sorted({line for line in lines if line.startswith(kinds)}) or lines[:1]
-    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()
+    reported = sorted({line for line in lines if line.startswith(kinds)}) or lines[:1]
+    digest = hashlib.sha256("\n".join(reported).encode()).hexdigest()
     return f"{platform.machine() or 'unknown'}-{digest[:8]}"

@@ -168,12 +168,12 @@ class StudyDirectory:
     def _with_runs(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         """The config and run names if none is recorded: derived from the runs."""
         depths, seeds, names = list(config["depths"]), list(config["seeds"]), []
-        for place, head in self.runs():
+        for run_directory, head in self.runs():
             if head["family"] in plan.families(config):
-                place.check_config(plan.config_of(config, **head))
+                run_directory.check_config(plan.config_of(config, **head))
                 depths.append(head["depth"])
                 seeds.append(head["seed"])
-                names.append(place.path.name)
+                names.append(run_directory.path.name)
         return _union(config, {**config, "depths": depths, "seeds": seeds}), names
 
 
@@ -194,19 +194,21 @@ def _parse(name: str) -> dict[str, Any] | None:
 
 
 def _belongs(
-    place: RunDirectory, head: Mapping[str, Any], config: Mapping[str, Any] | None
+    run_directory: RunDirectory,
+    head: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
 ) -> bool:
     """Whether a directory holds the run of its name, with the study's config.
 
     Raises:
       ConfigError: its config is damaged.
     """
-    own = place.config()
+    own = run_directory.config()
     if config is None:
         depth = own["model"].get("depth", head["depth"]) if own else head["depth"]
         return own is None or (own["seed"], depth) == (head["seed"], head["depth"])
     try:
-        place.check_config(plan.config_of(config, **head))
+        run_directory.check_config(plan.config_of(config, **head))
     except ConfigError:
         return False
     return True

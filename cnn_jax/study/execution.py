@@ -121,9 +121,9 @@ def execute(
 
     changed: set[str] = set()
     for run in runs:
-        place = directory_of(run, directory)
-        place.check_config(run.config)
-        changed.update(place.changed_plugins(run.config))
+        run_directory = directory_of(run, directory)
+        run_directory.check_config(run.config)
+        changed.update(run_directory.changed_plugins(run.config))
     if changed:
         print(
             f"warning: the code of {', '.join(sorted(changed))} has changed since the "
@@ -202,8 +202,8 @@ def _train_shape(
     program: Program | None = None
     for run in group:
         stop.check()
-        place = directory_of(run, directory)
-        previous = place.result()
+        run_directory = directory_of(run, directory)
+        previous = run_directory.result()
         if previous is not None:
             report(ended(run, previous, "skipped"))
             continue
@@ -214,7 +214,7 @@ def _train_shape(
                 if key not in opened:
                     opened[key] = sources.open_source(section)
                 program = Program(run.config, opened[key])
-            report(ended(run, _train(program, run, place, report), "finished"))
+            report(ended(run, _train(program, run, run_directory, report), "finished"))
         except InUse as error:
             report(Event(run, 0, None, "elsewhere", str(error)))
         except (ConfigError, CheckpointError, Interrupted):
@@ -230,23 +230,23 @@ def _train_shape(
 
 
 def _train(
-    program: Program, run: Run, place: RunDirectory, report: Report
+    program: Program, run: Run, run_directory: RunDirectory, report: Report
 ) -> dict[str, Any]:
     """Train a run to its end; returns its result, or a record of its divergence."""
     try:
         return fit(
             program,
             run.seed,
-            place,
+            run_directory,
             lambda step, row: report(Event(run, step, row)),
         )
     except Diverged as error:
         mark = {"status": "diverged", "message": str(error)}
     # Another process may have finished the run since: do not overwrite its result.
-    with place.open_for_training(run.config):
-        found = place.result()
+    with run_directory.open_for_training(run.config):
+        found = run_directory.result()
         if found is None:
-            place.finish(mark)
+            run_directory.finish(mark)
         return found or mark
 
 
@@ -286,7 +286,7 @@ def _work_together(
         report(event)
 
     with StopRequest() as stop:
-        told = False
+        signalled = False
         try:
             # Ctrl-C reaches all processes: block it until a worker has started.
             resource_tracker.ensure_running()  # starting it later unblocks signals
@@ -299,8 +299,8 @@ def _work_together(
             for _, sender in pipes:
                 sender.close()  # the workers have their own copies
             while open_ends:
-                if stop.received and not told:
-                    told = True
+                if stop.received and not signalled:
+                    signalled = True
                     for process in processes:
                         process.terminate()  # SIGTERM: save a checkpoint and exit
                 ready = multiprocessing.connection.wait(open_ends, 0.1)

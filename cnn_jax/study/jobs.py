@@ -158,16 +158,16 @@ class _Watch:
         """A value that changes whenever jobs make progress."""
         found: list[Any] = [len(self.left())]
         for run in self.left():
-            place = execution.directory_of(run, self.directory)
-            found += checkpoint.steps(place.checkpoints)[-1:]
+            run_directory = execution.directory_of(run, self.directory)
+            found += checkpoint.steps(run_directory.checkpoints)[-1:]
         return found
 
     def look(self) -> None:
         """Report changes in the run directories."""
         for run in self.left():
-            place = execution.directory_of(run, self.directory)
-            result = place.result()
-            rows = place.rows() if result is None else []
+            run_directory = execution.directory_of(run, self.directory)
+            result = run_directory.result()
+            rows = run_directory.rows() if result is None else []
             if result is not None:
                 self._tell(execution.ended(run, result, "finished"))
             elif rows and rows[-1]["step"] != self._step(run):
@@ -178,15 +178,15 @@ class _Watch:
         path = job.paths.result_pickle
         if not path.exists():
             return
-        outcome, said = pickle.loads(path.read_bytes())
+        outcome, content = pickle.loads(path.read_bytes())
         if outcome == "error":
-            last = said.strip().splitlines()[-1]
+            last = content.strip().splitlines()[-1]
             raise ConfigError(
                 f"job {job.job_id} failed: {last} (its words are in {path.parent})"
             )
-        if isinstance(said, Exception):
-            raise said
-        for event in said:
+        if isinstance(content, Exception):
+            raise content
+        for event in content:
             if event.run in self.left():
                 self._tell(event)
 
@@ -259,11 +259,11 @@ def _submit(
     # Otherwise local jobs would receive a terminal's Ctrl-C as well as our SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        for place in range(number):
+        for index in range(number):
             worker = Worker(
                 left,
                 directory.absolute(),
-                own[place::number] or own,
+                own[index::number] or own,
                 compilation_cache.enabled(),
             )
             jobs.append(executor.submit(worker))

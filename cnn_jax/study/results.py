@@ -52,10 +52,10 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
     import pandas as pd
 
     rows, configs = {}, {}
-    for place, head in StudyDirectory(directory).runs(warn=True):
-        result = place.result() or {"status": UNFINISHED}
-        rows[place.path.name] = {"steps": result.get("step"), **result, **head}
-        configs[place.path.name] = flatten(place.config() or {})
+    for run_directory, head in StudyDirectory(directory).runs(warn=True):
+        result = run_directory.result() or {"status": UNFINISHED}
+        rows[run_directory.path.name] = {"steps": result.get("step"), **result, **head}
+        configs[run_directory.path.name] = flatten(run_directory.config() or {})
     table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
     table = table.astype(dict.fromkeys(("depth", "seed"), "int64"))
     table = table.astype(dict.fromkeys(("parameters", "steps"), "Int64"))
@@ -84,9 +84,9 @@ def logs(directory: str | pathlib.Path) -> "pandas.DataFrame":
     import pandas as pd
 
     rows = [
-        {"run": place.path.name, **head, **row}
-        for place, head in StudyDirectory(directory).runs()
-        for row in place.rows()
+        {"run": run_directory.path.name, **head, **row}
+        for run_directory, head in StudyDirectory(directory).runs()
+        for row in run_directory.rows()
     ]
     return pd.DataFrame(rows, columns=None if rows else ["run", *COLUMNS[:3], "step"])
 
@@ -134,5 +134,7 @@ def held_out(config: Mapping[str, Any]) -> str:
 
 def held_out_of(directory: str | pathlib.Path) -> str:
     """`held_out` of a study's runs; 'test' if the study has none."""
-    configs = (place.config() for place, _ in StudyDirectory(directory).runs())
+    configs = (
+        run_directory.config() for run_directory, _ in StudyDirectory(directory).runs()
+    )
     return next((held_out(config) for config in configs if config), "test")

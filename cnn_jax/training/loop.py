@@ -104,8 +104,8 @@ def fit(
     with contextlib.ExitStack() as opened, StopRequest() as stop:
         done = hosts.from_first(lambda: directory.finished(record))
         if done is None:
-            place = directory.open_for_training(record)
-            hosts.from_first(lambda: opened.enter_context(place))
+            entered = directory.open_for_training(record)
+            hosts.from_first(lambda: opened.enter_context(entered))
             # Another process may have finished the run in the meantime.
             done = hosts.from_first(lambda: directory.finished(record))
         if done is not None:
@@ -233,12 +233,12 @@ class _Run:
         while len(pending) > keep:
             last, count, stacked = pending.pop(0)
             stacked = self.program.devices.fetch(stacked)
-            for place in range(count):
-                sums = {key: float(values[place]) for key, values in stacked.items()}
+            for index in range(count):
+                sums = {key: float(values[index]) for key, values in stacked.items()}
                 if not math.isfinite(sums["loss"]):
                     raise Diverged(
                         f"the training loss is {sums['loss']} at step "
-                        f"{last - count + 1 + place} (learning rate "
+                        f"{last - count + 1 + index} (learning rate "
                         f"{sums['rate']:g}); {self._kept()}"
                     )
                 self.window.add(sums)

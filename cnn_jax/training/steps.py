@@ -221,11 +221,11 @@ def repeat(step: TrainStep, most: int) -> Callable[..., Any]:
     def steps(state: TrainState, whole: tuple[Any, Any], items: Any) -> Any:
         resident, count = whole
 
-        def one(place: Any, carried: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
+        def one(index: Any, carried: tuple[TrainState, Any]) -> tuple[TrainState, Any]:
             state, sums = carried
-            item = jax.tree.map(lambda leaf: leaf[:, place], items)
+            item = jax.tree.map(lambda leaf: leaf[:, index], items)
             state, new = step(state, resident, item)
-            return state, {key: sums[key].at[place].set(new[key]) for key in sums}
+            return state, {key: sums[key].at[index].set(new[key]) for key in sums}
 
         sums = {key: jnp.zeros(most, jnp.float32) for key in SUMS}
         if most == 1:

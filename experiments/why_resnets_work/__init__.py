@@ -1,7 +1,7 @@
 """Analyses of trained plain and residual nets, and why shortcuts help.
 
 Each analysis has one file, which holds, in this order, its measurement (from a net to
-rows), its figures, its section of the report and its main numbers. `registry` lists
-the analyses. They share `measurement` (rows kept on disk), `tables` and `claims`
-(numbers of several seeds), and `page` (the report).
+rows), its figures, its section of the report and its lines of ``summary.csv``.
+`registry` lists the analyses. They share `measurement` (rows kept on disk), `tables`
+and `claims` (numbers of several seeds), and `page` (the report).
 """

@@ -6,7 +6,7 @@
 
 Analyses the nets of a study, which it first trains unless ``--study`` names a trained
 one, or those of a single run. Writes a report (``report.html``), a CSV file and
-figures (PNG and SVG) for each analysis, and the main numbers of all analyses
+figures (PNG and SVG) for each analysis, and the summary of all analyses
 (``summary.csv``). The directory is ``runs/NAME`` by default, or ``why_resnets_work``
 in the given study or run. Completed work is kept: the same command resumes a stopped
 analysis. If an analysis fails, the report shows the failure and the exit status is 1.
@@ -87,7 +87,9 @@ def main(values: argparse.Namespace) -> int:
     missing: list[str] = []
     study_directory = None
     if values.run:
-        kind = trained.kind(program_of(values.run, values.data_dir), values.run)
+        kind = trained.family_and_depth(
+            program_of(values.run, values.data_dir), values.run
+        )
         groups = [Group(*kind, (values.run,))]
     elif values.study or any(analysis.of_nets for analysis in analyses.values()):
         study_directory = pathlib.Path(values.study or directory / "study")
@@ -244,7 +246,7 @@ class Show:
       title: name of the study or run.
       directory: directory of the files.
       styles: colour and dash of each depth.
-      numbers: main numbers of the analyses shown so far.
+      numbers: summaries of the analyses shown so far.
     """
 
     title: str
@@ -270,7 +272,7 @@ class Show:
             made = analysis.section(table, settings)
             for figure in made.figures:
                 figure.source(self.directory)  # raises if the file is missing
-            self.numbers.append(main_numbers(name, analysis, table))
+            self.numbers.append(summary_of(name, analysis, table))
             return made
 
         return attempt(name, show)
@@ -287,18 +289,17 @@ class Show:
                 plots.save(figure, self.directory, name)
 
 
-def main_numbers(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
-    """The main numbers of an analysis, as mean and spread over seeds.
+def summary_of(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
+    """The summary of an analysis, as mean and spread over seeds.
 
     Returns:
       A table of `COLUMNS`; 'std' is the sample standard deviation over the seeds that
-      have the number, 0 for a single seed. It is empty if the analysis has no main
-      numbers.
+      have the number, 0 for a single seed. It is empty if the analysis has no summary.
     """
     found = [
         (name, quantity, *net[:2], value)
         for net, own in rows.groupby(NET)
-        for quantity, value in analysis.main_numbers(own)
+        for quantity, value in analysis.summary(own)
     ]
     table = pd.DataFrame(found, columns=[*COLUMNS[:4], "value"]).dropna()
     values = table.groupby(COLUMNS[:4], sort=False)["value"]
@@ -309,7 +310,7 @@ def main_numbers(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFr
 def write_summary(
     numbers: Sequence[pd.DataFrame], chosen: Iterable[str], directory: pathlib.Path
 ) -> None:
-    """Write the main numbers, keeping those of analyses not requested this time."""
+    """Write the summaries, keeping those of analyses not requested this time."""
     path, tables = directory / "summary.csv", [pd.DataFrame(columns=COLUMNS), *numbers]
     if path.exists():
         before = pd.read_csv(path, dtype=str, keep_default_na=False)

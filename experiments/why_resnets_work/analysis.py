@@ -52,7 +52,7 @@ class Analysis:
       section: (rows of all groups, settings) to a section of the report.
       draw: (rows of all groups, colour and dash of each depth) to figures by file
         name. The study's name is put before the title of a figure of nets.
-      main_numbers: rows of one net to (quantity, value), for ``summary.csv``.
+      summary: rows of one net to (quantity, value), for ``summary.csv``.
       wants: (group, settings) to whether the group is measured.
       check: raises `ConfigError` for settings of the right type but a wrong value.
       long: whether it takes longer than other analyses and should start first.
@@ -63,8 +63,8 @@ class Analysis:
     measure: Callable[..., Iterable[Row]]
     section: Callable[[pd.DataFrame, Settings], Section]
     draw: Callable[[pd.DataFrame, Styles], Figures] = lambda rows, styles: {}
-    main_numbers: Callable[[pd.DataFrame], Iterator[tuple[str, float]]] = lambda rows: (
-        iter(())
+    summary: Callable[[pd.DataFrame], Iterator[tuple[str, float]]] = lambda rows: iter(
+        ()
     )
     wants: Callable[[Group, Settings], bool] = lambda group, settings: True
     check: Callable[[Settings], None] = lambda settings: None

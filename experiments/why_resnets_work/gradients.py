@@ -41,7 +41,7 @@ def measure(
     states = iter([net.at_initialisation(), net])
     if net.depth in along_training:
         steps = sorted({0, *(s for s in snapshots if s <= net.step), net.step})
-        states = gradients.repetition(net, steps)
+        states = gradients.repeat_training(net, steps)
     data = net.train_batches(batches)
     for state in states:
         found = gradients.norms(net.model, state.variables, data, net.program.loss)
@@ -167,11 +167,11 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Ratio of the gradient norms of the second and the last-but-one layer."""
     for step in sorted({0, rows["step"].max()} & set(rows["step"])):
         found = growth(tables.of(rows, step=step))
         yield f"gradient, layer 2 / last 3x3, step {step}", found
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, summary)

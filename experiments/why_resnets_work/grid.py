@@ -101,10 +101,10 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Autocorrelation between neighbouring points of the grid."""
     for value in tables.of(rows, lag=1)["autocorrelation"]:
         yield "autocorrelation at lag 1", value
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, summary)

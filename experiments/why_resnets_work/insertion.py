@@ -250,7 +250,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Training error (%) right after the insertion and at the last step."""
     last, first_rate = rows["more_steps"].max(), rows["rate"].iloc[0]
     for row in rows.itertuples():
@@ -265,7 +265,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 
 ANALYSIS = analysis.Analysis(
-    *(measure, section, draw, main_numbers),
+    *(measure, section, draw, summary),
     wants=lambda group, settings: (
         (group.family, group.depth) == (settings["family"], settings["depth"])
     ),

@@ -185,7 +185,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Shape of the landscape around one net."""
     names = (
         "loss of the net (nats)",
@@ -198,7 +198,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 
 ANALYSIS = analysis.Analysis(
-    *(measure, section, draw, main_numbers),
+    *(measure, section, draw, summary),
     wants=lambda group, settings: group.depth in settings["depths"],
     check=check,
     long=True,

@@ -144,7 +144,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Test error (%) of the intact net and of each kind of lesion."""
     names = {
         "intact": "intact",
@@ -157,4 +157,4 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         yield f"test error (%), {name}", 100 * own["error"].mean()
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, summary)

@@ -80,9 +80,9 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Mean relative change over blocks."""
     yield "relative change, mean over blocks", rows["change"].mean()
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, summary)

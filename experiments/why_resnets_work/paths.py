@@ -122,14 +122,14 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Mean length of all paths, and of paths weighted by the gradient they carry."""
     for name, weight in (("all paths", "share"), ("gradient", "contribution")):
         yield f"mean path length, {name}", mean_length(rows, weight)
 
 
 ANALYSIS = analysis.Analysis(
-    *(measure, section, draw, main_numbers),
+    *(measure, section, draw, summary),
     wants=lambda group, settings: (
         group.family == "residual" and group.depth in settings["depths"]
     ),

@@ -99,10 +99,10 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Mean and median over layers of the response's standard deviation."""
     yield "std of responses, mean over layers", rows["std"].mean()
     yield "std of responses, median over layers", rows["std"].median()
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, summary)

@@ -93,11 +93,11 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Cosine of input gradients at each distance, before and after training."""
     for row in rows.itertuples():
         what = f"cosine at distance {row.distance:g}, step {row.step}"
         yield what, row.correlation
 
 
-ANALYSIS = analysis.Analysis(measure, section, draw, main_numbers)
+ANALYSIS = analysis.Analysis(measure, section, draw, summary)

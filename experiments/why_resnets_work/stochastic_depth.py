@@ -137,7 +137,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
+def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Test error (%) by death rate and blocks removed."""
     for (rate, count), own in rows.groupby(["death_rate", "removed"], sort=False):
         what = f"death rate {rate:g}, {count} blocks removed"
@@ -145,7 +145,7 @@ def main_numbers(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 
 ANALYSIS = analysis.Analysis(
-    *(measure, section, draw, main_numbers),
+    *(measure, section, draw, summary),
     wants=lambda group, settings: (
         (group.family, group.depth) == ("residual", settings["depth"])
     ),

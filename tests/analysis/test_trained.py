@@ -62,7 +62,7 @@ def test_the_final_network_makes_the_errors_of_the_result(run, net):
 def test_a_net_of_a_study_is_of_the_family_that_its_run_is_named_after(
     name, family, net, tmp_path
 ):
-    assert trained.kind(net.program, tmp_path / name) == (family, 8)
+    assert trained.family_and_depth(net.program, tmp_path / name) == (family, 8)
 
 
 def test_the_family_is_known_at_every_step_of_a_net_of_a_study(run, net, tmp_path):
@@ -71,7 +71,7 @@ def test_the_family_is_known_at_every_step_of_a_net_of_a_study(run, net, tmp_pat
     loaded = trained.load(copy, net.program)
     assert (loaded.family, loaded.seed) == ("arm", 3)
     assert loaded.at_initialisation().family == "arm"
-    states = gradients.repetition(loaded, (0, 4))
+    states = gradients.repeat_training(loaded, (0, 4))
     assert [state.label["family"] for state in states] == ["arm"] * 3
 
 
@@ -106,12 +106,12 @@ def test_a_repeated_training_goes_through_the_states_of_the_run(run, net):
 @pytest.mark.slow
 def test_a_repetition_that_ends_elsewhere_is_refused(run, net, tmp_path):
     """Augmentation is drawn per device, so a single device trains a different run."""
-    states = list(gradients.repetition(net, (0, 8)))
+    states = list(gradients.repeat_training(net, (0, 8)))
     assert [state.step for state in states] == [0, 8, 12]
     place = RunDirectory(tmp_path / "run")
     fit(Program(tiny.config(parallel={"devices": 2}, steps=4)), 3, place)
     drawn = trained.load(place.path)
-    states = gradients.repetition(drawn, (0, 2))
+    states = gradients.repeat_training(drawn, (0, 2))
     assert [next(states).step, next(states).step] == [0, 2]
     with pytest.raises(ConfigError, match=r"residual-8 with seed 3 .* at step 4"):
         next(states)

@@ -166,7 +166,7 @@ def test_the_system_starts_from_the_isolated_recogniser(study):
     directory, _ = study
     config = gtn.check(get_config())
     experiment = gtn.Study(config, directory)
-    program = gtn.Tuned(config["system"])
+    program = gtn.Pretrained(config["system"])
     program.start = experiment.params("isolated", 0)
     state = program.initial_state(0)
     jax.tree.map(

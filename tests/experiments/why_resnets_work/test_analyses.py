@@ -431,7 +431,7 @@ def test_a_gradient_of_zero_is_a_number_that_is_not_there():
         for panel in figure.axes:
             assert panel.get_ylim()[0] > 1e-9
         plt.close(figure)
-    table = command.main_numbers("gradients", ANALYSES["gradients"], pd.DataFrame(rows))
+    table = command.summary_of("gradients", ANALYSES["gradients"], pd.DataFrame(rows))
     assert set(table["family"]) == {"plain"}
 
 
@@ -465,7 +465,7 @@ def test_a_number_that_is_not_there_ends_no_section(name, column, value):
         assert section(name, rows).tables[0].rows
         # one figure for each value: of all nets or of one
         if name != "degradation" and (value == 0.0) == (chosen == (0,)):
-            command.main_numbers(name, ANALYSES[name], pd.DataFrame(rows))
+            command.summary_of(name, ANALYSES[name], pd.DataFrame(rows))
             for figure in drawn(name, rows).values():
                 figure.draw_without_rendering()
                 plt.close(figure)

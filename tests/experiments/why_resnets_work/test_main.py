@@ -278,7 +278,7 @@ def without_measuring(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
-    ["section", "draw", "main_numbers"],
+    ["section", "draw", "summary"],
 )
 def test_a_section_that_fails_leaves_the_others_and_the_status_says_so(
     done, tmp_path, monkeypatch, capsys, part

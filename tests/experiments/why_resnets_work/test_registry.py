@@ -49,11 +49,11 @@ def section(rows, settings):
     )
 
 
-def main_numbers(rows):
+def summary(rows):
     yield "std of weights", rows["std"].mean()
 
 
-WEIGHTS = Analysis(measure, section, draw, main_numbers)
+WEIGHTS = Analysis(measure, section, draw, summary)
 '''
 
 

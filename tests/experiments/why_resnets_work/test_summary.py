@@ -1,4 +1,4 @@
-"""The main numbers of the analyses, from hand-written rows."""
+"""The numbers of `summary.csv`, from hand-written rows."""
 
 import pandas as pd
 import pytest
@@ -11,7 +11,7 @@ COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
 
 def summarize(name, made):
     """The lines of summary.csv."""
-    table = command.main_numbers(name, ANALYSES[name], pd.DataFrame(made))
+    table = command.summary_of(name, ANALYSES[name], pd.DataFrame(made))
     assert list(table.columns) == COLUMNS
     return table.to_dict("records")
 
