@@ -5,9 +5,11 @@ A config section ``dataset = dict(name=..., ...)`` selects one of:
   - a name of `TABLE`: 'digits' (needs no network), 'folder' (class folders of
     pictures), 'digit_strings' (lines composed from another set's digits);
   - any image-classification set that TFDS prepared under ``data_dir``;
-  - ``package.module:function``, called with the section's other keys. It returns
-    NumPy arrays (see `cnn_jax.data.given`), a `Dataset` of them, an `OnDisk`, or a
-    function from (process_index, process_count) to a `cnn_jax.data.sources.Source`.
+  - ``package.module:function``.
+
+A function of `TABLE` or of a module is called with the section's other keys. It returns
+NumPy arrays (see `cnn_jax.data.given`), a `Dataset` of them, an `OnDisk`, or a function
+from (process_index, process_count) to a `cnn_jax.data.sources.Source`.
 
 The other keys are those of `prepared.open_set`, and a section ``stream`` for sets
 that do not fit in memory (see `cnn_jax.data.streams`).
@@ -49,13 +51,11 @@ def open_set(name: str, **fields: Any) -> Any:
     section = {"name": name, **fields}
     # a set composed from another one receives the function that opens it
     supplied = {"open_digits": load}
-    if ":" in name:
-        return given.open_set(section, **supplied)
     table = dict(TABLE)
-    if name not in table:
+    if ":" not in name and name not in table:
         prepared.find(name, fields.get("data_dir", ""))  # or reports the choices
         table[name] = functools.partial(prepared.open_set, name)
-    return names.build("dataset", section, table, **supplied)
+    return given.open_set(section, table, **supplied)
 
 
 def load(name: str, **fields: Any) -> Dataset:

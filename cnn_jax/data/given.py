@@ -1,4 +1,4 @@
-"""Data sets from user-defined functions, usually as NumPy arrays.
+"""Data sets from functions, usually as NumPy arrays.
 
     def shapes(split):                    # 'train' or 'test'
         return images, labels, names      # uint8 (n, h, w, c), (n,), one per class
@@ -20,12 +20,15 @@ from cnn_jax.data.dataset import Arrays, Dataset, held_out
 FORM = "(images, labels, names)"
 
 
-def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
-    """Open the data set of a function ``package.module:function``.
+def open_set(
+    section: Mapping[str, Any], table: Mapping[str, Any], **supplied: Any
+) -> Any:
+    """Open the data set of a function.
 
     Args:
       section: config section with ``name``, the function's keyword arguments and, if
         it returns the arrays of one set, ``validation_size``.
+      table: functions by name; others are ``package.module:function``.
       **supplied: arguments that the program adds, as in `names.build`.
 
     Returns:
@@ -36,7 +39,7 @@ def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
         do not form a data set.
     """
     name, fields = section["name"], dict(section)
-    accepted = names.parameters(names.resolve("dataset", name, {}))
+    accepted = names.parameters(names.resolve("dataset", name, table))
     held = 0
     if "validation_size" not in accepted:
         held = fields.pop("validation_size", 0)
@@ -46,9 +49,9 @@ def open_set(section: Mapping[str, Any], **supplied: Any) -> Any:
     def call(part: str) -> Any:
         wanted = {"split": part} if by_split and "split" not in fields else {}
         try:
-            return names.build("dataset", fields, {}, **supplied, **wanted)
+            return names.build("dataset", fields, table, **supplied, **wanted)
         except names.ConfigError as error:
-            if name in str(error):
+            if name in table or name in str(error):
                 raise
             raise names.ConfigError(f"dataset {name!r}: {error}") from error
 

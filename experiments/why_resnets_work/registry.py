@@ -4,37 +4,29 @@ A third-party analysis needs no line here: a section of the config whose ``name`
 ``package.module:attribute`` refers to a user-defined `Analysis`.
 """
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnn_jax import names
-from experiments.why_resnets_work import (
-    gradients,
-    grid,
-    insertion,
-    landscape,
-    lesions,
-    linearity,
-    one_by_one,
-    paths,
-    responses,
-    shattered,
-    stochastic_depth,
-)
 from experiments.why_resnets_work.analysis import Analysis
 
+# Modules of this package, each with an `ANALYSIS`.
 ANALYSES: dict[str, Analysis] = {
-    "insertion": insertion.ANALYSIS,
-    "gradients": gradients.ANALYSIS,
-    "shattered": shattered.ANALYSIS,
-    "grid": grid.ANALYSIS,
-    "responses": responses.ANALYSIS,
-    "linearity": linearity.ANALYSIS,
-    "lesions": lesions.ANALYSIS,
-    "paths": paths.ANALYSIS,
-    "stochastic_depth": stochastic_depth.ANALYSIS,
-    "landscape": landscape.ANALYSIS,
-    "one_by_one": one_by_one.ANALYSIS,
+    name: importlib.import_module(f"experiments.why_resnets_work.{name}").ANALYSIS
+    for name in (
+        "insertion",
+        "gradients",
+        "shattered",
+        "grid",
+        "responses",
+        "linearity",
+        "lesions",
+        "paths",
+        "stochastic_depth",
+        "landscape",
+        "one_by_one",
+    )
 }
 
 
