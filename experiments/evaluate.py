@@ -21,7 +21,7 @@ import numpy as np
 import cnn_jax
 from cnn_jax.analysis import confusion
 from cnn_jax.analysis.confusion import Confusion
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.data import given_pictures
 from experiments import launch, tables
 

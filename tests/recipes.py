@@ -1,5 +1,7 @@
 """The hyperparameters of every config, copied from the papers, with the section.
 
+One file, beyond 350 lines, because it is one table: a recipe is read beside the others.
+
 Values that a paper does not give, or that a config changes on purpose, are listed under
 'here', with the reason. `tests.test_recipes` compares them with the configs; nothing in
 this file is derived from the configs.

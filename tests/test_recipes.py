@@ -10,8 +10,8 @@ import pytest
 from cnn_jax import data, study
 from cnn_jax.data.sources import InMemory, open_source
 from cnn_jax.training.config import as_dict
+from cnn_jax.training.config_keys import flatten
 from cnn_jax.training.program import Program
-from cnn_jax.training.run_directory import flatten
 from tests.recipes import RECIPES
 from tests.tiers import fast
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.trained import Variables
+from cnn_jax.analysis.net import Variables
 from cnn_jax.models.blocks import Block
 from cnn_jax.names import ConfigError
 

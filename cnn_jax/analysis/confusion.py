@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnn_jax.analysis.trained import Net, Variables
+from cnn_jax.analysis.net import Net, Variables
 from cnn_jax.data.item import Item, Split
 from cnn_jax.data.sources import average_views
 from cnn_jax.names import ConfigError

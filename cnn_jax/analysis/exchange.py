@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax.analysis import trained
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.data.facts import Facts
 from cnn_jax.kernels import plain
 from cnn_jax.models import weights

@@ -19,14 +19,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.trained import (
-    Batch,
-    Net,
-    Variables,
-    at_initialisation,
-    family_and_depth,
-)
-from cnn_jax.analysis.trained import variables as variables_of
+from cnn_jax.analysis.net import Batch, Net, Variables, at_initialisation
+from cnn_jax.analysis.net import variables as variables_of
+from cnn_jax.analysis.trained import family_and_depth
 from cnn_jax.names import ConfigError
 from cnn_jax.training.program import Program
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax import names
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.trained import Batch, Variables
+from cnn_jax.analysis.net import Batch, Variables
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.models.layers import Images
 from cnn_jax.training.optimizer import Rule

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from cnn_jax.analysis.trained import Variables
+from cnn_jax.analysis.net import Variables
 
 See = Callable[[nn.Module, Any, Any], None]
 

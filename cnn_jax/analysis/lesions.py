@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from cnn_jax.analysis import blocks
 from cnn_jax.analysis.blocks import Gates, Site
-from cnn_jax.analysis.trained import Batch, Variables
+from cnn_jax.analysis.net import Batch, Variables
 
 Errors = Callable[[Any, Batch], Float[Array, " batch"]]
 

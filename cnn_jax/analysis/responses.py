@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.trained import Batch, Variables
+from cnn_jax.analysis.net import Batch, Variables
 
 
 def responses(

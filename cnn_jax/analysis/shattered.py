@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cnn_jax.analysis.trained import Batch, Variables
+from cnn_jax.analysis.net import Batch, Variables
 from cnn_jax.names import ConfigError
 
 

@@ -1,5 +1,7 @@
 """Residual networks and their plain counterparts.
 
+One file, beyond 350 lines, because nets of all layouts are one class.
+
 He, Zhang, Ren and Sun (2015), "Deep residual learning for image recognition",
 table 1 (ImageNet) and section 4.2 (CIFAR-10), and (2016), "Identity mappings in
 deep residual networks" (pre-activation). A plain net is the same module with

@@ -222,14 +222,8 @@ def _resnet(module: ResNet) -> list[Link]:
         raise names.ConfigError(
             f"torchvision has no ResNet of {module.block_name()} blocks"
         )
-    _require(
-        "ResNet",
-        module,
-        layout="imagenet",
-        shortcut="B",
-        preactivation=False,
-        layers_per_block=0,
-    )
+    fixed = {"layout": "imagenet", "shortcut": "B", "preactivation": False}
+    _require("ResNet", module, **fixed, layers_per_block=0)
     if module.block_name() == "bottleneck":
         _require("ResNet", module, bottleneck_stride="3x3")
     return residual_links(module)

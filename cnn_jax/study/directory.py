@@ -25,7 +25,8 @@ from cnn_jax.study.plan import Run
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
 from cnn_jax.training.checkpoint import write_atomically
-from cnn_jax.training.run_directory import FREE_KEYS, RunDirectory, flatten, rename
+from cnn_jax.training.config_keys import FREE_KEYS, flatten, rename
+from cnn_jax.training.run_directory import RunDirectory
 
 FORMAT = 1
 NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)

@@ -11,32 +11,24 @@ because grouped convolutions are slow there. This was not measured on other back
 
 import contextlib
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
-import os
 import pathlib
-import signal
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing import resource_tracker
 from typing import Any
 
 import jax
 
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import backend, compilation_cache, heap
+from cnn_jax.runtime import backend
+from cnn_jax.study import processes
 from cnn_jax.study.plan import Run, merge
 from cnn_jax.training.checkpoint import CheckpointError
-from cnn_jax.training.interrupt import SIGNALS, Interrupted, StopRequest
+from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.lock import InUse
 from cnn_jax.training.loop import Diverged, fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
-
-# Minimum seconds between a worker's reports of steps without a log row.
-REPORT_EVERY = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,22 +63,6 @@ def default_workers(runs: Sequence[Run]) -> int:
     if jax.default_backend() != "cpu":
         return 1
     return max(1, min(len(backend.cores()), len(_shapes(runs)), 8))
-
-
-def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
-    """Apply the set-up of a command to a process that computes for it.
-
-    Args:
-      cores: CPU cores to pin the process to, if the system supports it; () for no
-        pinning.
-      keep_compiled: whether to enable the compilation cache.
-    """
-    if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
-        os.sched_setaffinity(0, cores)
-        backend.choose_library()
-    heap.keep()
-    if keep_compiled:
-        compilation_cache.enable()
 
 
 def execute(
@@ -131,7 +107,7 @@ def execute(
             flush=True,
         )
     if workers > 1:
-        _work_together(runs, directory, remember, workers)
+        processes.share_work(_work, runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}
     # All runs for a single worker, else those that a dead worker left unfinished.
     left = [run for run in runs if run not in ended]
@@ -248,118 +224,3 @@ def _train(
         if found is None:
             run_directory.finish(mark)
         return found or mark
-
-
-def _work_together(
-    runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int
-) -> None:
-    """Train in several processes; returns when all have ended."""
-    context = multiprocessing.get_context("spawn")
-    own = backend.cores()
-    # One pipe per worker: a killed worker cannot block the others, and its pipe
-    # closes with it.
-    pipes = [context.Pipe(duplex=False) for _ in range(workers)]
-    processes = [
-        context.Process(
-            target=_worker,
-            args=(
-                runs,
-                directory,
-                sender,
-                own[number::workers] or own,
-                compilation_cache.enabled(),
-            ),
-        )
-        for number, (_, sender) in enumerate(pipes)
-    ]
-    open_ends = [receiver for receiver, _ in pipes]
-    done: set[Run] = set()
-
-    def take(event: Any) -> None:
-        if isinstance(event, Exception):
-            raise event
-        # Another worker holds a run that is 'elsewhere', and reports on it.
-        if event.status == "elsewhere" or (event.run in done):
-            return
-        if event.status != "running":
-            done.add(event.run)
-        report(event)
-
-    with StopRequest() as stop:
-        signalled = False
-        try:
-            # Ctrl-C reaches all processes: block it until a worker has started.
-            resource_tracker.ensure_running()  # starting it later unblocks signals
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                for process in processes:
-                    process.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            for _, sender in pipes:
-                sender.close()  # the workers have their own copies
-            while open_ends:
-                if stop.received and not signalled:
-                    signalled = True
-                    for process in processes:
-                        process.terminate()  # SIGTERM: save a checkpoint and exit
-                ready = multiprocessing.connection.wait(open_ends, 0.1)
-                if not ready and not any(process.is_alive() for process in processes):
-                    break  # a grandchild still holds a pipe open
-                for receiver in [end for end in open_ends if end in ready]:
-                    try:
-                        event = receiver.recv()
-                    except (EOFError, OSError):  # it ended, perhaps in mid-message
-                        open_ends.remove(receiver)
-                    else:
-                        take(event)
-        finally:
-            for receiver, _ in pipes:
-                receiver.close()  # so that no worker blocks on sending
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.join()
-        if stop.received:
-            raise Interrupted(stop.received)
-
-
-def _worker(
-    runs: Sequence[Run],
-    directory: pathlib.Path,
-    events: multiprocessing.connection.Connection,
-    cores: Sequence[int],
-    keep_compiled: bool,
-) -> None:
-    """The main function of a worker process, which is pinned to its cores."""
-    prepare_process(cores, keep_compiled)
-    # Ignore a Ctrl-C that arrives after the work is done.
-    signal.signal(signal.SIGINT, lambda number, frame: None)
-    parent = os.getppid()
-    reported = 0.0
-
-    def tell(news: Event | Exception) -> None:
-        try:
-            events.send(news)
-        except OSError:  # the parent has ended or closed the pipe
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def report(event: Event) -> None:
-        nonlocal reported
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        now = time.monotonic()
-        plain = event.status == "running" and event.row is None
-        if not plain or now - reported > REPORT_EVERY:
-            reported = now
-            tell(event)
-
-    try:
-        with StopRequest() as stop:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            _work(runs, directory, report, stop)
-    except (Interrupted, KeyboardInterrupt):
-        pass  # the parent received the same signal
-    except (ConfigError, CheckpointError) as error:
-        tell(error)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend, compilation_cache, selfcheck
-from cnn_jax.study import execution
+from cnn_jax.study import execution, processes
 from cnn_jax.study.execution import Event, Report
 from cnn_jax.study.plan import Run
 from cnn_jax.training import checkpoint
@@ -54,7 +54,7 @@ class Worker:
           The last event of every run that failed or diverged; or the error that
           ended the job, if it is one that is reported in a single line.
         """
-        execution.prepare_process(self.cores, self.keep_compiled)
+        processes.prepare_process(self.cores, self.keep_compiled)
         selfcheck.check_backend()  # on the machine that trains
         unfinished: list[Event] = []
         left = list(self.runs)

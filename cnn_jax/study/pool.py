@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from cnn_jax.runtime import backend, compilation_cache
-from cnn_jax.study import execution
+from cnn_jax.study import processes
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 # Seconds between checks for signals and for the parent process.
@@ -126,7 +126,7 @@ def _compute(task: Task) -> Any:
 
 def _start(places: Any, parent: int, keep_compiled: bool) -> None:
     """Initialise a worker: assign its cores, and make it end with its parent."""
-    execution.prepare_process(places.get(), keep_compiled)
+    processes.prepare_process(places.get(), keep_compiled)
 
     def watch() -> None:
         while os.getppid() == parent:

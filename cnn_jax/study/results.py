@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnn_jax.study.directory import StudyDirectory
 from cnn_jax.training.checkpoint import write_atomically
-from cnn_jax.training.run_directory import flatten
+from cnn_jax.training.config_keys import flatten
 
 if TYPE_CHECKING:
     import pandas

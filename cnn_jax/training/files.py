@@ -7,11 +7,14 @@ import os
 import pathlib
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
 
+# Files that operating systems and redirected output leave in a new directory.
+HARMLESS = ("Thumbs.db", "desktop.ini", "lost+found")
+OUTPUT = (".log", ".out", ".err", ".txt")
 CHECKSUM = "sha256"  # the key of a JSON file's own checksum
 
 
@@ -147,3 +150,31 @@ def _checksum(content: Mapping[str, Any]) -> str:
 def sha256(content: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def strangers(directory: pathlib.Path, ours: Collection[pathlib.Path]) -> list[str]:
+    """Names of the files in a directory that a new run must not share it with.
+
+    Args:
+      directory: an existing directory.
+      ours: files to ignore, beside hidden ones and those that operating systems and
+        redirected output leave.
+    """
+    return sorted(
+        item.name
+        for item in directory.iterdir()
+        if item not in ours and not _is_harmless(item)
+    )
+
+
+def _is_harmless(item: pathlib.Path) -> bool:
+    if item.name.startswith(".") or item.name in HARMLESS:
+        return True
+    if not item.is_file():
+        return False
+    # This process's redirected output may have any name.
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(item.stat(), os.fstat(stream)):
+                return True
+    return item.suffix in OUTPUT

@@ -32,8 +32,8 @@ from cnn_jax.training import (
     state,
     steps,
 )
+from cnn_jax.training.config_keys import flatten
 from cnn_jax.training.parallel import Devices
-from cnn_jax.training.run_directory import flatten
 
 # Evaluation batches in flight before the oldest is read.
 IN_FLIGHT = 2

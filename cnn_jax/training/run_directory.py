@@ -17,36 +17,16 @@ contains that of the log.
 import contextlib
 import json
 import os
-import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
 from cnn_jax.training import checkpoint, files, lock, provenance
+from cnn_jax.training.config_keys import differences, rename
 
 FORMAT = 3
 READABLE = (2, 3)  # 2 has no checksums in its JSON files
-# These keys describe where and how a run executes, not what it computes. Yet the
-# number of devices changes the draws of augmentation and dropout, which differ by
-# device.
-FREE_KEYS = (
-    "log.writers",
-    "dataset.data_dir",
-    "dataset.stream.workers",
-    "model.scan",
-    "model.remat",
-    "parallel.mode",
-    "parallel.devices",
-    "parallel.hosts",
-    "parallel.host_timeout",
-    "steps_per_execution",
-)
-# Names of config keys in the previous version, and their current names.
-RENAMED = {
-    "steps_per_dispatch": "steps_per_execution",
-    "warmup.until_error": "warmup.until_train_error",
-}
 # Recorded with the config at the first start: facts about the data, the devices,
 # JAX's settings and the plugins. All but the plugins must be equal on resume.
 FINGERPRINT, BN_IMAGES, PLUGINS = "data_fingerprint", "bn_images", "plugins"
@@ -55,13 +35,13 @@ LOG_CHECKSUM = "log_sha256"  # in result.json
 REWRITE = (
     "delete result.json, and the run's command writes it again from the last checkpoint"
 )
-# Files that operating systems and redirected output leave in a new directory.
-HARMLESS = ("Thumbs.db", "desktop.ini", "lost+found")
-OUTPUT = (".log", ".out", ".err", ".txt")
 
 
 class RunDirectory:
     """The files of one run.
+
+    Writing to it raises `InUse` where another process has taken the directory, and
+    `Moved` where it was renamed or deleted.
 
     Args:
       path: the directory (``~`` is expanded); `open_for_training` creates it.
@@ -166,19 +146,7 @@ class RunDirectory:
             if key == PLUGINS or key not in new or key not in old:
                 old.pop(key, None)
                 new.pop(key, None)
-        free = set(FREE_KEYS)
-        model = config.get("model", {})
-        if model.get("stochastic_depth") or ":" in str(model.get("block", "")):
-            # Blocks in a loop draw other random numbers, and user-defined blocks
-            # may draw some.
-            free.remove("model.scan")
-        before, now = flatten(old), flatten(new)
-        absent = "(absent)"
-        differing = [
-            f"{key}: {before.get(key, absent)!r} there, {now.get(key, absent)!r} now"
-            for key in sorted({*before, *now})
-            if before.get(key, absent) != now.get(key, absent) and key not in free
-        ]
+        differing = differences(old, new)
         if differing:
             raise ConfigError(
                 f"{self.path} holds a run of another config ({'; '.join(differing)}); "
@@ -189,9 +157,8 @@ class RunDirectory:
         """Refuse a non-empty directory that is not a run's, before changing it."""
         if self.config() is not None or not self.path.is_dir():
             return
-        strangers = sorted(
-            item.name for item in self.path.iterdir() if not _is_harmless(item)
-        )
+        ours = [path] if lock.is_one(path := self.path / "lock") else []
+        strangers = files.strangers(self.path, ours)
         if strangers:
             raise ConfigError(
                 f"workdir {self.path} is not a run directory: it holds "
@@ -318,10 +285,6 @@ class RunDirectory:
 
         Returns:
           The line written.
-
-        Raises:
-          InUse: another process has taken the directory.
-          Moved: it was renamed or deleted.
         """
         line = json.dumps(dict(row)).encode() + b"\n"
         with self._writing(), open(self.path / "metrics.jsonl", "ab") as file:
@@ -340,8 +303,6 @@ class RunDirectory:
 
         Raises:
           OSError: the write failed; earlier checkpoints are intact.
-          InUse: another process has taken the directory.
-          Moved: it was renamed or deleted.
         """
         with self._writing():
             checkpoint.save(self.checkpoints, step, state, notes)
@@ -363,20 +324,13 @@ class RunDirectory:
 
         Raises:
           OSError: the write failed.
-          InUse: another process has taken the directory.
-          Moved: it was renamed or deleted.
         """
         if self.data() != content:
             with self._writing():
                 files.write_atomically(self.path / "data.npz", content)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Mark the run as finished.
-
-        Raises:
-          InUse: another process has taken the directory.
-          Moved: it was renamed or deleted.
-        """
+        """Mark the run as finished."""
         with self._writing():
             content = {**result, LOG_CHECKSUM: files.sha256(self._raw_log())}
             files.write_json(self.path / "result.json", content)
@@ -394,39 +348,3 @@ class RunDirectory:
 
 def _nothing() -> None:
     """The ownership check while the directory is not open for training."""
-
-
-def rename(config: dict[str, Any]) -> None:
-    """Rename the keys of an older version's config to their current names."""
-    for old, new in RENAMED.items():
-        section, _, key = old.rpartition(".")
-        fields = config.get(section) if section else config
-        if isinstance(fields, dict) and key in fields:
-            fields[new.rpartition(".")[2]] = fields.pop(key)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings into one dict with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _is_harmless(item: pathlib.Path) -> bool:
-    """Whether a new run may start in a directory that holds this file."""
-    if item.name == "lock":
-        return lock.is_one(item)
-    if item.name.startswith(".") or item.name in HARMLESS:
-        return True
-    if not item.is_file():
-        return False
-    # This process's redirected output may have any name.
-    for stream in (1, 2):
-        with contextlib.suppress(OSError):
-            if os.path.samestat(item.stat(), os.fstat(stream)):
-                return True
-    return item.suffix in OUTPUT

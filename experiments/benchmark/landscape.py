@@ -28,7 +28,8 @@ import jax
 import numpy as np
 
 from cnn_jax import study
-from cnn_jax.analysis import landscape, trained
+from cnn_jax.analysis import landscape
+from cnn_jax.analysis.net import at_initialisation
 from cnn_jax.training.program import Program
 from configs import degradation_digits
 from experiments import launch, tables
@@ -46,7 +47,7 @@ def problem(family: str, depth: int, images: int) -> Problem:
     config.depths, config.seeds = (depth,), (0,)
     [run] = [run for run in study.expand(config) if run.family == family]
     program = Program(study.merge(run.config, {"parallel": {"devices": 1}}))
-    net = trained.at_initialisation(program, family, depth, seed=0)
+    net = at_initialisation(program, family, depth, seed=0)
     params = net.variables["params"]
     batches = landscape.stack(net.batches("train", images))
     fixed = (net.variables["batch_stats"], batches)

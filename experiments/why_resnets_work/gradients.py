@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import gradients
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import LINES
 from experiments.why_resnets_work import analysis, claims, page, papers, tables

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from cnn_jax.analysis import insertion
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import STYLES, name_lines

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import landscape, landscape_shape
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
 from cnn_jax.plots import landscape as plots

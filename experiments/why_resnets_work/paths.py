@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from experiments.why_resnets_work import analysis, claims, page, papers, tables
 

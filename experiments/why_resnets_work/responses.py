@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from cnn_jax.analysis import responses
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import name_lines, style_of
 from experiments.why_resnets_work import analysis, claims, page, papers, tables

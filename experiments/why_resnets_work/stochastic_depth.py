@@ -9,7 +9,7 @@ import pandas as pd
 
 from cnn_jax import study
 from cnn_jax.analysis import blocks, gradients, lesions
-from cnn_jax.analysis.trained import Net
+from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
 from cnn_jax.training.program import Program

@@ -1,4 +1,7 @@
-"""Streams: order, resuming, hosts, evaluation, and workers that fail."""
+"""Streams: order, resuming, hosts, evaluation, and workers that fail.
+
+One file, beyond 350 lines, because the tests share the pictures that are streamed.
+"""
 
 import itertools
 import json

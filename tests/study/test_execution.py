@@ -221,7 +221,7 @@ def test_workers_start_with_signals_blocked(tmp_path):
 def test_a_worker_that_is_done_is_not_interrupted_in_its_end():
     code = """
 import atexit, multiprocessing, os, pathlib, signal, time
-from cnn_jax.study import execution
+from cnn_jax.study import processes
 
 def at_the_end():
     os.kill(os.getpid(), signal.SIGINT)
@@ -229,7 +229,8 @@ def at_the_end():
     print("ended")
 
 atexit.register(at_the_end)
-execution._worker([], pathlib.Path(), multiprocessing.Pipe()[1], (), False)
+work = lambda *given: None
+processes._worker(work, [], pathlib.Path(), multiprocessing.Pipe()[1], (), False)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")

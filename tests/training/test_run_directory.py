@@ -10,7 +10,8 @@ import pytest
 
 from cnn_jax.names import ConfigError
 from cnn_jax.training import provenance
-from cnn_jax.training.run_directory import RunDirectory, flatten
+from cnn_jax.training.config_keys import flatten
+from cnn_jax.training.run_directory import RunDirectory
 
 
 def test_a_directory_with_something_else_is_refused(tmp_path):

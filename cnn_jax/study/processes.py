@@ -1,0 +1,164 @@
+"""The processes that train a study together on one machine."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing import resource_tracker
+from typing import Any
+
+from cnn_jax.names import ConfigError
+from cnn_jax.runtime import backend, compilation_cache, heap
+from cnn_jax.study.plan import Run
+from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.interrupt import SIGNALS, Interrupted, StopRequest
+
+Work = Callable[[Sequence[Run], pathlib.Path, Any, StopRequest], None]
+
+# Minimum seconds between a worker's reports of steps without a log row.
+REPORT_EVERY = 0.2
+
+
+def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
+    """Apply the set-up of a command to a process that computes for it.
+
+    Args:
+      cores: CPU cores to pin the process to, if the system supports it; () for no
+        pinning.
+      keep_compiled: whether to enable the compilation cache.
+    """
+    if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
+        os.sched_setaffinity(0, cores)
+        backend.choose_library()
+    heap.keep()
+    if keep_compiled:
+        compilation_cache.enable()
+
+
+def share_work(
+    work: Work, runs: Sequence[Run], directory: pathlib.Path, report: Any, workers: int
+) -> None:
+    """Train in several processes; returns when all have ended.
+
+    Args:
+      work: trains, in its process, the runs that no other process holds; a module's
+        function of (runs, directory, report, stop request).
+      runs: the runs of a study.
+      directory: the study's directory.
+      report: called in this process with the workers' events.
+      workers: number of processes.
+    """
+    context = multiprocessing.get_context("spawn")
+    own = backend.cores()
+    # One pipe per worker: a killed worker cannot block the others, and its pipe
+    # closes with it.
+    pipes = [context.Pipe(duplex=False) for _ in range(workers)]
+    processes = [
+        context.Process(
+            target=_worker,
+            args=(
+                work,
+                runs,
+                directory,
+                sender,
+                own[number::workers] or own,
+                compilation_cache.enabled(),
+            ),
+        )
+        for number, (_, sender) in enumerate(pipes)
+    ]
+    open_ends = [receiver for receiver, _ in pipes]
+    done: set[Run] = set()
+
+    def take(event: Any) -> None:
+        if isinstance(event, Exception):
+            raise event
+        # Another worker holds a run that is 'elsewhere', and reports on it.
+        if event.status == "elsewhere" or (event.run in done):
+            return
+        if event.status != "running":
+            done.add(event.run)
+        report(event)
+
+    with StopRequest() as stop:
+        signalled = False
+        try:
+            # Ctrl-C reaches all processes: block it until a worker has started.
+            resource_tracker.ensure_running()  # starting it later unblocks signals
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                for process in processes:
+                    process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            for _, sender in pipes:
+                sender.close()  # the workers have their own copies
+            while open_ends:
+                if stop.received and not signalled:
+                    signalled = True
+                    for process in processes:
+                        process.terminate()  # SIGTERM: save a checkpoint and exit
+                ready = multiprocessing.connection.wait(open_ends, 0.1)
+                if not ready and not any(process.is_alive() for process in processes):
+                    break  # a grandchild still holds a pipe open
+                for receiver in [end for end in open_ends if end in ready]:
+                    try:
+                        event = receiver.recv()
+                    except (EOFError, OSError):  # it ended, perhaps in mid-message
+                        open_ends.remove(receiver)
+                    else:
+                        take(event)
+        finally:
+            for receiver, _ in pipes:
+                receiver.close()  # so that no worker blocks on sending
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join()
+        if stop.received:
+            raise Interrupted(stop.received)
+
+
+def _worker(
+    work: Work,
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    events: multiprocessing.connection.Connection,
+    cores: Sequence[int],
+    keep_compiled: bool,
+) -> None:
+    """The main function of a worker process, which is pinned to its cores."""
+    prepare_process(cores, keep_compiled)
+    # Ignore a Ctrl-C that arrives after the work is done.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    parent = os.getppid()
+    reported = 0.0
+
+    def tell(news: Any) -> None:
+        try:
+            events.send(news)
+        except OSError:  # the parent has ended or closed the pipe
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def report(event: Any) -> None:
+        nonlocal reported
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        now = time.monotonic()
+        plain = event.status == "running" and event.row is None
+        if not plain or now - reported > REPORT_EVERY:
+            reported = now
+            tell(event)
+
+    try:
+        with StopRequest() as stop:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            work(runs, directory, report, stop)
+    except (Interrupted, KeyboardInterrupt):
+        pass  # the parent received the same signal
+    except (ConfigError, CheckpointError) as error:
+        tell(error)
