@@ -31,34 +31,17 @@ if TYPE_CHECKING:
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "--workdir", default="", help="study directory (default: runs/NAME)"
-    )
+    add = parser.add_argument
+    add("--workdir", default="", help="study directory (default: runs/NAME)")
     launch.add_workers(parser)
-    parser.add_argument(
-        "--launcher",
-        default="none",
-        choices=("none", "local", "slurm"),
-        help="train in --workers=N jobs, on a SLURM cluster or on this machine",
-    )
-    parser.add_argument(
-        "--job_minutes",
-        type=launch.at_least(1),
-        default=1440,
-        help="time limit of a job in minutes; a job that reaches it is queued again",
-    )
-    parser.add_argument(
-        "--job",
-        type=launch.listed(),
-        default=[],
-        help="further resources per job, by submitit's names: "
-        "mem_gb=16,cpus_per_task=4",
-    )
-    parser.add_argument(
-        "--plot_only",
-        action="store_true",
-        help="rebuild results.csv and the figures from the run directories",
-    )
+    jobs = "train in --workers=N jobs, on a SLURM cluster or on this machine"
+    add("--launcher", default="none", choices=("none", "local", "slurm"), help=jobs)
+    minutes = "time limit of a job in minutes; a job that reaches it is queued again"
+    add("--job_minutes", type=launch.at_least(1), default=1440, help=minutes)
+    job = "further resources per job, by submitit's names: mem_gb=16,cpus_per_task=4"
+    add("--job", type=launch.listed(), default=[], help=job)
+    rebuild = "rebuild results.csv and the figures from the run directories"
+    add("--plot_only", action="store_true", help=rebuild)
 
 
 @launch.command(__doc__, define, config="degradation_digits.py")

@@ -35,12 +35,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("run", help="run directory or weight file")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--split",
-        choices=("train", "test"),
-        default="test",
-        help="split of the run's dataset",
-    )
+    splits, split = ("train", "test"), "split of the run's dataset"
+    what.add_argument("--split", choices=splits, default="test", help=split)
     what.add_argument("--folder", default="", help="images in one subfolder per class")
     what.add_argument("--images", nargs="+", metavar="FILE", help="image files")
     parser.add_argument("--data_dir", default="", help="dataset directory, if moved")
@@ -73,12 +69,9 @@ def _read(net: Net, files: Sequence[str]) -> np.ndarray:
 def show(net: Net, what: str, found: Confusion) -> None:
     """Print the error and loss, the error of each class and the confusion matrix."""
     count = int(found.matrix.sum())
+    examples = f"{count:,} ({what})"
     launch.show(
-        {
-            "examples": f"{count:,} ({what})",
-            "error": found.error,
-            "loss": f"{found.loss:.4f}",
-        }
+        {"examples": examples, "error": found.error, "loss": f"{found.loss:.4f}"}
     )
     names, counts = net.class_names, found.matrix.sum(1)
     tables.show(
@@ -101,15 +94,11 @@ def show(net: Net, what: str, found: Confusion) -> None:
         return
     wrong = found.matrix - np.diag(np.diag(found.matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]
-    places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
     rows = [
-        {
-            "true": names[true],
-            "predicted": names[taken],
-            "times": f"{wrong[true, taken]}",
-        }
-        for true, taken in places
-        if wrong[true, taken]
+        {"true": names[true], "predicted": names[to], "times": f"{wrong[true, to]}"}
+        for true, to in pairs
+        if wrong[true, to]
     ]
     if rows:
         tables.show("most frequent confusions", rows)

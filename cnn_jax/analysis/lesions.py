@@ -9,7 +9,7 @@ carry the gradient.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -231,3 +231,43 @@ def input_gradient(
         return losses.sum() / batch["mask"].sum()
 
     return jax.grad(objective)(batch["image"])
+
+
+def cases(
+    sites: Sequence[Site],
+    seed: int,
+    removed: Sequence[int],
+    swaps: Sequence[int],
+    draws: int,
+) -> Iterator[tuple[str, np.ndarray, Sequence[int], dict[str, int]]]:
+    """The lesions of a network, as in the paper's figures 3 to 5.
+
+    Args:
+      sites: its blocks.
+      seed: of the random choices.
+      removed: numbers of blocks to remove at random; numbers larger than the
+        removable blocks are skipped.
+      swaps: numbers of random exchanges of two blocks of the same shape.
+      draws: number of random choices for each of those numbers.
+
+    Yields:
+      The kind ('intact', 'one' for each removable block, 'several', 'exchanged'), the
+      mask of blocks kept, their order, and what describes the case: 'count' (of blocks
+      removed or exchanges), 'block' (from 1) and 'draw'.
+    """
+    random = np.random.default_rng(seed)
+    whole, still = np.ones(len(sites)), range(len(sites))
+    removable = [number for number, site in enumerate(sites) if site.removable]
+    yield "intact", whole, still, {}
+    for number in removable:
+        keep = whole.copy()
+        keep[number] = 0
+        yield "one", keep, still, {"count": 1, "block": number + 1}
+    for count in removed:
+        for draw in range(draws if count <= len(removable) else 0):
+            keep = some_removed(sites, count, random)
+            yield "several", keep, still, {"count": count, "draw": draw}
+    for count in swaps:
+        for draw in range(draws if exchangeable(sites) else 0):
+            order = shuffled(sites, count, random)
+            yield "exchanged", whole, order, {"count": count, "draw": draw}

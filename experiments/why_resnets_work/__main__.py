@@ -54,19 +54,16 @@ COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    for name, what in (
-        (
-            "--workdir",
-            "output directory (default: runs/NAME, or why_resnets_work inside "
-            "--study or --run)",
-        ),
-        ("--study", "analyse this trained study instead of training one"),
-        ("--run", "analyse this single run"),
-        ("--data_dir", "dataset directory of --study or --run, if it has moved"),
-    ):
-        parser.add_argument(name, default="", help=what)
+    add = parser.add_argument
+    output = "output directory (default: runs/NAME, or why_resnets_work inside "
+    add("--workdir", default="", help=f"{output}--study or --run)")
+    trained_study = "analyse this trained study instead of training one"
+    add("--study", default="", help=trained_study)
+    add("--run", default="", help="analyse this single run")
+    moved = "dataset directory of --study or --run, if it has moved"
+    add("--data_dir", default="", help=moved)
     known = f"some of: {', '.join(registry.ANALYSES)}"
-    parser.add_argument("--only", type=launch.listed(), default=[], help=known)
+    add("--only", type=launch.listed(), default=[], help=known)
     launch.add_workers(parser)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
@@ -35,39 +34,15 @@ def measure(
     """
     sites = blocks.sites(net.model, net.variables, net.program.image_shape)
     data = list(net.batches("test", images))
-    for kind, keep, order, columns in cases(sites, net.seed, removed, swaps, draws):
+    for kind, keep, order, columns in lesions.cases(
+        sites, net.seed, removed, swaps, draws
+    ):
         variables = lesions.exchanged(net.variables, sites, order)
         error = lesions.error_without(
             net.model, variables, data, keep, net.program.errors
         )
         row = {"kind": kind, "count": 0, "block": 0, "draw": 0, **columns}
         yield {**row, "kendall_tau": lesions.kendall_tau(order), "error": error}
-
-
-def cases(
-    sites: Sequence[blocks.Site],
-    seed: int,
-    removed: Sequence[int],
-    swaps: Sequence[int],
-    draws: int,
-) -> Iterator[tuple[str, np.ndarray, Sequence[int], dict[str, int]]]:
-    """Lesions of a net: kind, mask of kept blocks, block order, columns of the row."""
-    random = np.random.default_rng(seed)
-    whole, still = np.ones(len(sites)), range(len(sites))
-    removable = [number for number, site in enumerate(sites) if site.removable]
-    yield "intact", whole, still, {}
-    for number in removable:
-        keep = whole.copy()
-        keep[number] = 0
-        yield "one", keep, still, {"count": 1, "block": number + 1}
-    for count in removed:
-        for draw in range(draws if count <= len(removable) else 0):
-            keep = lesions.some_removed(sites, count, random)
-            yield "several", keep, still, {"count": count, "draw": draw}
-    for count in swaps:
-        for draw in range(draws if lesions.exchangeable(sites) else 0):
-            order = lesions.shuffled(sites, count, random)
-            yield "exchanged", whole, order, {"count": count, "draw": draw}
 
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
