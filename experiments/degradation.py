@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 from cnn_jax import plots, study
 from cnn_jax.names import ConfigError
 from cnn_jax.study import execution, jobs
+from cnn_jax.study.progress import StudyProgress
 from cnn_jax.training import files
 from cnn_jax.training.interrupt import Interrupted
 from experiments import launch
-from experiments.progress import StudyProgress
 
 if TYPE_CHECKING:
     import pandas

@@ -22,13 +22,13 @@ import pandas
 from cnn_jax import names
 from cnn_jax.analysis.reading import Reader, explain
 from cnn_jax.plots import reading as figures
+from cnn_jax.study.progress import single_run
 from cnn_jax.training import checkpoint, files
 from cnn_jax.training import config as run_config
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
-from experiments.progress import single_run
 
 STAGES = ("isolated", "system", "displacement")
 KEYS = ("name", "seeds", *STAGES)

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
+from cnn_jax.study.progress import single_run
 from cnn_jax.training import config as run_config
 from cnn_jax.training import hosts, run
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
-from experiments.progress import single_run
 
 # The command for a study's config, by a key that only such configs have.
 STUDIES = {

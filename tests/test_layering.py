@@ -19,15 +19,16 @@ ALLOWED = {
     "study": {"training", "models", "data", "runtime"},
     "analysis": {"training", "models", "data", "graphs", "kernels"},
     "plots": {"study", "analysis"},
+    "report": {"plots"},
 }
 OUTSIDE_ONLY_IN = {
     "tensorflow_datasets": {"data"},
-    "pandas": {"study", "plots", "analysis"},
+    "pandas": {"study", "plots", "report", "analysis"},
     "matplotlib": {"plots"},
     "tensorflow": set(),
     "torch": {"models"},  # inside a function, for its own file format
     "clu": set(),
-    "jinja2": set(),
+    "jinja2": {"report"},
     "submitit": {"study"},
 }
 

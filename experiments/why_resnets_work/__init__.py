@@ -2,6 +2,5 @@
 
 Each analysis has one file, which holds, in this order, its measurement (from a net to
 rows), its figures, its section of the report and its lines of ``summary.csv``.
-`registry` lists the analyses. They share `measurement` (rows kept on disk), `tables`
-and `claims` (numbers of several seeds), and `page` (the report).
+`registry` lists the analyses; `measurement` keeps their rows on disk.
 """

@@ -30,15 +30,17 @@ from cnn_jax.analysis import trained
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
+from cnn_jax.report import page
+from cnn_jax.report.tables import NET
 from cnn_jax.study import execution
 from cnn_jax.study.pool import compute_all
+from cnn_jax.study.progress import StudyProgress, counted
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
 from cnn_jax.training.checkpoint import write_atomically
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
-from experiments.progress import StudyProgress, counted
-from experiments.why_resnets_work import degradation, page, registry
+from experiments.why_resnets_work import degradation, introduction, registry
 from experiments.why_resnets_work.analysis import Analysis, Group, Settings, Styles
 from experiments.why_resnets_work.measurement import (
     Measurement,
@@ -46,7 +48,6 @@ from experiments.why_resnets_work.measurement import (
     program_of,
     reason_of,
 )
-from experiments.why_resnets_work.tables import NET
 
 # Columns of ``summary.csv``.
 COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
@@ -129,7 +130,7 @@ def main(values: argparse.Namespace) -> int:
         for group in groups
         for run in group.runs
     ]
-    report = page.compose(title, config, sections, runs, missing, trained_here)
+    report = introduction.compose(title, config, sections, runs, missing, trained_here)
     path = directory / "report.html"
     write_atomically(path, page.render(report, directory).encode())
     print(path)

@@ -8,7 +8,7 @@ import matplotlib.figure
 import pandas as pd
 
 from cnn_jax import names
-from experiments.why_resnets_work.page import Section
+from cnn_jax.report.page import Section
 
 Row = dict[str, Any]
 Settings = Mapping[str, Any]

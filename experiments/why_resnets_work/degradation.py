@@ -8,7 +8,8 @@ import pathlib
 import pandas as pd
 
 from cnn_jax import plots, study
-from experiments.why_resnets_work import claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import papers
 
 
 def draw(

@@ -16,7 +16,8 @@ from cnn_jax.analysis import gradients
 from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import LINES
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 
 LAYER = "layer, from the input"
 

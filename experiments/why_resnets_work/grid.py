@@ -10,7 +10,8 @@ import pandas as pd
 from cnn_jax.analysis import shattered
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import depth_styles
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 
 
 def measure(

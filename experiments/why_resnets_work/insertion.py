@@ -13,7 +13,8 @@ from cnn_jax.analysis.net import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import STYLES, name_lines
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 
 # Ways of inserting: name in the figure, name in the table, and line style.
 WAYS = {

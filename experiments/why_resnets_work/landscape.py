@@ -11,7 +11,8 @@ from cnn_jax.analysis.net import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
 from cnn_jax.plots import landscape as plots
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 
 HUGE = float(np.finfo(np.float32).max)
 

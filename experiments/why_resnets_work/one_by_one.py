@@ -11,7 +11,8 @@ from cnn_jax.analysis.one_by_one import (
 )
 from cnn_jax.models.summary import summarize
 from cnn_jax.names import ConfigError
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 
 # The exclusive-or nets, by whether they have the 1x1 convolution.
 LAYERS = {False: "linear", True: "with 1x1 and ReLU"}

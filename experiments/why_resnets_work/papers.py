@@ -1,6 +1,6 @@
 """The papers that the analyses follow."""
 
-from experiments.why_resnets_work.page import Source
+from cnn_jax.report.page import Source
 
 HE = Source(
     "He, Zhang, Ren and Sun (2015), Deep residual learning for image recognition",

@@ -8,7 +8,8 @@ from cnn_jax.analysis import responses
 from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import name_lines, style_of
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 
 
 def measure(net: Net, images: int) -> Iterator[analysis.Row]:

@@ -9,7 +9,8 @@ import pandas as pd
 from cnn_jax.analysis import shattered
 from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from cnn_jax.report import claims, page, tables
+from experiments.why_resnets_work import analysis, papers
 from experiments.why_resnets_work.gradients import first_and_last
 
 

@@ -12,8 +12,9 @@ from cnn_jax.analysis import blocks, gradients, lesions
 from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
+from cnn_jax.report import claims, page, tables
 from cnn_jax.training.program import Program
-from experiments.why_resnets_work import analysis, claims, page, papers, tables
+from experiments.why_resnets_work import analysis, papers
 
 
 def measure(

@@ -6,9 +6,10 @@ import re
 
 import pytest
 
+from cnn_jax.study import progress
 from cnn_jax.training.interrupt import Interrupted
 from cnn_jax.training.run_directory import RunDirectory
-from experiments import degradation, progress, train
+from experiments import degradation, train
 from tests.study.directories import RESULT
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

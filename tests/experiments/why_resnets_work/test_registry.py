@@ -16,9 +16,9 @@ import jax
 import matplotlib.pyplot as plt
 
 from cnn_jax.plots import curves
-from experiments.why_resnets_work import tables
+from cnn_jax.report import tables
+from cnn_jax.report.page import Figure, Section
 from experiments.why_resnets_work.analysis import Analysis
-from experiments.why_resnets_work.page import Figure, Section
 
 
 def measure(widths: tuple[int, ...], seeds: int):

@@ -18,8 +18,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cnn_jax.study import Run, held_out
 from cnn_jax.study.execution import Event
+from cnn_jax.study.plan import Run
+from cnn_jax.study.results import held_out
 from cnn_jax.training.loop import Report
 
 COLUMNS = (

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cnn_jax.plots.curves import seed_counts
-from experiments.why_resnets_work.page import Table
+from cnn_jax.report.page import Table
 
 NET = ["family", "depth", "seed"]
 GROUP = NET[:2]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from experiments.why_resnets_work.page import Finding
-from experiments.why_resnets_work.tables import Write, of_family, spread
+from cnn_jax.report.page import Finding
+from cnn_jax.report.tables import Write, of_family, spread
 
 # Names a case: a function or format string of the levels' values.
 Case = str | Callable[..., str]

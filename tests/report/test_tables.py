@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from experiments.why_resnets_work import tables
+from cnn_jax.report import tables
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from experiments.why_resnets_work import claims
+from cnn_jax.report import claims
 
 
 def seeds(values):

@@ -1,0 +1,101 @@
+"""What the report says before its sections: what was analysed, how many claims hold."""
+
+import collections
+import importlib.metadata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from cnn_jax.report.page import Report, Section
+
+LIBRARIES = ("jax", "flax", "numpy")
+
+
+def compose(
+    title: str,
+    config: Mapping[str, Any],
+    sections: Mapping[str, Section],
+    runs: Sequence[tuple[str, int, Mapping[str, Any]]],
+    missing: Sequence[str] = (),
+    trained_here: bool = True,
+) -> Report:
+    """Compose the whole report.
+
+    Args:
+      title: name of the study or run.
+      config: the command's config: name, study and a section for each analysis.
+      sections: the results.
+      runs: family, depth and config of each analysed run.
+      missing: runs of the study that could not be analysed.
+      trained_here: whether the runs belong to the config's own study; for other runs,
+        the page shows each distinct config, without its seed.
+
+    Returns:
+      The content of the page.
+    """
+    findings = [f for section in sections.values() for f in section.findings]
+    verdicts = collections.Counter(finding.verdict for finding in findings)
+    introduction = [
+        "He et al. (2015) showed that adding layers to a plain network raises its "
+        "training error, and that identity shortcuts remove this degradation. This "
+        "report analyses the nets of such a study with the methods of later papers: "
+        "how far gradients reach, how much a block changes its input, how much damage "
+        "its removal does, and what the loss landscape looks like.",
+        "The report tests the papers' claims on these nets. Every verdict is computed "
+        "from the numbers next to it. A comparison is undecided if the mean difference "
+        "over the seeds is within its standard error, or if there is only one seed.",
+    ]
+    if findings:
+        introduction[1] += (
+            f" Here {verdicts['yes']} of {len(findings)} claims hold, "
+            f"{verdicts['no']} do not, and {verdicts['undecided']} are undecided."
+        )
+    libraries = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+    facts = {"computed on": f"{jax.default_backend()}, {', '.join(libraries)}"}
+    if runs:
+        families, depths, configs = zip(*runs, strict=True)
+        facts = {
+            "nets": f"{' and '.join(sorted(set(families)))}; {_listed(depths)} layers",
+            "seeds": _listed(run["seed"] for run in configs),
+            "dataset": _listed(run["dataset"]["name"] for run in configs),
+            "training": f"{_listed(run['steps'] for run in configs)} steps of "
+            f"{_listed(run['batch_size'] for run in configs)} images",
+            **facts,
+        }
+    if missing:
+        facts["skipped runs"] = ", ".join(missing)
+    if not runs:
+        shown = {}
+    elif trained_here:
+        shown = {"The study": config["study"]}
+    else:
+        shown = _distinct(runs)
+    analyses = {
+        name: value for name, value in config.items() if name not in ("name", "study")
+    }
+    return Report(
+        title=f"Why residual networks work: {title}",
+        introduction=introduction,
+        facts=facts,
+        sections=sections,
+        configs={**shown, "The analyses": analyses},
+    )
+
+
+def _distinct(
+    runs: Sequence[tuple[str, int, Mapping[str, Any]]],
+) -> dict[str, Mapping[str, Any]]:
+    """The distinct configs of the runs, ignoring seeds, named by their nets."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    for family, depth, run in runs:
+        shared = {key: value for key, value in run.items() if key != "seed"}
+        if shared not in [config for _, config in found]:
+            found.append((f"{family}-{depth}", shared))
+    if len(runs) == 1:
+        return {f"Run {found[0][0]}": runs[0][2]}
+    return {f"Runs of {name}": config for name, config in found}
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, sorted(set(values))))
