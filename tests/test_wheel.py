@@ -51,3 +51,4 @@ def test_a_wheel_holds_the_package_alone(tmp_path):
     }
     assert len(ours) > 50
     assert ours <= files
+    assert "cnn_jax/report/page.html.jinja" in files
