@@ -7,6 +7,7 @@ import pytest
 
 from cnn_jax import models, study
 from cnn_jax.training import config as run_config
+from cnn_jax.training.run_directory import flatten
 from experiments import gtn
 from experiments.why_resnets_work import registry
 
@@ -36,3 +37,23 @@ def test_a_config_is_complete_and_says_what_it_is(path):
     else:
         run_config.check(config)
         models.create(**config.model.to_dict(), num_classes=10)
+
+
+# Values of every config: the machine decides, or the command line.
+EVERYWHERE = {"devices": 0, "mode": "pmap", "hosts": "one", "host_timeout": 100}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_config_fits_machines_of_up_to_four_devices(path):
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    values = flatten(config.to_dict())
+    for key, value in values.items():
+        parent, _, last = key.rpartition(".")
+        if last.endswith("batch_size"):
+            assert value % 4 == 0, key
+        if parent.endswith("parallel") and last in EVERYWHERE:
+            assert value == EVERYWHERE[last], key
+        if last == "seeds" and isinstance(value, tuple):
+            assert value == tuple(range(len(value))), key
+        if last == "seed":
+            assert value == 0, key

@@ -39,7 +39,7 @@ FOLDERS = ("cnn_jax", "configs", "experiments")
 # Tests that load a module by its name, by prefix of the module's path.
 ELSEWHERE = {"configs/": "tests/test_recipes.py"}
 # The most test files to run for a mutant that those nearest to its module let pass.
-FURTHER = 4
+FURTHER = 8
 # Programs that earlier mutants compiled; `tests.conftest` reads the variable.
 PROGRAMS = pathlib.Path(tempfile.gettempdir(), "cnn_jax_mutation")
 # Tests run in forks of this process, which has imported what takes long.
@@ -155,11 +155,11 @@ def tests_of(path: str) -> list[list[str]]:
     near = [file for start, file in ELSEWHERE.items() if path.startswith(start)]
     near += [str(file) for file in named if (ROOT / file).exists()][:1]
     tests = {
-        file: (distance, len(imported(file)), file)
+        file: (distance, not file.startswith(f"{mirror}/"), len(imported(file)), file)
         for file, distance in distances(path).items()
         if pathlib.Path(file).name.startswith("test_") and "/soak/" not in file
     }
-    # Files that import little are about little.
+    # Nearest first: few imports away, in the module's directory, about little else.
     order = sorted(tests, key=tests.__getitem__)
     near = near or order[:1]
     least = min((tests[file][0] for file in order if file not in near), default=0)
