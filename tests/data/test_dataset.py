@@ -53,7 +53,8 @@ def test_labels_of_any_integers_are_taken(kind):
         (IMAGES, LABELS * 1.0, r"one integer an example, from 0, got float64 \(2,\)"),
         (IMAGES, ["cat", "dog"], r"got <U3 \(2,\); np\.unique"),
         (IMAGES, [[0], [1, 2]], "labels must be a NumPy array, got list: "),
-        (IMAGES, [0, 2**40], "labels reach 1099511627776"),
+        (IMAGES, [0, 2**31], "labels reach 2147483648"),
+        (IMAGES, [0, -(2**31) - 1], "they are no classes"),
         (IMAGES, [0, 1, 1], "2 images with 3 labels"),
     ],
 )

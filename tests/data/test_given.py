@@ -57,6 +57,17 @@ def test_one_set_needs_a_validation_part():
         data.load(f"{__name__}:loose", size=3)
 
 
+def own_validation(split, validation_size):
+    """A function that holds out images itself."""
+    return shapes(split, 10 - validation_size)
+
+
+def test_a_function_may_hold_out_images_itself():
+    found = data.load(f"{__name__}:own_validation", validation_size=4)
+    assert found.evaluated == "test"
+    assert (len(found.train), len(found.test)) == (6, 4)
+
+
 def test_field_of_a_function_that_gives_a_data_set():
     with refused(match="unknown field of dataset .* 'validation_size'; choices: size"):
         data.load("tests.tiny:noise", size=10, validation_size=3)
