@@ -47,6 +47,16 @@ def test_every_registered_net_has_pinned_numbers():
     assert set(models.TABLE) == {*PINNED, *READERS}
 
 
+def test_images_and_classes_of_every_net_are_its_papers():
+    lenet = dict.fromkeys(("lenet5", "lenet5_modern"), (32, 1, 10))
+    cifar = dict.fromkeys(("nin_cifar", "cifar_resnet", "cifar_plain"), (32, 3, 10))
+    alexnet = dict.fromkeys(("alexnet", "alexnet_single"), (227, 3, 1000))
+    others = lenet | cifar | alexnet
+    for name, net in models.NETS.items():
+        found = net.image_size, net.channels, net.num_classes
+        assert found == others.get(name, (224, 3, 1000)), name
+
+
 def parameters(name, image=(224, 224, 3), num_classes=1000, **fields):
     """Count without a full `summarize`, whose trace takes seconds for a deep net."""
     module = models.create(name, num_classes=num_classes, **fields)
