@@ -88,7 +88,7 @@ def resolve(kind: str, name: Any, table: Mapping[str, Any], called: bool = True)
         raise choices(f"attribute of {module_name!r}", attribute, public) from None
     if called and not callable(found):
         raise ConfigError(
-            f"{kind} {name!r} is no function or class but a {type(found).__name__}"
+            f"{kind} {name!r} must be a function or class, got {type(found).__name__}"
         )
     return found
 
@@ -110,8 +110,8 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         found = inspect.signature(target).parameters
     except (TypeError, ValueError):  # not callable, or written in C
         raise ConfigError(
-            f"{target!r:.60} cannot be called with the fields of a config; name a "
-            "function or class written in Python"
+            f"expected a function or class written in Python, got {target!r:.60}, "
+            "which has no signature"
         ) from None
     return {
         name: parameter
@@ -193,7 +193,7 @@ def describe(annotation: Any) -> str:
     if typing.get_origin(annotation) is Mapping:
         return "a section"
     if typing.get_origin(annotation) is Callable:
-        return "a function or class, which no command line can give"
+        return "a function or class, which only a config file can set"
     if typing.get_origin(annotation) is tuple:
         return str(annotation)
     return getattr(annotation, "__name__", str(annotation))

@@ -75,7 +75,7 @@ def sites(
         jax.ShapeDtypeStruct((1, *image), jnp.float32),
     )
     if not found:
-        raise ConfigError(f"{type(model).__name__} has no blocks to look at")
+        raise ConfigError(f"{type(model).__name__} has no blocks to analyse")
     return found
 
 

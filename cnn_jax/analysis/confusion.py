@@ -86,11 +86,11 @@ def of_images(net: Net, images: Any, labels: Any) -> Confusion:
     _check(net)
     matrix, labels = _empty(net), np.asarray(labels)
     if len(labels) != len(images) or not len(labels):
-        raise ConfigError(f"{len(images)} images with {len(labels)} labels")
+        raise ConfigError(f"got {len(images)} images and {len(labels)} labels")
     if labels.min() < 0 or labels.max() >= len(matrix):
         raise ConfigError(
-            f"labels {labels.min()}..{labels.max()}: the network has the classes "
-            f"0..{len(matrix) - 1}"
+            f"labels range over {labels.min()}..{labels.max()}, but the network has "
+            f"the classes 0..{len(matrix) - 1}"
         )
     logits = net.predict(images)
     batch = {"label": jnp.asarray(labels, jnp.int32)}
@@ -101,7 +101,7 @@ def of_images(net: Net, images: Any, labels: Any) -> Confusion:
 
 def _check(net: Net) -> None:
     if net.program.facts.strings:
-        raise ConfigError("the network reads strings of digits, it has no classes")
+        raise ConfigError("the network reads strings of digits and has no classes")
 
 
 def _empty(net: Net) -> np.ndarray:

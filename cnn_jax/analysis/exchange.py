@@ -118,8 +118,8 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
         facts = Facts.read(words["data"], kept)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"weights {path!r}: no config is with them; `python -m experiments.export "
-            "RUN` and `python -m experiments.convert` write files that have one"
+            f"weights {path!r}: the file has no config; write it with `python -m "
+            "experiments.export RUN` or `python -m experiments.convert`, which add one"
         ) from error
     if data_dir:
         config["dataset"]["data_dir"] = os.fspath(data_dir)
@@ -136,7 +136,9 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
         np.shape, variables, is_leaf=lambda leaf: hasattr(leaf, "shape")
     )
     if found != jax.tree.map(lambda leaf: leaf.shape, expected):
-        raise CheckpointError(f"weights {path!r} are not those of the network in it")
+        raise CheckpointError(
+            f"weights {path!r} do not fit the network of their config"
+        )
     return Net(**label, program=program, variables=variables)
 
 
@@ -170,8 +172,8 @@ def export(net: Net) -> bytes:
         return bytes(made.serialize())
     except ImportError as error:
         raise ConfigError(
-            "a StableHLO program needs a package that is not installed: `pip install "
-            "-e '.[export]'` in the project's folder"
+            "exporting StableHLO needs a package that is not installed: run `pip "
+            "install -e '.[export]'` in the project's folder"
         ) from error
 
 

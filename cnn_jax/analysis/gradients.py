@@ -59,7 +59,7 @@ def norms(
         losses.append(float(value))
         found.append(jax.device_get(by_path))
     if shape is None:
-        raise ValueError("gradients of no batch: at least one is needed")
+        raise ValueError("gradients need at least one batch, got none")
     rows = []
     paths = layers.weight_layers(model, variables, shape)
     for number, (name, path) in enumerate(paths.items(), start=1):
@@ -170,10 +170,10 @@ def _check_same(found: Net, net: Net) -> None:
     moved = distance(net.variables, net.at_initialisation().variables)
     if not apart <= REPEATED * moved:  # written so that NaN is refused too
         raise ConfigError(
-            f"training {net.family}-{net.depth} with seed {net.seed} anew on one "
-            f"device does not lead to its network at step {net.step} (it ends "
-            f"{apart / max(moved, 1e-30):.2g} of the way that training moved it from "
-            "there): the run had several devices with augmentation or dropout, or "
-            "another version or machine; train it anew, or take its depth out of "
-            "gradients.along_training"
+            f"training {net.family}-{net.depth} with seed {net.seed} again on one "
+            f"device does not reproduce its network at step {net.step} (distance "
+            f"{apart / max(moved, 1e-30):.2g}, relative to the distance that training "
+            "moved it): the run used augmentation or dropout on several devices, "
+            "another version, or another machine; train it again, or remove its depth "
+            "from gradients.along_training"
         )

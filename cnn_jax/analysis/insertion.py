@@ -150,7 +150,7 @@ def site_outputs(
     maps = jnp.asarray(np.concatenate(found))
     if float(maps.min()) < 0:
         raise names.ConfigError(
-            f"{site!r} puts out negative numbers: a ReLU behind it is no identity"
+            f"{site!r} outputs negative numbers, so a ReLU after it is not the identity"
         )
     return maps
 
@@ -242,7 +242,7 @@ def measure(
     for batch in batches:
         totals += np.asarray(_sums(model, loss, errors, variables, batch), np.float64)
     if totals[2] == 0:
-        raise ValueError("a loss of no example: at least one is needed")
+        raise ValueError("the loss needs at least one example, got none")
     return {"loss": totals[0] / totals[2], "error": totals[1] / totals[2]}
 
 

@@ -97,7 +97,7 @@ def stack(batches: Iterable[Batch]) -> Batch:
     """
     found = jax.device_get([dict(batch) for batch in batches])
     if not any(batch["mask"].any() for batch in found):
-        raise ValueError("a landscape of no example: at least one is needed")
+        raise ValueError("a landscape needs at least one example, got none")
     whole = {
         key: np.concatenate([batch[key][batch["mask"] > 0] for batch in found])
         for key in found[0]
@@ -194,7 +194,7 @@ def evaluate(
       ValueError: the numbers of axes and directions differ.
     """
     if len(axes) != len(directions) or not axes:
-        raise ValueError(f"{len(directions)} directions need as many axes: {len(axes)}")
+        raise ValueError(f"got {len(directions)} directions and {len(axes)} axes")
     shape = tuple(len(axis) for axis in axes)
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     rows = points.reshape(-1, shape[-1], len(axes)).astype(np.float32)

@@ -79,7 +79,7 @@ def some_removed(
     """
     removable = [number for number, site in enumerate(sites) if site.removable]
     if count > len(removable):
-        raise ValueError(f"{count} blocks of {len(removable)} cannot be removed")
+        raise ValueError(f"cannot remove {count} of {len(removable)} removable blocks")
     keep = np.ones(len(sites))
     keep[random.choice(removable, count, replace=False)] = 0
     return keep
@@ -122,7 +122,7 @@ def shuffled(
     """
     order, pairs = list(range(len(sites))), exchangeable(sites)
     if swaps and not pairs:
-        raise ValueError("no two blocks of this network can be exchanged")
+        raise ValueError("this network has no two blocks that can be exchanged")
     for _ in range(swaps):
         one, other = pairs[random.integers(len(pairs))]
         order[one], order[other] = order[other], order[one]

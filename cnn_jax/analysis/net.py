@@ -112,7 +112,7 @@ class Net:
         """
         facts = self.program.facts
         if facts.strings:
-            raise ConfigError("the network reads strings of digits, it has no classes")
+            raise ConfigError("the network reads strings of digits and has no classes")
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.shape[1:] != facts.image_shape:
             shape = ", ".join(map(str, facts.image_shape))
@@ -210,5 +210,5 @@ def _prepare(program: Program, resident: Any, item: Any) -> Batch:
     batch = program.source.take(resident, item)
     image = program.preprocess(batch["image"])
     if len(image) != len(batch["mask"]):
-        raise ConfigError("analyses look at one view of an example; set views to 1")
+        raise ConfigError("analyses need one view per example; set views to 1")
     return {"image": image, "label": batch["label"], "mask": batch["mask"]}

@@ -107,16 +107,16 @@ def check_data(directory: str | os.PathLike[str], source: Any) -> None:
     wanted = data_fingerprint(directory)
     if wanted and source.fingerprint != wanted:
         raise ConfigError(
-            f"{directory} was trained on other data: its fingerprint is "
-            f"{wanted[:12]}, that of the data there now {source.fingerprint[:12]}; "
-            "say with --data_dir where the run's own data is"
+            f"{directory} was trained on other data (fingerprint {wanted[:12]}) than "
+            f"its dataset now has ({source.fingerprint[:12]}); pass the directory of "
+            "the original data with --data_dir"
         )
 
 
 def _config_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     config = RunDirectory(directory).config()
     if config is None:
-        raise ConfigError(f"{directory} holds no run (no config.json)")
+        raise ConfigError(f"{directory} contains no run (no config.json)")
     return config
 
 
@@ -138,7 +138,7 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
     program = program or program_of(directory)
     config = _config_of(directory)
     if _with_tuples(config["model"]) != _with_tuples(program.config["model"]):
-        raise ConfigError(f"{directory} holds another network than the program's")
+        raise ConfigError(f"the network in {directory} differs from the program's")
     check_data(directory, program.source)
     seed = config["seed"]
     template = program.initial_state(seed)
@@ -200,7 +200,7 @@ def _newest(directory: pathlib.Path, template: Any) -> Any:
             return checkpoint.read(path, template)[0]
         except CheckpointError as error:
             complaints.append(str(error))
-    reason = "; ".join(complaints) or "there is none"
+    reason = "; ".join(complaints) or "it contains none"
     raise CheckpointError(f"no usable checkpoint in {directory}: {reason}")
 
 

@@ -77,7 +77,7 @@ def load(name: str, **fields: Any) -> Dataset:
         return found.in_memory()
     if callable(found) or hasattr(found, "train_batches"):
         raise names.ConfigError(
-            f"dataset {name!r} makes batches of its own; it cannot be read as images"
+            f"dataset {name!r} generates its own batches and has no images to read"
         )
     if not isinstance(found, Dataset):
         raise given.no_data(name, found)

@@ -40,25 +40,29 @@ class Arrays:
             )
         if images.ndim != 4 or not all(images.shape[1:]):
             raise names.ConfigError(
-                "images must be (examples, height, width, channels), with 1 channel "
-                f"where they are grey, got {found}"
+                "images must have shape (examples, height, width, channels), with 1 "
+                f"channel if they are grey, got {found}"
             )
         if labels.ndim == 2 and labels.shape[1] > 1:
             raise names.ConfigError(
-                f"labels must be one integer an example, got {labels.dtype} "
-                f"{labels.shape}: of one-hot labels, labels.argmax(1)"
+                f"labels must be one integer per example, got {labels.dtype} "
+                f"{labels.shape}; labels.argmax(1) converts one-hot labels"
             )
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            numbers = "; np.unique(labels, return_inverse=True) numbers names"
+            numbers = "; np.unique(labels, return_inverse=True) converts names"
             raise names.ConfigError(
-                "labels must be one integer an example, from 0, got "
+                "labels must be one integer per example, from 0, got "
                 f"{labels.dtype} {labels.shape}"
                 f"{numbers if labels.dtype.kind in 'UO' else ''}"
             )
         if len(images) != len(labels):
-            raise names.ConfigError(f"{len(images)} images with {len(labels)} labels")
+            raise names.ConfigError(
+                f"got {len(images)} images and {len(labels)} labels"
+            )
         if labels.size and not -(2**31) <= int(labels.min()) <= labels.max() < 2**31:
-            raise names.ConfigError(f"labels reach {labels.max()}: they are no classes")
+            raise names.ConfigError(
+                f"labels must be class indices, got {labels.min()} to {labels.max()}"
+            )
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
 
@@ -114,7 +118,7 @@ class Dataset:
             raise self._refuse(f"num_classes {self.num_classes} is not positive")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise self._refuse(
-                f"{self.num_classes} classes with {len(self.class_names)} names"
+                f"got {self.num_classes} classes and {len(self.class_names)} names"
             )
         for split, arrays in (("train", self.train), (self.evaluated, self.test)):
             if not isinstance(arrays, Arrays):
@@ -133,8 +137,8 @@ class Dataset:
                 )
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise self._refuse(
-                f"images of train are {self.train.images.shape[1:]}, of "
-                f"{self.evaluated} {self.test.images.shape[1:]}"
+                f"train images have shape {self.train.images.shape[1:]}, but "
+                f"{self.evaluated} images {self.test.images.shape[1:]}"
             )
         if self.train.images.max() == 1:
             raise self._refuse("pixels are all 0 or 1; they must range over 0..255")
@@ -211,5 +215,5 @@ def _range(images: np.ndarray) -> str:
     fitting = "images.astype(np.uint8)"
     if images.dtype.kind == "f" and 0 <= low <= high <= 1:
         fitting = "(255 * images).round().astype(np.uint8)"
-    advice = f"; {fitting} makes them so" if 0 <= low <= high <= 255 else ""
+    advice = f"; {fitting} converts them" if 0 <= low <= high <= 255 else ""
     return f" from {low:.6g} to {high:.6g}{advice}"

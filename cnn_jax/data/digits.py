@@ -124,7 +124,7 @@ def prepare(data_dir: str = "") -> str:
         if not os.path.exists(complete):
             raise names.ConfigError(
                 f"dataset 'digits' cannot be prepared under {root!r}: {error}; "
-                "name another directory in dataset.data_dir or TFDS_DATA_DIR"
+                "choose another directory with dataset.data_dir or TFDS_DATA_DIR"
             ) from error
     return str(builder.data_dir)
 

@@ -24,8 +24,8 @@ CHUNK = 4096  # examples fetched at once
 # Smaller splits decode so fast that a cache does not pay.
 CACHE_FROM = 5_000
 STREAM_OR_SMALLER = (
-    "a `stream` section of the dataset reads them as they are needed (see "
-    "configs/resnet50_imagenet.py); dataset.size makes them smaller"
+    "stream them from disk with a `stream` section in the dataset (see "
+    "configs/resnet50_imagenet.py), or make them smaller with dataset.size"
 )
 
 
@@ -109,9 +109,9 @@ class Part:
           error: the decoder's error.
           key: config key that makes the decodable part acceptable.
         """
-        advice = f" ({key}='accept' takes what can be decoded of it)"
+        advice = f" ({key}='accept' uses the part that can be decoded)"
         return names.ConfigError(
-            f"{self.where(chosen)} is no picture: {error}"
+            f"{self.where(chosen)} is not a readable image: {error}"
             f"{advice if error.acceptable else ''}"
         )
 
@@ -291,8 +291,8 @@ def _decode(part: Part, size: int, damaged: pictures.Damaged) -> Arrays:
                 for wanted, found in zip(sides, image.shape, strict=False)
             ):
                 raise names.ConfigError(
-                    f"{part.where(index)} is {image.shape[:2]}; the set says that its "
-                    f"pictures are {sides}"
+                    f"{part.where(index)} has {image.shape[:2]} pixels, but the "
+                    f"dataset declares {sides}"
                 )
             if images is None:
                 memory.check(
@@ -304,10 +304,10 @@ def _decode(part: Part, size: int, damaged: pictures.Damaged) -> Arrays:
                 images = np.empty((len(part), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
                 raise names.ConfigError(
-                    f"{part.where(index)} is {image.shape}, others "
-                    f"{images.shape[1:]}: only images of one size fit in one array; "
-                    "dataset.size makes them so, or a `stream` section of the "
-                    "dataset crops them (see configs/resnet50_imagenet.py)"
+                    f"{part.where(index)} has shape {image.shape}, but others "
+                    f"{images.shape[1:]}; images in memory must have the same size: "
+                    "set dataset.size, or crop them with a `stream` section in the "
+                    "dataset (see configs/resnet50_imagenet.py)"
                 )
             images[index] = image
             labels[index] = label

@@ -146,15 +146,15 @@ class Recorded:
         wanted = self.facts.fingerprint
         if wanted and found.fingerprint != wanted:
             raise names.ConfigError(
-                f"{self._owner} was trained on other data: its fingerprint is "
-                f"{wanted[:12]}, that of the data there now {found.fingerprint[:12]}; "
-                "say with --data_dir where the run's own data is"
+                f"{self._owner} was trained on other data (fingerprint {wanted[:12]}) "
+                f"than its dataset now has ({found.fingerprint[:12]}); pass the "
+                "directory of the original data with --data_dir"
             )
         for what in ("num_classes", "image_shape"):
             if getattr(found, what) != getattr(self.facts, what):
                 raise names.ConfigError(
-                    f"{self._owner} is for data of {what} {getattr(self.facts, what)}, "
-                    f"that there has {getattr(found, what)}"
+                    f"{self._owner} needs data with {what} "
+                    f"{getattr(self.facts, what)}, got {getattr(found, what)}"
                 )
 
     def statistics(self) -> Statistics:

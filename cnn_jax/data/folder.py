@@ -42,7 +42,7 @@ class Folder:
 
     def __init__(self, path: str, train_split: str, channels: int = 3):
         if channels not in (1, 3):
-            raise names.ConfigError(f"folder: channels {channels} must be 1 or 3")
+            raise names.ConfigError(f"folder: channels must be 1 or 3, got {channels}")
         self.path = os.path.abspath(os.path.expanduser(path))
         self.channels = channels
         self.train_split = train_split
@@ -105,8 +105,8 @@ class Folder:
         if loose or not classes:
             found = f"{loose[0]!r}" if loose else "none"
             raise names.ConfigError(
-                f"{place!r} must hold a folder for each class, with its pictures; it "
-                f"holds {found}"
+                f"{place!r} must contain one folder of images per class, but it "
+                f"contains {found}"
             )
         return classes
 
@@ -116,8 +116,8 @@ class Folder:
         unknown = [name for name in classes if name not in self.class_names]
         if unknown:
             raise names.ConfigError(
-                f"{place!r} has classes that the training split has not: "
-                f"{names.few(unknown)}; each class has a folder of its name in both"
+                f"{place!r} has classes that the training split lacks: "
+                f"{names.few(unknown)}; both need a folder for each class"
             )
         files: list[str] = []
         labels: list[int] = []
@@ -131,11 +131,11 @@ class Folder:
             labels += [label] * len(found)
         if empty and split == self.train_split:
             raise names.ConfigError(
-                f"class folder {os.path.join(place, empty[0])!r} holds no pictures"
+                f"class folder {os.path.join(place, empty[0])!r} contains no images"
             )
         if empty:
             logging.getLogger(__name__).warning(
-                "%s has no pictures of %s", place, names.few(empty)
+                "%s has no images of %s", place, names.few(empty)
             )
         return files, labels
 
@@ -187,7 +187,7 @@ def _visible(path: str) -> list[os.DirEntry]:
                 and entry.name.lower() not in LEFT_BEHIND
             ]
     except FileNotFoundError as error:
-        raise names.ConfigError(f"no folder {path!r}") from error
+        raise names.ConfigError(f"folder {path!r} does not exist") from error
     except OSError as error:
         raise names.ConfigError(f"{path!r} cannot be read: {error.strerror}") from error
     return sorted(found, key=lambda entry: entry.name)
@@ -205,12 +205,12 @@ def _pictures(path: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     for entry in entries:
         if entry.is_dir():
             if os.path.realpath(entry.path) in above:
-                raise names.ConfigError(f"{entry.path!r} links to a folder above it")
+                raise names.ConfigError(f"{entry.path!r} links to a parent folder")
             yield from _pictures(entry.path, above)
         elif _is_picture(entry):
             yield entry.path
         elif not beside_folders:
             raise names.ConfigError(
-                f"{entry.path!r} is no picture ({', '.join(pictures.SUFFIXES)}); "
-                "move it away, or convert it"
+                f"{entry.path!r} is not an image ({', '.join(pictures.SUFFIXES)}); "
+                "convert it or move it elsewhere"
             )

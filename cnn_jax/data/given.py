@@ -66,15 +66,15 @@ def open_set(
         test, others = _arrays(name, "test", call("test"))
         if others != classes:
             raise names.ConfigError(
-                f"dataset {name!r}: the classes of train are {names.few(classes)}, "
-                f"of test {names.few(others)}"
+                f"dataset {name!r}: the class names of train are "
+                f"{names.few(classes)}, but those of test {names.few(others)}"
             )
         return Dataset(name, len(classes), arrays, test, class_names=classes)
     if not held:
         raise names.ConfigError(
-            f"dataset {name!r} gives one set of {len(arrays)} examples: config's "
-            "dataset.validation_size says how many of them are held out to evaluate "
-            "on, or the function takes an argument `split` ('train' or 'test')"
+            f"dataset {name!r} returns a single set of {len(arrays)} examples: hold "
+            "some out with config.dataset.validation_size, or give the function an "
+            "argument `split` ('train' or 'test')"
         )
     mask = held_out(len(arrays), held)
     parts = arrays.part(np.flatnonzero(~mask)), arrays.part(np.flatnonzero(mask))
@@ -84,8 +84,8 @@ def open_set(
 def no_data(name: str, found: Any) -> names.ConfigError:
     """The error for a function whose return value is no data set."""
     return names.ConfigError(
-        f"dataset {name!r} gives {type(found).__name__}; arrays {FORM}, a Dataset, an "
-        "OnDisk or a Source is needed (see cnn_jax.data)"
+        f"dataset {name!r} must return arrays {FORM}, a Dataset, an OnDisk or a "
+        f"Source (see cnn_jax.data), got {type(found).__name__}"
     )
 
 
@@ -99,12 +99,12 @@ def _arrays(name: str, split: str, found: Any) -> tuple[Arrays, tuple[str, ...]]
     images, labels, classes = found
     if isinstance(classes, str) or not np.iterable(classes):
         raise names.ConfigError(
-            f"dataset {name!r}: names must be the names of the classes, got {classes!r}"
+            f"dataset {name!r}: names must be a list of class names, got {classes!r}"
         )
     classes = tuple(map(str, classes))
     if len(set(classes)) < len(classes):
         raise names.ConfigError(
-            f"dataset {name!r}: names must be one a class, got {names.few(classes)}"
+            f"dataset {name!r}: names must be one per class, got {names.few(classes)}"
         )
     try:
         return Arrays(images, labels), classes

@@ -83,7 +83,7 @@ def _read(
         return pixels
     if height != width:
         raise names.ConfigError(
-            f"{path} is {pixels.shape[0]}x{pixels.shape[1]}, the network reads images "
-            f"of {height}x{width}: resize it"
+            f"{path} has {pixels.shape[0]}x{pixels.shape[1]} pixels, but the network "
+            f"needs {height}x{width}; resize it"
         )
     return pictures.central_square(pixels, height)

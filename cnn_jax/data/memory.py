@@ -34,6 +34,6 @@ def check(needed: int, what: str, advice: str) -> None:
     there = total()
     if 0 < there < needed:
         raise names.ConfigError(
-            f"{what} needs {needed / 1e9:,.1f} GB of memory; there are "
-            f"{there / 1e9:,.1f} GB: {advice}"
+            f"{what} need {needed / 1e9:,.1f} GB of memory, but "
+            f"{there / 1e9:,.1f} GB are available; {advice}"
         )

@@ -60,7 +60,7 @@ def process_rows(batch_size: int, process_index: int, process_count: int) -> sli
     """
     if batch_size < 1 or batch_size % process_count:
         raise names.ConfigError(
-            f"batch of {batch_size} does not divide by {process_count} processes"
+            f"batch size {batch_size} is not divisible by {process_count} processes"
         )
     size = batch_size // process_count
     return slice(process_index * size, (process_index + 1) * size)

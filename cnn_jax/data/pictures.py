@@ -114,7 +114,7 @@ def jpeg_sides(encoded: bytes, damaged: Damaged = "refuse") -> tuple[int, int] |
         return None
     limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow's own
     if 0 < limit < height * width:
-        raise PictureError(f"{height}x{width} pixels, more than the limit of {limit}")
+        raise PictureError(f"{height}x{width} pixels exceed the limit of {limit}")
     # simplejpeg does not convert the inverted CMYK that Adobe programs write
     return (height, width) if space in ("YCbCr", "Gray", "RGB") else None
 
@@ -129,7 +129,7 @@ def _by_pillow(encoded: bytes, channels: int, damaged: Damaged) -> np.ndarray:
     with opened as file:
         picture: Image.Image = file
         if picture.mode not in MODES:
-            raise PictureError(f"{picture.format} of mode {picture.mode}, not 8-bit")
+            raise PictureError(f"{picture.format} of mode {picture.mode} is not 8-bit")
         form, own_mode = str(picture.format), picture.mode
         if "transparency" in picture.info:
             picture = picture.convert("RGBA")

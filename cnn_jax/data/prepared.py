@@ -56,7 +56,7 @@ def check_writable(name: str, data_dir: str = "") -> None:
     if os.path.isdir(root) and not os.stat(root).st_mode & 0o222:
         raise names.ConfigError(
             f"dataset {name!r} cannot be prepared under {root!r}: it is read-only; "
-            "name another directory in dataset.data_dir or TFDS_DATA_DIR"
+            "choose another directory with dataset.data_dir or TFDS_DATA_DIR"
         )
 
 
@@ -95,9 +95,9 @@ def find(name: str, data_dir: str = "") -> str:
     listed = ", ".join(available(root)) or "none"
     place = f" --data_dir={data_dir}" if data_dir else ""
     raise names.ConfigError(
-        f"unknown dataset {name!r}; choices: digits, digit_strings, folder, those "
-        f"prepared under {root!r} ({listed}), package.module:function; one of TFDS is "
-        f"prepared by `python -m experiments.prepare {name}{place}`"
+        f"unknown dataset {name!r}; choices: digits, digit_strings, folder, "
+        f"package.module:function, or a set prepared under {root!r} ({listed}); "
+        f"prepare a TFDS set with `python -m experiments.prepare {name}{place}`"
     )
 
 
@@ -120,7 +120,7 @@ class Prepared:
         self.name, self.path = name, path
         for file in ("dataset_info.json", "features.json"):
             if not os.path.exists(os.path.join(path, file)):
-                raise self._refuse(f"is not a prepared data set: it has no {file}")
+                raise self._refuse(f"is not a prepared dataset: it has no {file}")
         with self._reading("cannot be opened"):
             info = self.builder.info
             features = dict(info.features.items())
@@ -130,8 +130,8 @@ class Prepared:
             root = path.rpartition(f"{os.sep}{name}")[0]
             place = f" --data_dir={root}" if root not in ("", directory()) else ""
             raise self._refuse(
-                f"holds {stored} files; array_record is needed: `python -m "
-                f"experiments.prepare {name}{place}` writes it beside them"
+                f"contains {stored} files instead of array_record; convert them with "
+                f"`python -m experiments.prepare {name}{place}`"
             )
         with self._reading("cannot be opened"):
             self._take_features(features, *keys[:2])
@@ -146,8 +146,8 @@ class Prepared:
         ):
             kinds = (f"{key} ({type(features[key]).__name__})" for key in features)
             raise self._refuse(
-                "is not image classification: it needs an Image and a ClassLabel, "
-                f"and has {', '.join(sorted(kinds))}"
+                "is not an image classification set: it needs an Image and a "
+                f"ClassLabel, got {', '.join(sorted(kinds))}"
             )
         self.num_classes, self.channels = label.num_classes, image.shape[-1]
         self.sides = image.shape[:2]
@@ -158,12 +158,12 @@ class Prepared:
         self.class_names = tuple(label.names)
         if not 0 < self.num_classes == len(self.class_names):
             raise self._refuse(
-                f"has {self.num_classes} classes of {len(self.class_names)} names"
+                f"has {self.num_classes} classes, but {len(self.class_names)} names"
             )
         if image.np_dtype != np.uint8 or self.channels not in (1, 3):
             raise self._refuse(
-                f"has {np.dtype(image.np_dtype)} images of {self.channels} channels; "
-                "uint8 of 1 or 3 is needed"
+                f"has {np.dtype(image.np_dtype)} images with {self.channels} "
+                "channels; expected uint8 with 1 or 3"
             )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Prepared:
             # array_record returns records missing from a truncated file as empty
             if not isinstance(encoded, bytes) or label is None:
                 where = self.where(split, number)
-                raise names.ConfigError(f"{where} is damaged: no picture or no label")
+                raise names.ConfigError(f"{where} is damaged: no image or no label")
         return found
 
     def where(self, split: str, number: int) -> str:
@@ -251,8 +251,8 @@ class Prepared:
             for part, count in zip(parts, counts, strict=True):
                 if count != part.examples_in_shard:
                     raise self._refuse(
-                        f"is damaged: {part.filename} holds {count} records, "
-                        f"{part.examples_in_shard} after dataset_info.json"
+                        f"is damaged: {part.filename} has {count} records, but "
+                        f"dataset_info.json declares {part.examples_in_shard}"
                     )
 
     @functools.cached_property

@@ -176,7 +176,9 @@ def interval(
     """
     _check(size, pad)
     if low >= high:
-        raise names.ConfigError(f"preprocess: low {low} is not below high {high}")
+        raise names.ConfigError(
+            f"preprocess: low must be below high, got {low} and {high}"
+        )
 
     def preprocess(
         images: UInt8[Array, "n h w c"],
@@ -222,8 +224,8 @@ def _constant(
     if len(value) != channels or (field == "std" and min(value) <= 0):
         positive = "positive " if field == "std" else ""
         raise names.ConfigError(
-            f"preprocess: {field} {tuple(value)} must be {channels} {positive}numbers, "
-            "one a channel"
+            f"preprocess: {field} must be {channels} {positive}numbers, one per "
+            f"channel, got {tuple(value)}"
         )
     return np.asarray(value, np.float32)
 

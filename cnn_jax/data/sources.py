@@ -230,7 +230,7 @@ def open_source(
     found = data.open_set(**fields)
     if stream and (isinstance(found, Source) or callable(found)):
         raise names.ConfigError(
-            f"dataset {fields['name']!r} makes batches of its own; it cannot be "
+            f"dataset {fields['name']!r} generates its own batches and cannot be "
             "streamed"
         )
     if isinstance(found, Source):
@@ -247,24 +247,24 @@ def open_source(
         return InMemory(dataset, process_index, process_count)
     if not isinstance(found, OnDisk):
         raise names.ConfigError(
-            f"dataset {fields['name']!r} is in memory; it cannot be streamed"
+            f"dataset {fields['name']!r} is in memory and cannot be streamed"
         )
     if found.size:
         raise names.ConfigError(
-            f"dataset.size {found.size} is for sets in memory; a stream's is in "
-            "dataset.stream.train.size and dataset.stream.test.size"
+            f"dataset.size {found.size} applies to datasets in memory; set the size of "
+            "a stream with dataset.stream.train.size and dataset.stream.test.size"
         )
     if found.damaged != "refuse":
         raise names.ConfigError(
-            f"dataset.damaged {found.damaged!r} is for sets in memory; a stream's is "
-            "dataset.stream.damaged"
+            f"dataset.damaged {found.damaged!r} applies to datasets in memory; use "
+            "dataset.stream.damaged for a stream"
         )
     try:
         from cnn_jax.data import streams
     except ImportError as error:
         raise names.ConfigError(
             f"dataset.stream needs a package that is not installed ({error.name}): "
-            "`pip install -e '.[streams]'` in the project's folder"
+            "run `pip install -e '.[streams]'` in the project's folder"
         ) from error
     supplied: dict[str, Any] = {
         "on_disk": found,

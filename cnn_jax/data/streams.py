@@ -83,14 +83,14 @@ class Stream:
                 raise names.ConfigError(f"dataset.stream: {field} {value} is negative")
         if workers > MOST_WORKERS:
             raise names.ConfigError(
-                f"dataset.stream: workers {workers} are more than {MOST_WORKERS}"
+                f"dataset.stream: workers must be at most {MOST_WORKERS}, got {workers}"
             )
         self._train = transforms.build("train", train)
         self._test = transforms.build("test", test)
         if self._train.size != self._test.size:
             raise names.ConfigError(
-                f"dataset.stream: train gives images of side {self._train.size}, "
-                f"test of {self._test.size}"
+                "dataset.stream: the sizes of train and test must be equal, got "
+                f"{self._train.size} and {self._test.size}"
             )
         reader = on_disk.train.reader
         self.name, self.num_classes = reader.name, reader.num_classes
@@ -174,7 +174,9 @@ class Stream:
 
     def _measure(self, maker: Maker, numbers: np.ndarray) -> dict[str, np.ndarray]:
         logging.getLogger(__name__).info(
-            "mean and standard deviation of %d images of %s", len(numbers), self.name
+            "computing the mean and standard deviation of %d images of %s",
+            len(numbers),
+            self.name,
         )
         sums = Sums(self.image_shape)
         for item in self._batches(InOrder(maker, numbers, 64, slice(None))):
@@ -233,8 +235,8 @@ class Stream:
         if needed <= there:
             return False
         logging.getLogger(__name__).warning(
-            "%s has %.0f MB, and this stream needs %.0f MB there for its batches: they "
-            "go through pipes, which is slower (in Docker, --shm-size=%dm makes room)",
+            "%s has %.0f MB free, but the batches of this stream need %.0f MB: using "
+            "pipes instead, which are slower (in Docker, pass --shm-size=%dm)",
             SHARED_MEMORY,
             there / 2**20,
             needed / 2**20,
@@ -256,8 +258,8 @@ class Stream:
         if differing:
             was, now = found.get(differing[0]), expected[differing[0]]
             raise names.ConfigError(
-                f"dataset {self.name!r}: the run was stopped on another stream: "
-                f"{differing[0]} was {was!r}, is {now!r}"
+                f"dataset {self.name!r}: the stream differs from that of the stopped "
+                f"run: {differing[0]} was {was!r}, is {now!r}"
             )
 
 
@@ -283,14 +285,14 @@ def death(code: int) -> ChildProcessError:
     with contextlib.suppress(ValueError):
         how = f"was killed by {signal.Signals(-code).name}"
     reasons = {
-        -signal.SIGKILL: "; where memory ran out, fewer dataset.stream.workers or a "
-        "smaller batch_size need less",
-        -signal.SIGBUS: f"; {SHARED_MEMORY} is full: in Docker, --shm-size makes it "
-        "larger; fewer dataset.stream.workers or a smaller batch_size need less",
+        -signal.SIGKILL: "; if memory ran out, reduce dataset.stream.workers or "
+        "batch_size",
+        -signal.SIGBUS: f"; {SHARED_MEMORY} is full: enlarge it (in Docker, with "
+        "--shm-size), or reduce dataset.stream.workers or batch_size",
     }
     return ChildProcessError(
-        f"a worker of the stream {how}{reasons.get(code, '')}; the same command "
-        "resumes the run"
+        f"a worker of the stream {how}{reasons.get(code, '')}; run the same command "
+        "again to resume"
     )
 
 

@@ -189,7 +189,7 @@ def load(
     memory.check(
         num_lines * train.height * train.width,
         f"dataset: {num_lines:,} lines of {train.height}x{train.width} pixels",
-        "lower num_lines, max_length or height",
+        "reduce num_lines, max_length or height",
     )
     return functools.partial(
         StringSource,

@@ -82,8 +82,8 @@ class DigitStrings:
         object.__setattr__(self, "_glyphs", _glyphs(self.images, self.glyph_height))
         if self.columns and self.columns < self._needed_columns():
             raise names.ConfigError(
-                f"columns {self.columns}: {self.max_length} digits can need "
-                f"{self._needed_columns()} (0 takes that)"
+                f"columns {self.columns} is too small: {self.max_length} digits can "
+                f"need {self._needed_columns()} (0 uses this number)"
             )
 
     def _check(self):
@@ -98,42 +98,43 @@ class DigitStrings:
             raise names.ConfigError(f"images must have 1 channel, got {shape[3]}")
         if shape[0] == 0 or self.labels.shape != (shape[0],):
             raise names.ConfigError(
-                f"labels must be one for each of {shape[0]} images (at least 1), got "
-                f"shape {self.labels.shape}"
+                f"labels must be one per image, with at least 1 image, got "
+                f"{shape[0]} images and labels of shape {self.labels.shape}"
             )
         if self.labels.min() < 0:
             raise names.ConfigError(f"label {self.labels.min()} is negative")
         if not 1 <= self.min_length <= self.max_length:
             raise names.ConfigError(
-                f"lengths {self.min_length} to {self.max_length}: a line has at least "
-                "1 digit, and min_length is not above max_length"
+                "min_length must be at least 1 and at most max_length, got "
+                f"{self.min_length} and {self.max_length}"
             )
         if not 1 <= self.glyph_height <= self.height <= LARGEST_SIDE:
             raise names.ConfigError(
-                f"glyph_height {self.glyph_height} and height {self.height} must be "
-                f"rows, from 1 to {LARGEST_SIDE}, and a line holds its digits"
+                "glyph_height must be at least 1 and at most height, and height at "
+                f"most {LARGEST_SIDE}, got {self.glyph_height} and {self.height}"
             )
         columns = -(-shape[2] * self.glyph_height // shape[1])
         memory.check(
             shape[0] * self.glyph_height * columns,
             f"{shape[0]:,} digits of {self.glyph_height}x{columns} pixels",
-            "lower glyph_height",
+            "reduce glyph_height",
         )
         if self.glyph_height + 2 * self.jitter > self.height:
             raise names.ConfigError(
-                f"height {self.height}: digits of {self.glyph_height} rows with "
-                f"jitter {self.jitter} need {self.glyph_height + 2 * self.jitter}"
+                f"height {self.height} is too small: digits of {self.glyph_height} "
+                f"rows with jitter {self.jitter} need "
+                f"{self.glyph_height + 2 * self.jitter}"
             )
         if self.spacing[0] > self.spacing[1] or self.spacing[0] < 0:
             raise names.ConfigError(
-                f"spacing {self.spacing} must be (least, most) columns, 0 or more"
+                f"spacing must be (least, most) columns, 0 or more, got {self.spacing}"
             )
         if not 0 <= self.touching <= 1:
-            raise names.ConfigError(f"touching {self.touching} is no probability")
+            raise names.ConfigError(f"touching must be in [0, 1], got {self.touching}")
         if min(self.overlap, self.jitter, self.noise) < 0:
             raise names.ConfigError(
-                f"overlap {self.overlap}, jitter {self.jitter} and noise {self.noise} "
-                "must not be negative"
+                "overlap, jitter and noise must not be negative, got "
+                f"{self.overlap}, {self.jitter} and {self.noise}"
             )
 
     @property
@@ -247,7 +248,7 @@ def _glyphs(images: np.ndarray, height: int) -> list[np.ndarray]:
     ink = np.greater_equal(images, INK).any(1)
     if not ink.any(1).all():
         index = int(ink.any(1).argmin())
-        raise names.ConfigError(f"image {index} has no ink (grey of {INK} or more)")
+        raise names.ConfigError(f"image {index} has no ink (no pixel of {INK} or more)")
     first = ink.argmax(1)
     end = ink.shape[1] - ink[:, ::-1].argmax(1)
     return [

@@ -63,8 +63,8 @@ class ScaleCrop:
         _check_side(high)
         _check(
             self.size <= low <= high,
-            f"shorter {tuple(self.shorter)} must rise, from no less than the size "
-            f"{self.size}",
+            "shorter must be an ascending pair, at least the size "
+            f"{self.size}, got {tuple(self.shorter)}",
         )
 
     def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
@@ -136,9 +136,15 @@ class InceptionCrop:
         low, high = _pair("area", self.area)
         _check(self.size > 0, f"size {self.size} is not positive")
         _check_side(self.size)
-        _check(0 < low <= high <= 1, f"area {tuple(self.area)} must rise within (0, 1]")
+        _check(
+            0 < low <= high <= 1,
+            f"area must be an ascending pair in (0, 1], got {tuple(self.area)}",
+        )
         low, high = _pair("ratio", self.ratio)
-        _check(0 < low <= high, f"ratio {tuple(self.ratio)} must rise from above 0")
+        _check(
+            0 < low <= high,
+            f"ratio must be an ascending, positive pair, got {tuple(self.ratio)}",
+        )
 
     def __call__(self, picture: Picture, random: np.random.Generator) -> np.ndarray:
         """uint8 (size, size, channels)."""
@@ -265,20 +271,22 @@ def unscaled(picture: Picture, whole: tuple[int, int], box: Box) -> Box:
 
 
 def _pair(field: str, value: Sequence[Any]) -> Sequence[Any]:
-    _check(len(value) == 2, f"{field} {tuple(value)} must be two numbers")
+    _check(len(value) == 2, f"{field} must be two numbers, got {tuple(value)}")
     return value
 
 
 def _check_sizes(size: int, shorter: int) -> None:
     _check(
         0 < size <= shorter,
-        f"size {size} must be positive and at most shorter = {shorter}",
+        f"size must be positive and at most shorter = {shorter}, got {size}",
     )
     _check_side(shorter)
 
 
 def _check_side(side: int) -> None:
-    _check(side <= LARGEST_SIDE, f"a side of {side} pixels is more than {LARGEST_SIDE}")
+    _check(
+        side <= LARGEST_SIDE, f"sides must be at most {LARGEST_SIDE} pixels, got {side}"
+    )
 
 
 def _check(condition: bool, message: str) -> None:

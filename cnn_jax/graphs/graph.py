@@ -95,16 +95,16 @@ def from_arcs(
     entering: list[list[tuple[int, int, float]]] = [[] for _ in range(nodes)]
     for source, target, label, score in arcs:
         if not (0 <= source < nodes and 0 <= target < nodes):
-            raise ValueError(f"arc {source} -> {target}: nodes are 0 to {nodes - 1}")
+            raise ValueError(f"arc {source} -> {target} is outside 0..{nodes - 1}")
         if source >= target and not cyclic:
             raise ValueError(
-                f"arc {source} -> {target} does not go up; number the nodes so that "
-                "every arc enters a higher node"
+                f"arc {source} -> {target} must lead to a higher node; number the "
+                "nodes in topological order"
             )
         entering[target].append((source, label, score))
     for node in (*initial, *final):
         if not -nodes <= node < nodes:
-            raise ValueError(f"node {node} is not among 0 to {nodes - 1}")
+            raise ValueError(f"node {node} is not in 0..{nodes - 1}")
     shape = (nodes, max(1, *map(len, entering)))
     sources, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     scores = np.full(shape, -np.inf, np.float32)

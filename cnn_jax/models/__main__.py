@@ -60,8 +60,12 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", default="", help="a network")
-    parser.add_argument("--FIELD", metavar="VALUE", help="a field of it, or its task's")
+    parser.add_argument(
+        "name", nargs="?", default="", help="network to describe (default: list all)"
+    )
+    parser.add_argument(
+        "--FIELD", metavar="VALUE", help="field of the network or of its task"
+    )
     values, words = parser.parse_known_args(arguments)
     if words and not values.name:
         raise names.ConfigError(f"expected a network's name, got {words[0]!r}; {USAGE}")

@@ -92,7 +92,7 @@ def resolve(name: str) -> Published:
     if name.startswith("timm/") and name not in NETS:
         known = ", ".join(key for key in NETS if key.startswith("timm/"))
         raise names.ConfigError(
-            f"{name!r} has another stem or other blocks than torchvision's ResNets; "
+            f"{name!r} differs from torchvision's ResNets in its stem or blocks; "
             f"choices: {known}"
         )
     return names.resolve("published net", name, NETS)
@@ -115,8 +115,8 @@ def read(name: str, module: nn.Module, state: torchvision.State) -> dict[str, An
     """
     if "conv1.0.weight" in state:  # timm's resnet50d, resnet50s, resnet50t
         raise names.ConfigError(
-            f"not the weights of {name}: their stem is of three 3x3 convolutions, "
-            "which no network here has"
+            f"not the weights of {name}: their stem has three 3x3 convolutions, which "
+            "no network of this package has"
         )
     if not _is_cifar(module):
         return torchvision.from_state_dict(module, state)

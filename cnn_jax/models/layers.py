@@ -117,7 +117,7 @@ class BatchNorm(nn.Module):
 
         if x.shape[0] % self.groups:
             raise ValueError(
-                f"batch norm: a batch of {x.shape[0]} does not divide into "
+                f"batch norm: batch size {x.shape[0]} is not divisible by "
                 f"{self.groups} groups"
             )
         # The mapped axis over devices does not exist during initialisation.
@@ -174,8 +174,8 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         if self.groups < 1 or channels % self.groups:
             raise names.ConfigError(
-                f"norm 'group': {channels} channels of {'/'.join(self.path)} do not "
-                f"divide into {self.groups} groups"
+                f"norm 'group': the {channels} channels of {'/'.join(self.path)} are "
+                f"not divisible by {self.groups} groups"
             )
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
@@ -283,7 +283,7 @@ def check_images(
         layer = layer.get(part, {})
     if "kernel" in layer and layer["kernel"].shape[2] != x.shape[3]:
         raise names.ConfigError(
-            f"{kind} was initialised for images of {layer['kernel'].shape[2]} "
+            f"{kind} was initialised for images with {layer['kernel'].shape[2]} "
             f"channels, got {x.shape[3]}"
         )
 

@@ -57,7 +57,9 @@ def stack(tree: Any, module: nn.Module) -> Any:
             if blocks[0] in node:
                 missing = [block for block in blocks if block not in node]
                 if missing:
-                    raise ValueError(f"variables of another network: no {missing[0]!r}")
+                    raise ValueError(
+                        f"variables of another network: {missing[0]!r} is missing"
+                    )
                 node[name] = jax.tree.map(_pile, *map(node.pop, blocks))
         return node
 
@@ -142,8 +144,8 @@ def _pile(*leaves: Any) -> Any:
 def _split(leaf: Any, count: int) -> list[Any]:
     if not leaf.shape or leaf.shape[0] != count:
         raise ValueError(
-            f"variables of another network: {count} blocks expected in a stack, "
-            f"got an array of shape {leaf.shape}"
+            f"variables of another network: expected {count} blocks in a stack, got "
+            f"an array of shape {leaf.shape}"
         )
     if isinstance(leaf, np.ndarray):
         return [leaf[index, ...] for index in range(count)]

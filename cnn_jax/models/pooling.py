@@ -49,7 +49,7 @@ def max_pool(
       ValueError: the window is larger than 16.
     """
     if window > LARGEST:
-        raise ValueError(f"max_pool: a window is at most {LARGEST}, got {window}")
+        raise ValueError(f"max_pool: window must be at most {LARGEST}, got {window}")
     if plain.asked(x):
         return nn.max_pool(x, (window, window), (stride, stride), padding)
     return _differentiable(x, window, stride, padding)

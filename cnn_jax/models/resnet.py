@@ -170,7 +170,7 @@ class ResNet(nn.Module):
         if self.layers_per_block and self.layers_per_block < least:
             raise names.ConfigError(
                 f"layers_per_block {self.layers_per_block}: a {self.block_name()} "
-                f"block has at least {least} layers (0 for its default)"
+                f"block needs at least {least} layers (0 for its default)"
             )
         return self.layers_per_block or least
 
@@ -183,8 +183,8 @@ class ResNet(nn.Module):
             raise names.ConfigError(f"widths must be positive, got {widths}")
         if self.shortcut == "A" and list(widths) != sorted(widths):
             raise names.ConfigError(
-                f"widths {widths} decrease: option A can add channels, not drop them; "
-                "shortcut 'B' can"
+                f"widths {widths} decrease: shortcut 'A' cannot drop channels; use "
+                "shortcut 'B'"
             )
         return widths
 
@@ -221,8 +221,9 @@ class ResNet(nn.Module):
             sizes = (blocks,) * len(widths)
         if 2 + layers * sum(sizes) != self.depth:
             raise names.ConfigError(
-                f"depth {self.depth}: {sum(sizes)} {self.block_name()} blocks of "
-                f"{layers} layers have {2 + layers * sum(sizes)} weight layers"
+                f"depth {self.depth} does not match stage_sizes: {sum(sizes)} "
+                f"{self.block_name()} blocks of {layers} layers have "
+                f"{2 + layers * sum(sizes)} weight layers"
             )
         return sizes
 
@@ -234,8 +235,8 @@ class ResNet(nn.Module):
             raise names.ConfigError(f"stochastic_depth must be in [0, 1), got {last}")
         if last and self.shortcut == "none":
             raise names.ConfigError(
-                f"stochastic_depth {last} with shortcut 'none': nothing would pass "
-                "a plain block that is left out"
+                f"stochastic_depth {last} needs a shortcut: a dropped plain block "
+                "would pass nothing on; use shortcut 'A' or 'B'"
             )
         count = sum(self.blocks_per_stage())
         return tuple(last * number / count for number in range(1, count + 1))

@@ -159,7 +159,8 @@ def multiply_accumulates(
                 found = list(multiply_accumulates(inner, place, runs))
                 if found and name == "while":
                     raise NotImplementedError(
-                        "MACs of a while loop depend on how often it runs"
+                        "cannot count the MACs of a while loop, whose number of "
+                        "iterations is unknown"
                     )
                 yield from found
 

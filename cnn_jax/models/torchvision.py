@@ -220,7 +220,7 @@ def _vgg(module: VGG) -> list[Link]:
 def _resnet(module: ResNet) -> list[Link]:
     if module.block_name() not in ("basic", "bottleneck"):
         raise names.ConfigError(
-            f"torchvision has no ResNet of {module.block_name()} blocks"
+            f"torchvision has no ResNet with {module.block_name()} blocks"
         )
     fixed = {"layout": "imagenet", "shortcut": "B", "preactivation": False}
     _require("ResNet", module, **fixed, layers_per_block=0)
@@ -266,7 +266,7 @@ def _require(kind: str, module: nn.Module, **fields: Any) -> None:
         found = getattr(module, name)
         if (tuple(found) if isinstance(expected, tuple) else found) != expected:
             raise names.ConfigError(
-                f"torchvision's {kind} has {name} {expected!r}, this net {found!r}"
+                f"torchvision's {kind} has {name} {expected!r}, but this net {found!r}"
             )
 
 
@@ -275,7 +275,7 @@ def _require_two_hidden(module: AlexNet | VGG) -> None:
     if len(module.hidden) != 2:
         raise names.ConfigError(
             f"torchvision's {type(module).__name__} has 2 hidden dense layers, "
-            f"this net {len(module.hidden)}"
+            f"but this net {len(module.hidden)}"
         )
 
 
@@ -317,7 +317,7 @@ def check_tensors(module: nn.Module, plan: Sequence[Link], state: State) -> None
     found = [name for name in state if not name.endswith("num_batches_tracked")]
     for problem, those in (
         ("lacks", [name for name in expected if name not in state]),
-        ("has the unknown", [name for name in found if name not in expected]),
+        ("has the unknown tensor", [name for name in found if name not in expected]),
     ):
         if those:
             more = f" and {len(those) - 1} more" if len(those) > 1 else ""
@@ -344,6 +344,8 @@ def _get(tree: Mapping[str, Any], *path: str) -> Any:
     """The entry of a nested dict."""
     for part in path:
         if part not in tree:
-            raise ValueError(f"variables of another network: no {'/'.join(path)!r}")
+            raise ValueError(
+                f"variables of another network: {'/'.join(path)!r} is missing"
+            )
         tree = tree[part]
     return tree

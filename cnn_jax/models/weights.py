@@ -42,10 +42,10 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     if path.suffix not in (".safetensors", *TORCH):
         raise _refuse(path, f"expected a .safetensors file, or {', '.join(TORCH)}")
     if not path.is_file():
-        raise _refuse(path, "no such file")
+        raise _refuse(path, "the file does not exist")
     with open(path, "rb") as file:
         if file.read(64).lstrip()[:1] == b"<":
-            raise _refuse(path, "a web page, not weights: download the file again")
+            raise _refuse(path, "the file is a web page; download the weights again")
     if path.suffix == ".safetensors":
         try:
             tensors = load_file(path)
@@ -90,12 +90,12 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         if other:
             raise _refuse(
                 path,
-                f"it holds {other[1]} beside tensors, and loading that could run code "
-                "of the file; where it was made, save the tensors alone: "
+                f"the file contains {other[1]}, and loading it could execute code from "
+                "the file; save only the tensors where it was created: "
                 "torch.save(model.state_dict(), 'weights.pth')",
             ) from error
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise _refuse(path, f"damaged, or no file of torch ({reason})") from error
+        raise _refuse(path, f"damaged, or not a torch file ({reason})") from error
 
     def is_state_dict(value: Any) -> bool:
         return isinstance(value, Mapping) and all(map(torch.is_tensor, value.values()))
@@ -108,8 +108,9 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
         several = f"several ({', '.join(map(str, found))})" if found else "none"
         raise _refuse(
             path,
-            f"expected a state_dict, a dict of tensors, and found {several}; where it "
-            "was made, save one alone: torch.save(model.state_dict(), 'weights.pth')",
+            f"expected one state_dict (a dict of tensors), found {several}; save a "
+            "single one where it was created: "
+            "torch.save(model.state_dict(), 'weights.pth')",
         )
     return inside[found[0]]
 
@@ -146,7 +147,7 @@ def write_tensors(
     if path.suffix != ".safetensors":
         raise _refuse(path, "expected a .safetensors file")
     if path.is_dir():
-        raise _refuse(path, "it is a directory; a file is written here")
+        raise _refuse(path, "expected a file, but this is a directory")
     part = path.with_suffix(".part")
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     try:

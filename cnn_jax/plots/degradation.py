@@ -37,7 +37,7 @@ def depth_vs_error(
     finished = table[table["status"] == "finished"]
     families = sorted(set(finished["family"]))
     columns = {
-        "clean_train_error": "training error, clean (%)",
+        "clean_train_error": "clean training error (%)",
         "test_error": f"{held_out} error (%)",
     }
     with plt.rc_context(FIGURE_STYLE):
@@ -148,7 +148,7 @@ def training_curves(
             [lines[depth] for depth in sorted(lines)],
             [f"{depth} layers" for depth in sorted(lines)],
         )
-        words = f"thin training (running), bold {held_out}"
+        words = f"thin: training (running), bold: {held_out}"
         figure.suptitle(f"{title}: {words}")
         save(figure, directory, "training_curves")
 

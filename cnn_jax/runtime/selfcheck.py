@@ -46,9 +46,9 @@ def _wrong(what: str) -> WrongBackend:
     flags = os.environ.get("XLA_FLAGS", "")
     return WrongBackend(
         f"the {jax.default_backend()} backend of jaxlib {jaxlib.__version__} computes "
-        f"{what} wrongly, so nothing was trained: take flags of your own out of "
-        f"XLA_FLAGS (now {flags!r}), set {extension.SWITCH}=false (now computed by "
-        f"{kernels.library()}), or install another jaxlib"
+        f"{what} incorrectly, so training did not start: remove your own flags from "
+        f"XLA_FLAGS (now {flags!r}), set {extension.SWITCH}=false (convolutions now "
+        f"use {kernels.library()}), or install another jaxlib"
     )
 
 

@@ -72,13 +72,13 @@ class StudyDirectory:
             return None, []
         except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{path} cannot be read: {error!s:.200}; delete it, and the study's "
-                "command writes it again"
+                f"{path} cannot be read: {error!s:.200}; delete it and run the study's "
+                "command to write it again"
             ) from None
         if version != FORMAT:
             raise ConfigError(
-                f"{path}: a study of format {version}, this version reads {FORMAT}; "
-                "use the version that wrote it"
+                f"{path}: the study has format {version}, but this version reads "
+                f"{FORMAT}; use the version that wrote it"
             )
         for section in (config["run"], *_values(config, "families", "overrides")):
             rename(section)
@@ -100,7 +100,9 @@ class StudyDirectory:
         runs = plan.expand(config)
         config = json.loads(json.dumps(run_config.as_dict(config)))
         if (self.path / "config.json").exists():
-            raise ConfigError(f"{self.path} holds a run; a study needs another workdir")
+            raise ConfigError(
+                f"{self.path} contains a run; choose another workdir for the study"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(self.path):
@@ -144,7 +146,7 @@ class StudyDirectory:
                 strangers.append(repr(path.name))
         if strangers and warn:
             print(
-                f"warning: {self.path / 'runs'}: left out, no runs of this study: "
+                f"warning: {self.path / 'runs'}: ignored, not runs of this study: "
                 f"{', '.join(strangers)}",
                 file=sys.stderr,
                 flush=True,
@@ -155,15 +157,15 @@ class StudyDirectory:
         """Refuse a config that changes earlier runs."""
         before, now = _fixed(old, new), _fixed(new, old)
         differing = [
-            f"{key}: {before.get(key, ABSENT)!r} there, {now.get(key, ABSENT)!r} now"
+            f"{key}: was {before.get(key, ABSENT)!r}, is {now.get(key, ABSENT)!r}"
             for key in sorted({*before, *now})
             if before.get(key, ABSENT) != now.get(key, ABSENT) and key not in FREE
         ]
         if differing:
             raise ConfigError(
-                f"{self.path} holds a study of another config "
-                f"({'; '.join(differing)}); it can grow by families, depths and seeds "
-                "alone: choose another workdir, or delete this one"
+                f"{self.path} contains a study with another config "
+                f"({'; '.join(differing)}); only families, depths and seeds can be "
+                "added to a study: choose another workdir, or delete this one"
             )
 
     def _with_runs(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -182,7 +182,7 @@ class _Watch:
         if outcome == "error":
             last = content.strip().splitlines()[-1]
             raise ConfigError(
-                f"job {job.job_id} failed: {last} (its words are in {path.parent})"
+                f"job {job.job_id} failed: {last} (its log is in {path.parent})"
             )
         if isinstance(content, Exception):
             raise content
@@ -192,7 +192,7 @@ class _Watch:
 
     def unfinished(self) -> list[Event]:
         """The last event of every run that did not finish."""
-        words = "no job trains it, or another study does; the same command goes on"
+        words = "no job is training it; run the same command again to resume"
         for run in self.left():
             self.events[run] = Event(run, 0, None, "elsewhere", words)
         ended = ("finished", "skipped")
@@ -216,7 +216,7 @@ def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise ConfigError(f"--job {text!r} must be NAME=VALUE")
+            raise ConfigError(f"--job must be NAME=VALUE, got {text!r}")
         try:
             resources[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):
@@ -231,7 +231,7 @@ def _executor(
         import submitit
     except ImportError:
         raise ConfigError(
-            "--launcher needs a package that is not installed (submitit): "
+            "--launcher needs a package that is not installed (submitit): run "
             "`pip install -e '.[launcher]'` in the project's folder"
         ) from None
     try:
@@ -269,7 +269,7 @@ def _submit(
             jobs.append(executor.submit(worker))
     except (submitit.core.utils.FailedJobError, OSError) as error:
         last = str(error).strip().splitlines()[-1]
-        raise ConfigError(f"--launcher={cluster}: no job was taken: {last}") from None
+        raise ConfigError(f"--launcher={cluster} rejected the job: {last}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return jobs

@@ -83,8 +83,8 @@ def check(config: run_config.Config) -> dict[str, Any]:
         json.dumps(config)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"a study's config holds what a file cannot: {error}; give numbers, "
-            "texts, tuples and sections of these"
+            f"a study's config cannot be saved to a file: {error}; use only numbers, "
+            "strings, tuples and sections of these"
         ) from None
     run = config.get("run")
     of_a_run: Mapping[str, Any] = run if isinstance(run, Mapping) else {}
@@ -114,8 +114,7 @@ def check(config: run_config.Config) -> dict[str, Any]:
             raise ConfigError(f"config.{key} repeats a value: {config[key]!r}")
     if max(config["depths"]) > DEEPEST:
         raise ConfigError(
-            f"config.depths: no net of {max(config['depths'])} layers can be built; "
-            f"at most {DEEPEST:,}"
+            f"config.depths must be at most {DEEPEST:,}, got {max(config['depths'])}"
         )
     known = [f"depth{depth}" for depth in config["depths"]]
     for key in config["overrides"]:
@@ -170,12 +169,12 @@ def _check_section(where: str, value: Any) -> None:
         )
     if where.count(".") > DEEPEST_SECTION:  # also a section that holds itself
         raise ConfigError(
-            f"{where.partition('.')[0]} holds what a file cannot: sections more than "
-            f"{DEEPEST_SECTION} deep"
+            f"{where.partition('.')[0]} must not nest sections more than "
+            f"{DEEPEST_SECTION} levels deep"
         )
     for key, inner in value.items():
         if not isinstance(key, str):
-            raise ConfigError(f"{where}: keys must be texts, got {key!r}")
+            raise ConfigError(f"{where}: keys must be strings, got {key!r}")
         if isinstance(inner, Mapping):
             _check_section(f"{where}.{key}", inner)
 
@@ -190,8 +189,8 @@ def _check_name(where: str, name: Any) -> None:
         or name[:1] == "."
     ):
         raise ConfigError(
-            f"{where} must be fit for a folder's: a text of 1 to {LONGEST_NAME} bytes "
-            f"without a slash, not beginning with a dot, got {name!r}"
+            f"{where} must be a valid folder name: a string of 1 to {LONGEST_NAME} "
+            f"bytes without a slash or a leading dot, got {name!r}"
         )
 
 

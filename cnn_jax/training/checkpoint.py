@@ -91,8 +91,8 @@ def read(path: pathlib.Path, template: Any) -> tuple[Any, dict[str, Any]]:
     ):
         if _kind(expected) != _kind(leaf):
             raise CheckpointError(
-                f"{path}: state of another network: an array is {_kind(leaf)}, "
-                f"{_kind(expected)} is expected"
+                f"{path}: state of another network: expected an array of "
+                f"{_kind(expected)}, got {_kind(leaf)}"
             )
     return state, notes
 
@@ -119,16 +119,17 @@ def _verified(path: pathlib.Path) -> tuple[dict[str, Any], bytes]:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Damaged(f"{path}: damaged (no readable header)") from None
     if checksum != _checksum(version, body):
-        raise Damaged(f"{path}: damaged (its checksum does not match)")
+        raise Damaged(f"{path}: damaged (checksum mismatch)")
     if version != FORMAT:
         raise CheckpointError(
-            f"{path}: format {version}, this version reads {FORMAT}; resume with the "
-            "version that wrote it, or delete the run directory"
+            f"{path}: the checkpoint has format {version}, but this version reads "
+            f"{FORMAT}; resume with the version that wrote it, or delete the run "
+            "directory"
         )
     line, _, payload = body.partition(b"\n")
     head = json.loads(line)
     if f"step_{head['step']:09d}.ckpt" != path.name:
-        raise Damaged(f"{path}: holds step {head['step']}")
+        raise Damaged(f"{path}: damaged (contains step {head['step']})")
     return head["notes"], payload
 
 

@@ -154,23 +154,25 @@ def check(config: Config) -> None:
             raise ConfigError(f"config.{key} must not be negative, got {config[key]}")
     if not 0 <= option(config, "clip_norm") < math.inf:
         raise ConfigError(
-            f"config.clip_norm {config['clip_norm']} is not a number from 0 up"
+            "config.clip_norm must be finite and not negative, got "
+            f"{config['clip_norm']}"
         )
     if not 0 <= option(config, "ema_decay") < 1:
         raise ConfigError(f"config.ema_decay {config['ema_decay']} is not in [0, 1)")
     if option(config, "mix") and config["loss"]["name"] == "strings":
-        raise ConfigError("config.mix is for images of one class, not for 'strings'")
+        raise ConfigError("config.mix needs class labels; loss 'strings' has none")
     if config["seed"] > LARGEST_SEED:
         raise ConfigError(
             f"config.seed must not exceed {LARGEST_SEED}, got {config['seed']}"
         )
     if not 0 <= config["warmup"]["rate"] < math.inf:
         raise ConfigError(
-            f"config.warmup.rate {config['warmup']['rate']} is not a number from 0 up"
+            "config.warmup.rate must be finite and not negative, got "
+            f"{config['warmup']['rate']}"
         )
     if not 0 <= config["warmup"]["until_train_error"] <= 1:
         raise ConfigError(
-            "config.warmup.until_train_error is a fraction of the examples, got "
+            "config.warmup.until_train_error must be a fraction of the examples, got "
             f"{config['warmup']['until_train_error']}"
         )
 
@@ -195,11 +197,11 @@ def check_values(where: str, value: Any, depth: int = 0) -> None:
       ConfigError: one line naming the key and the permitted values.
     """
     if depth > DEEPEST:
-        raise ConfigError(f"config is nested more than {DEEPEST} levels deep")
+        raise ConfigError(f"config must not be nested more than {DEEPEST} levels deep")
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise ConfigError(f"{where} has a key that is no text: {key!r:.60}")
+                raise ConfigError(f"{where}: keys must be strings, got {key!r:.60}")
             check_values(f"{where}.{key}", inner, depth + 1)
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -216,12 +218,12 @@ def check_values(where: str, value: Any, depth: int = 0) -> None:
             )
     elif isinstance(value, float):
         if not math.isfinite(value) or abs(value) > LARGEST_FLOAT:
-            raise ConfigError(f"{where} must be a number of float32, got {value}")
+            raise ConfigError(f"{where} must be representable in float32, got {value}")
         if value and not np.float32(value):
-            raise ConfigError(f"{where} {value} is 0 in float32; say 0")
+            raise ConfigError(f"{where} {value} underflows to 0 in float32; write 0")
     else:
         raise ConfigError(
-            f"{where} must be a number, text, a tuple or a section, got a "
+            f"{where} must be a number, string, tuple or section, got a "
             f"{type(value).__name__}"
         )
 

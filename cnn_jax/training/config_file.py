@@ -35,7 +35,7 @@ def read(path: pathlib.Path, argument: str = "") -> ConfigDict:
     try:
         found = runpy.run_path(str(path))
         if "get_config" not in found:
-            raise ConfigError("no function get_config() is in it")
+            raise ConfigError("the file has no function get_config()")
         config = found["get_config"](*([argument] if argument else []))
     except Exception as error:  # the file is the user's own program
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
@@ -44,7 +44,8 @@ def read(path: pathlib.Path, argument: str = "") -> ConfigDict:
         config = ConfigDict(config)
     if not isinstance(config, ConfigDict):
         raise ConfigError(
-            f"config {str(path)!r}: get_config() returned {config!r}, not a ConfigDict"
+            f"config {str(path)!r}: get_config() must return a ConfigDict, got "
+            f"{config!r}"
         )
     return config.unlock()
 

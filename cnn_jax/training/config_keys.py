@@ -59,7 +59,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, now = flatten(old), flatten(new)
     absent = "(absent)"
     return [
-        f"{key}: {before.get(key, absent)!r} there, {now.get(key, absent)!r} now"
+        f"{key}: was {before.get(key, absent)!r}, is {now.get(key, absent)!r}"
         for key in sorted({*before, *now})
         if before.get(key, absent) != now.get(key, absent) and key not in free
     ]

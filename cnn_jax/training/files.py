@@ -32,15 +32,15 @@ def local(path: str | os.PathLike[str]) -> pathlib.Path:
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text)
     if scheme:
         raise ConfigError(
-            f"{text}: an address is no directory; runs need file locks and atomic "
-            "renames, which buckets lack. Train on a local or shared disk and copy "
-            "the directory afterwards"
+            f"{text} is not a directory: runs need file locks and atomic renames, "
+            "which buckets lack; train on a local or shared disk and copy the "
+            "directory afterwards"
         )
     try:
         return pathlib.Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"{text}: the home directory is unknown (HOME is not set); give a path "
+            f"{text}: the home directory is unknown (HOME is not set); use a path "
             "that begins with /"
         ) from None
 
@@ -126,10 +126,10 @@ def read_json(
     try:
         found = json.loads(content)
         if not isinstance(found, dict):
-            raise ValueError("no JSON object")
+            raise ValueError("not a JSON object")
         checksum = found.pop(CHECKSUM, None)
         if checksum != _checksum(found) and (checksum is not None or checked(found)):
-            raise ValueError("damaged or changed since it was written (checksum)")
+            raise ValueError("damaged or modified (checksum mismatch)")
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; {advice}") from None
     return found

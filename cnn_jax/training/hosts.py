@@ -51,19 +51,20 @@ def parse(hosts: str) -> dict[str, Any]:
     found = FORM.fullmatch(hosts)
     if found is None:
         raise ConfigError(
-            f"parallel.hosts {hosts!r} must be '{ONE}', '{CLUSTER}' (as SLURM, Open "
-            "MPI, Kubernetes or a TPU pod say) or INDEX/COUNT@ADDRESS:PORT, such as "
-            "0/2@node1:1234 on the first of two"
+            f"parallel.hosts must be '{ONE}', '{CLUSTER}' (detected from SLURM, Open "
+            "MPI, Kubernetes or a TPU pod) or INDEX/COUNT@ADDRESS:PORT, such as "
+            f"0/2@node1:1234 for the first of two hosts, got {hosts!r}"
         )
     index, count = int(found[1]), int(found[2])
     if not 0 < int(found[4]) < 2**16:
-        raise ConfigError(f"parallel.hosts {hosts!r}: a port is from 1 to 65535")
+        raise ConfigError(f"parallel.hosts {hosts!r}: the port must be in 1..65535")
     if count > MOST:
-        raise ConfigError(f"parallel.hosts {hosts!r}: at most {MOST} hosts")
+        raise ConfigError(
+            f"parallel.hosts {hosts!r}: at most {MOST} hosts are supported"
+        )
     if index >= count:
         raise ConfigError(
-            f"parallel.hosts {hosts!r}: {count} host(s) are numbered from 0 to "
-            f"{count - 1}"
+            f"parallel.hosts {hosts!r}: the index must be in 0..{count - 1}"
         )
     return {
         "coordinator_address": found[3],
@@ -104,8 +105,9 @@ def join(hosts: str, timeout: int) -> None:
         # jax would end the process without naming the setting or the address.
         if not met.wait(timeout):
             print(
-                f"error: parallel.hosts {hosts}: not all hosts met within {timeout} s "
-                "(parallel.host_timeout); is the first one's address reachable?",
+                f"error: parallel.hosts {hosts}: not all hosts connected within "
+                f"{timeout} s (parallel.host_timeout); check that the address of the "
+                "first host is reachable",
                 file=sys.stderr,
                 flush=True,
             )
@@ -121,8 +123,8 @@ def join(hosts: str, timeout: int) -> None:
         )
     except ValueError as error:
         raise ConfigError(
-            f"parallel.hosts {hosts!r}: no cluster is found in the environment "
-            f"({error}); start with srun or mpirun, or say INDEX/COUNT@ADDRESS:PORT"
+            f"parallel.hosts {hosts!r}: the environment describes no cluster "
+            f"({error}); start with srun or mpirun, or use INDEX/COUNT@ADDRESS:PORT"
         ) from None
     finally:
         met.set()
@@ -213,7 +215,7 @@ def check_equal(parts: Mapping[str, bytes]) -> None:
         if len(differing):
             raise ConfigError(
                 f"host(s) {', '.join(map(str, differing))} differ from host 0 in "
-                f"{name}; all hosts of a run take the same"
+                f"{name}, which must be the same on all hosts of a run"
             )
 
 

@@ -71,8 +71,8 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
             ) from None
         except OSError as error:
             raise ConfigError(
-                f"the file system of {path.parent} has no file locks "
-                f"({error.strerror}); choose a workdir on another one"
+                f"the file system of {path.parent} does not support file locks "
+                f"({error.strerror}); choose a workdir on another file system"
             ) from None
         file.seek(0)
         _check_gone(path, file.read())
@@ -88,8 +88,8 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
             other = _taker(path, own)
             if other:
                 raise InUse(
-                    f"{path.parent} was taken by {other} while this process trained "
-                    "there; nothing was written since"
+                    f"{other} took over {path.parent} while this process was training "
+                    "there; this process has written nothing since"
                 )
 
         try:
@@ -134,8 +134,8 @@ def _check_gone(path: pathlib.Path, left: str) -> None:
     if found is None or found[1] == socket.gethostname():
         return
     print(
-        f"{path.parent}: {left.strip()} has not released it; looking {WATCH:.0f} s "
-        "for a sign of its life",
+        f"{path.parent}: {left.strip()} has not released the lock; checking for "
+        f"{WATCH:.0f} s whether it is still running",
         file=sys.stderr,
         flush=True,
     )
@@ -145,9 +145,9 @@ def _check_gone(path: pathlib.Path, left: str) -> None:
         time.sleep(min(1.0, WATCH / 5))
         if _changed(path) != before:
             raise ConfigError(
-                f"{left.strip()} trains in {path.parent}, and this machine was given "
-                "the lock all the same: file locks do not reach from machine to "
-                "machine here; mount the file system with them, or use one machine"
+                f"{left.strip()} is training in {path.parent}, yet this machine got "
+                "the lock: the file system does not share locks between machines; "
+                "mount it with shared locks, or use one machine"
             )
 
 
@@ -164,8 +164,9 @@ def _check_place(path: pathlib.Path, file: IO[str]) -> None:
     else:
         happened = f"{path.parent} was renamed, deleted or replaced"
     raise Moved(
-        f"{happened} while this process trained there; nothing was written since. "
-        "Put it back, and the same command resumes from the last checkpoint"
+        f"{happened} while this process was training there; nothing was written "
+        "since; restore it and run the same command again to resume from the last "
+        "checkpoint"
     )
 
 
@@ -193,9 +194,9 @@ def _show_life(path: pathlib.Path, own: str, done: threading.Event) -> None:
         other = _taker(path, own)
         if other:
             print(
-                f"error: {path.parent} was taken by {other} while this "
-                "process trained there: file locks do not reach from machine "
-                "to machine here",
+                f"error: {other} took over {path.parent} while this process was "
+                "training there: the file system does not share locks between "
+                "machines",
                 file=sys.stderr,
                 flush=True,
             )

@@ -163,7 +163,7 @@ class _Run:
         else:
             state, notes, complaints = found
             for line in complaints:
-                print(f"warning: {line}; using the one before", flush=True)
+                print(f"warning: {line}; using the previous one", flush=True)
             notes["saved"] = int(state.step)
             log = notes["log"].encode()
             for name in directory.changed_plugins(self.config):
@@ -173,7 +173,7 @@ class _Run:
                     flush=True,
                 )
         if not directory.restore_log(log):
-            print("warning: metrics.jsonl was damaged; written again", flush=True)
+            print("warning: rewrote metrics.jsonl, which was damaged", flush=True)
         rows = directory.rows()
         return state, notes, log, rows[-1]["step"] if rows else 0
 
@@ -189,7 +189,7 @@ class _Run:
         else:
             return
         raise checkpoint.CheckpointError(
-            f"{reached}, but there is no checkpoint; restore one from a backup, or "
+            f"{reached}, but no checkpoint exists; restore one from a backup, or "
             "delete the run directory to start again"
         )
 
@@ -300,7 +300,7 @@ class _Run:
 
     def _kept(self) -> str:
         if self.saved < 0:
-            return "no checkpoint was saved before it"
+            return "no checkpoint was saved before that"
         return f"the last good checkpoint is kept in {self.directory.checkpoints}"
 
     def _seconds(self) -> float:

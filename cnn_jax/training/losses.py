@@ -38,7 +38,7 @@ def softmax_cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise names.ConfigError(
-            f"loss.label_smoothing {label_smoothing} is not in 0..1"
+            f"loss.label_smoothing must be in [0, 1], got {label_smoothing}"
         )
     logits = outputs.astype(jnp.float32)
     target = jax.nn.one_hot(batch["label"], logits.shape[-1])

@@ -64,8 +64,8 @@ def _check(what: str, needed: int, devices: Sequence[Any]) -> None:
     there = there or hosts.count() * _of_host()
     if needed > there:
         raise ConfigError(
-            f"{what} needs at least {needed / 2**30:,.1f} GiB, and there are "
-            f"{there / 2**30:,.1f} GiB of memory; make it smaller"
+            f"{what} needs at least {needed / 2**30:,.1f} GiB of memory, but "
+            f"{there / 2**30:,.1f} GiB are available; make it smaller"
         )
 
 

@@ -132,7 +132,7 @@ def _descend(
 
 def _check_not_negative(key: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise names.ConfigError(f"{key} {value} is not a number from 0 up")
+        raise names.ConfigError(f"{key} must be finite and not negative, got {value}")
 
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {"sgd": sgd, "adamw": adamw}
@@ -173,13 +173,13 @@ def check_takes_rate(section: Mapping[str, Any]) -> None:
     target = names.resolve("optimizer", name, OPTIMIZERS)
     if not callable(target) or "learning_rate" not in names.parameters(target):
         raise names.ConfigError(
-            f"optimizer {name!r} takes no learning_rate; expected a function "
-            "(learning_rate, ...) to an optax transformation whose updates are added "
-            "to the parameters, as optax:adamw is"
+            f"optimizer {name!r} takes no learning_rate; expected a function of "
+            "(learning_rate, ...) that returns an optax transformation, such as "
+            "optax:adamw, whose updates are added to the parameters"
         )
     if "learning_rate" in section:
         raise names.ConfigError(
-            f"optimizer {name!r}: learning_rate is set by config.schedule, as "
+            f"optimizer {name!r}: set learning_rate with config.schedule, as in "
             f"schedule={{'name': 'piecewise', 'rates': ({section['learning_rate']},)}}"
         )
 
@@ -218,11 +218,11 @@ def check_descends(name: str, rule: Rule, params: Any) -> None:
     except Exception as error:
         first = str(error).partition("\n")[0]
         raise names.ConfigError(
-            f"optimizer {name!r} cannot be updated: {type(error).__name__}: {first}"
+            f"the update of optimizer {name!r} fails: {type(error).__name__}: {first}"
         ) from error
     if climbed > 0:
         raise names.ConfigError(
-            f"optimizer {name!r} climbs the loss: its updates, which are added to the "
-            "parameters, point along the gradient; expected minus the learning rate "
-            "times a direction, as optax.scale_by_learning_rate makes it"
+            f"optimizer {name!r} increases the loss: its updates, which are added to "
+            "the parameters, point along the gradient; expected minus the learning "
+            "rate times a direction, as from optax.scale_by_learning_rate"
         )

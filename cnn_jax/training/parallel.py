@@ -60,7 +60,7 @@ class Devices:
         if not 0 <= count <= len(available):
             raise names.ConfigError(
                 f"parallel.devices {count}: this machine has {len(available)} "
-                f"{available[0].platform} device(s); 0 takes all of them"
+                f"{available[0].platform} device(s); 0 uses all of them"
             )
         self.mode = mode
         self.hosts = hosts.count()
@@ -86,7 +86,7 @@ class Devices:
             )
         if count % self.hosts:
             raise names.ConfigError(
-                f"parallel.devices {count} does not divide over {self.hosts} hosts"
+                f"parallel.devices {count} is not divisible by {self.hosts} hosts"
             )
         return [device for part in parts for device in part[: count // self.hosts]]
 
@@ -94,9 +94,9 @@ class Devices:
         """Refuse a batch that does not divide equally over the devices."""
         if batch_size < 1 or batch_size % self.count:
             raise names.ConfigError(
-                f"{key} {batch_size} does not divide over {self.count} device(s)"
+                f"{key} {batch_size} is not divisible by {self.count} device(s)"
                 f"{f' of {self.hosts} hosts' if self.hosts > 1 else ''}; "
-                f"take a positive multiple of {self.count}, or set parallel.devices"
+                f"use a positive multiple of {self.count}, or set parallel.devices"
             )
 
     def norm(self, batch_size: int, group_size: int) -> Callable[..., BatchNorm]:
@@ -126,9 +126,9 @@ class Devices:
             index_groups = tuple(tuple(int(i) for i in part) for part in parts)
             return partial(BatchNorm, axis_name=AXIS, axis_index_groups=index_groups)
         raise names.ConfigError(
-            f"parallel.bn_group_size {group_size}: groups must divide the {own} "
-            f"images of a device ({batch_size} over {self.count}), or be a multiple "
-            f"of them that divides {batch_size}; 0 groups by device"
+            f"parallel.bn_group_size {group_size} must divide the {own} images per "
+            f"device ({batch_size} over {self.count}), or be a multiple of {own} that "
+            f"divides {batch_size}; 0 groups by device"
         )
 
     def compile(self, step: Callable[..., Any], donate_state: bool) -> Callable:

@@ -73,8 +73,8 @@ class Program:
         placing = config["parallel"]
         if placing["hosts"] != hosts.ONE and not hosts.joined():
             raise names.ConfigError(
-                f"parallel.hosts {placing['hosts']!r}: this command trains on one "
-                "host; python -m experiments.train trains on several"
+                f"parallel.hosts {placing['hosts']!r}: this command supports one host "
+                "only; use python -m experiments.train to train on several"
             )
         self.devices = Devices(placing["mode"], placing["devices"])
         self.devices.check_batch(config["batch_size"], "batch_size")
@@ -86,8 +86,8 @@ class Program:
         if finite and config["batch_size"] > self.source.num_train:
             raise names.ConfigError(
                 f"config.batch_size {config['batch_size']} is larger than the training "
-                f"set of {self.source.num_train:,} images: a batch would hold some of "
-                "them twice"
+                f"set of {self.source.num_train:,} images: a batch would repeat some "
+                "of them"
             )
         self.bn_images = (
             placing["bn_group_size"] or config["batch_size"] // self.devices.count
@@ -122,7 +122,7 @@ class Program:
                 {
                     "the config": repr(_of_all_hosts(config)).encode(),
                     "the data": self.source.fingerprint.encode(),
-                    "mean and deviation of the data": b"".join(
+                    "the mean and standard deviation of the data": b"".join(
                         np.asarray(part).tobytes()
                         for part in dataclasses.astuple(statistics)
                     ),
@@ -327,7 +327,7 @@ class Program:
         for what, kind in found.items():
             if kind != wanted:
                 raise names.ConfigError(
-                    f"{what} gives {kind}, but loss {name!r} is one of {wanted}"
+                    f"{what} provides {kind}, but loss {name!r} needs {wanted}"
                 )
         if wanted == "classes":
             label = jax.ShapeDtypeStruct((1,), jnp.int32)

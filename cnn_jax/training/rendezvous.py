@@ -44,8 +44,8 @@ def _receive(count: int, port: int, deadline: float, timeout: int | float) -> No
         server = socket.create_server(("", port), family=family, dualstack_ipv6=dual)
     except OSError as error:
         raise ConfigError(
-            f"parallel.hosts: port {port} cannot be opened ({error.strerror}); is "
-            "index 0 given to two processes?"
+            f"parallel.hosts: cannot open port {port} ({error.strerror}); check that "
+            "only one process has index 0"
         ) from None
     met: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as opened:
@@ -76,9 +76,12 @@ def _admit(caller: socket.socket, count: int, met: dict[int, socket.socket]) -> 
         return ""
     trouble = ""
     if its_count != count:
-        trouble = f"parallel.hosts: hosts 0 and {index} say {count} and {its_count}"
+        trouble = (
+            f"parallel.hosts: host 0 expects {count} hosts, but host {index} expects "
+            f"{its_count}"
+        )
     elif index in met and not _is_gone(met[index]):
-        trouble = f"parallel.hosts: index {index} is given to two processes"
+        trouble = f"parallel.hosts: two processes have the index {index}"
     if trouble:
         with contextlib.suppress(OSError):
             caller.sendall(trouble.encode())
@@ -133,6 +136,7 @@ def _call(
 
 def _too_few(timeout: int | float, detail: str) -> str:
     return (
-        f"parallel.hosts: not all hosts met within {timeout} s (parallel.host_timeout; "
-        f"{detail}); is the first one's address reachable?"
+        f"parallel.hosts: not all hosts connected within {timeout} s "
+        f"(parallel.host_timeout; {detail}); check that the address of the first host "
+        "is reachable"
     )

@@ -38,7 +38,7 @@ def train(
     if isinstance(config, str | os.PathLike):
         path = files.local(config)
         if not path.is_file():
-            raise ConfigError(f"no config file {str(path)!r}")
+            raise ConfigError(f"config file {str(path)!r} does not exist")
         config = config_file.read(path)
     run_config.check(config)
     placing = run_config.as_dict(config)["parallel"]

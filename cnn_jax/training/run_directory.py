@@ -33,7 +33,7 @@ FINGERPRINT, BN_IMAGES, PLUGINS = "data_fingerprint", "bn_images", "plugins"
 RECORDED = (FINGERPRINT, BN_IMAGES, *provenance.SETTINGS)
 LOG_CHECKSUM = "log_sha256"  # in result.json
 REWRITE = (
-    "delete result.json, and the run's command writes it again from the last checkpoint"
+    "delete result.json and run the same command to rewrite it from the last checkpoint"
 )
 
 
@@ -97,8 +97,8 @@ class RunDirectory:
             )
         if version not in READABLE:
             raise ConfigError(
-                f"{path}: a run directory of format {version}, this version reads "
-                f"{READABLE[0]} to {FORMAT}; use the version that wrote it"
+                f"{path}: the run directory has format {version}, but this version "
+                f"reads {READABLE[0]} to {FORMAT}; use the version that wrote it"
             )
         rename(config)
         return config, version
@@ -149,8 +149,8 @@ class RunDirectory:
         differing = differences(old, new)
         if differing:
             raise ConfigError(
-                f"{self.path} holds a run of another config ({'; '.join(differing)}); "
-                "choose another workdir, or delete this one"
+                f"{self.path} contains a run with another config "
+                f"({'; '.join(differing)}); choose another workdir, or delete this one"
             )
 
     def _check_ours(self) -> None:
@@ -161,7 +161,7 @@ class RunDirectory:
         strangers = files.strangers(self.path, ours)
         if strangers:
             raise ConfigError(
-                f"workdir {self.path} is not a run directory: it holds "
+                f"workdir {self.path} is not a run directory: it contains "
                 f"{', '.join(strangers[:5])} and no config.json; choose another workdir"
             )
 
@@ -248,19 +248,19 @@ class RunDirectory:
                 copy = checkpoint.notes(kept)["log"].encode()
                 if whole(copy):
                     print(
-                        f"warning: {path} is damaged; its copy in {kept.name} is used",
+                        f"warning: {path} is damaged; using its copy in {kept.name}",
                         file=sys.stderr,
                     )
                     with contextlib.suppress(OSError):
                         files.write_atomically(path, copy)
                     return copy
         raise ConfigError(
-            f"{path} is damaged or lost, and no checkpoint has its copy; {REWRITE}"
+            f"{path} is damaged or missing, and no checkpoint has a copy; {REWRITE}"
         )
 
     def _raw_log(self) -> bytes:
         path = self.path / "metrics.jsonl"
-        return files.read(path, "move it away, and the run's command resumes") or b""
+        return files.read(path, "move it away, then run the same command") or b""
 
     def restore_log(self, log: bytes) -> bool:
         """Restore the log to its content at a checkpoint; drops later rows.

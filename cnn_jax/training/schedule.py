@@ -84,7 +84,7 @@ def cosine(
     _check_not_negative("schedule.rate", rate)
     if not 0 <= warmup_steps < steps:
         raise names.ConfigError(
-            f"schedule: warmup_steps {warmup_steps} must lie in [0, steps={steps})"
+            f"schedule: warmup_steps must be in [0, steps={steps}), got {warmup_steps}"
         )
     highest = _scale(per_images, batch_size) * rate
     start = rate if per_images else 0.0
@@ -114,8 +114,8 @@ def _warmup(
     """
     if not 0 <= steps <= end:
         raise names.ConfigError(
-            f"schedule: warmup_steps {steps} must lie in [0, {end:g}], where the first "
-            "rate ends"
+            f"schedule: warmup_steps must be in [0, {end:g}], up to the first "
+            f"boundary, got {steps}"
         )
     if not steps:
         return schedule
@@ -129,7 +129,7 @@ def _warmup(
 
 def _check_not_negative(key: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise names.ConfigError(f"{key} {value} is not a number from 0 up")
+        raise names.ConfigError(f"{key} must be finite and not negative, got {value}")
 
 
 SCHEDULES: dict[str, Callable[..., Any]] = {"piecewise": piecewise, "cosine": cosine}

@@ -54,8 +54,9 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise names.ConfigError(
-                "config.log.writers: 'tensorboard' needs `pip install -e "
-                "'.[tensorboard]'` in the project's folder"
+                "config.log.writers: 'tensorboard' needs a package that is not "
+                "installed: run `pip install -e '.[tensorboard]'` in the project's "
+                "folder"
             ) from error
         place = directory / "tensorboard"
         shutil.rmtree(place, ignore_errors=True)

@@ -48,15 +48,15 @@ def test_a_file_predicts_as_the_run_and_says_what_it_is(net, images, logits, tmp
 
 def test_files_that_hold_no_network_are_refused_in_a_line(net, tmp_path):
     path = tmp_path / "net.safetensors"
-    with pytest.raises(ConfigError, match="no such file"):
+    with pytest.raises(ConfigError, match="the file does not exist"):
         cnn_jax.load_run(path)
     weights.write_tensors(path, weights.flatten(net.variables))
-    with pytest.raises(ConfigError, match="no config is with them; `python -m exp"):
+    with pytest.raises(ConfigError, match="the file has no config; write it with"):
         cnn_jax.load_run(path)
     lacking = {**net.variables, "batch_stats": {}}
     facts = net.program.facts
     exchange.write(path, net.config, facts, lacking, net.label)
-    with pytest.raises(CheckpointError, match="not those of the network in it"):
+    with pytest.raises(CheckpointError, match="do not fit the network of their config"):
         cnn_jax.load_run(path)
 
 

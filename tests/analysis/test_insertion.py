@@ -142,7 +142,7 @@ def test_error_and_loss_are_means_over_real_images():
     found = insertion.measure(net, variables, [batch], softmax_cross_entropy, errors)
     assert found["loss"] == pytest.approx(float(expected[:5].mean()), rel=1e-5)
     assert found["error"] == pytest.approx((outputs.argmax(1) != labels)[:5].mean())
-    with pytest.raises(ValueError, match="a loss of no example"):
+    with pytest.raises(ValueError, match="the loss needs at least one example"):
         insertion.measure(net, variables, [], softmax_cross_entropy, errors)
 
 
@@ -151,7 +151,7 @@ def test_error_and_loss_are_means_over_real_images():
     [
         ({"how": "plane"}, "unknown way to insert layers 'plane'"),
         ({"site": "stage4_block1"}, "unknown place to insert layers 'stage4_block1'"),
-        ({"site": "stage1_block1/conv1"}, "puts out negative numbers"),
+        ({"site": "stage1_block1/conv1"}, "outputs negative numbers"),
     ],
 )
 def test_an_insertion_that_cannot_be_is_refused(changes, message):

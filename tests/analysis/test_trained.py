@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_in_place(
     with pytest.raises(CheckpointError, match="checksum"):
         trained.load(copy, net.program)
     newer.unlink()
-    with pytest.raises(CheckpointError, match="there is none"):
+    with pytest.raises(CheckpointError, match="it contains none"):
         trained.load(copy, net.program)
     assert trained.fingerprint(copy) == ""
 
@@ -154,7 +154,7 @@ def test_a_fingerprint_covers_step_state_and_notes(tmp_path):
 
 
 def test_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="contains no run"):
         trained.load(tmp_path)
 
 

@@ -40,22 +40,22 @@ def test_labels_of_any_integers_are_taken(kind):
         (
             IMAGES[..., 0],
             LABELS,
-            r"1 channel where .* grey, got uint8 \(2, 4, 4\)",
+            r"1 channel if .* grey, got uint8 \(2, 4, 4\)",
         ),
         (IMAGES[:, :0], LABELS, r"got uint8 \(2, 0, 4, 1\)"),
         (None, LABELS, "must be uint8.*got object"),
-        (IMAGES, np.eye(2), r"got float64 \(2, 2\): of one-hot labels, labels\.argmax"),
+        (IMAGES, np.eye(2), r"got float64 \(2, 2\); labels\.argmax"),
         (
             IMAGES,
             LABELS[:, None],
             r"one integer .*, from 0, got int32 \(2, 1\)",
         ),
-        (IMAGES, LABELS * 1.0, r"one integer an example, from 0, got float64 \(2,\)"),
+        (IMAGES, LABELS * 1.0, r"one integer per example, from 0, got float64 \(2,\)"),
         (IMAGES, ["cat", "dog"], r"got <U3 \(2,\); np\.unique"),
         (IMAGES, [[0], [1, 2]], "labels must be a NumPy array, got list: "),
-        (IMAGES, [0, 2**31], "labels reach 2147483648"),
-        (IMAGES, [0, -(2**31) - 1], "they are no classes"),
-        (IMAGES, [0, 1, 1], "2 images with 3 labels"),
+        (IMAGES, [0, 2**31], "class indices, got 0 to 2147483648"),
+        (IMAGES, [0, -(2**31) - 1], "class indices, got -2147483649 to 0"),
+        (IMAGES, [0, 1, 1], "2 images and 3 labels"),
     ],
 )
 def test_arrays_are_checked(images, labels, message):
@@ -74,7 +74,7 @@ GOOD = Arrays(IMAGES, LABELS)
         ((2, GOOD, Arrays(IMAGES, [0, -1])), r"label -1 of test example 1 is outside"),
         (
             (2, GOOD, Arrays(IMAGES[:, 1:], LABELS)),
-            r"images of train are \(4, 4, 1\), of test \(3, 4, 1\)",
+            r"train images have shape \(4, 4, 1\), but test images \(3, 4, 1\)",
         ),
         ((2, GOOD.part(LABELS[:0]), GOOD), "'x': train is empty"),
         ((2, (IMAGES, LABELS), GOOD), r"train must be Arrays\(.*\), got tuple"),
@@ -85,7 +85,7 @@ GOOD = Arrays(IMAGES, LABELS)
         ),
         (("2", GOOD, GOOD), "num_classes must be int, got '2'"),
         ((2, GOOD, GOOD, "val"), "evaluated must be one of 'test', 'validation'"),
-        ((2, GOOD, GOOD, "test", "", ("cat",)), "2 classes with 1 names"),
+        ((2, GOOD, GOOD, "test", "", ("cat",)), "2 classes and 1 names"),
         ((-1, GOOD, GOOD), "num_classes -1 is not positive"),
     ],
 )

@@ -71,7 +71,7 @@ def test_folders_of_a_class(place):
         write(place / "train" / name / f"{name}_boxes.txt")
     assert load(place).fingerprint == before.fingerprint
     (inside / "again").symlink_to(place / "train")
-    with pytest.raises(names.ConfigError, match=r"again.* links to a folder above it"):
+    with pytest.raises(names.ConfigError, match=r"again.* links to a parent folder"):
         load(place)
 
 
@@ -95,21 +95,24 @@ def test_class_without_test_pictures(place, left, caplog):
     dataset = load(place)
     assert dataset.num_classes == 2
     np.testing.assert_array_equal(dataset.test.labels, [1])
-    assert "test has no pictures of ant" in caplog.text
+    assert "test has no images of ant" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: (p / "train" / "cat").mkdir(), "class folder .*cat' holds no pic"),
-        (lambda p: write(p / "train" / "bee" / "x.txt"), "x.txt' is no picture.*move"),
-        (lambda p: write(p / "train" / "bee" / "x.heic"), "x.heic' is no picture"),
-        (lambda p: write(p / "train" / "x.png"), "a folder for each class.*x.png"),
-        (lambda p: (p / "test" / "cat").mkdir(), "training split has not: cat;"),
+        (lambda p: (p / "train" / "cat").mkdir(), "class folder .*cat' contains no im"),
+        (
+            lambda p: write(p / "train" / "bee" / "x.txt"),
+            "x.txt' is not an image.*move",
+        ),
+        (lambda p: write(p / "train" / "bee" / "x.heic"), "x.heic' is not an image"),
+        (lambda p: write(p / "train" / "x.png"), "one folder of images.*x.png"),
+        (lambda p: (p / "test" / "cat").mkdir(), "training split lacks: cat;"),
         (lambda p: (p / "test").rename(p / "val"), "'test'; choices: train, val"),
         (
             lambda p: (p / "train" / "bee" / "0.png").write_bytes(b"\x89PNG"),
-            "bee/0.png is no picture: cannot identify",
+            "bee/0.png is not a readable image: cannot identify",
         ),
     ],
 )
@@ -120,7 +123,7 @@ def test_refused(place, change, message):
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(names.ConfigError, match=r"no folder '.*absent'"):
+    with pytest.raises(names.ConfigError, match=r"folder '.*absent' does not exist"):
         load(tmp_path / "absent")
     with pytest.raises(names.ConfigError, match="needs data_dir"):
         load("")

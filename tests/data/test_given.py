@@ -49,7 +49,7 @@ def test_validation_part_is_held_out(function):
 
 
 def test_one_set_needs_a_validation_part():
-    with refused(match="gives one set of 10 examples.*dataset.validation_size"):
+    with refused(match="returns a single set of 10 examples.*dataset.validation_size"):
         data.load(f"{__name__}:loose")
     with refused(match=r"validation_size 10 must be between 1 and 9"):
         data.load(f"{__name__}:loose", validation_size=10)
@@ -96,13 +96,13 @@ def bad(kind):
     [
         ("two", r"must return \(images, labels, names\), got tuple of 2"),
         ("floats", r"test_given:bad', train: images must be uint8 .* got float64"),
-        ("longer", "test_given:bad', train: 9 images with 10 labels"),
-        ("word", "names must be the names of the classes, got 'abc'"),
-        ("number", "names must be the names of the classes, got 3"),
-        ("twice", "names must be one a class, got ant, bee, ant"),
+        ("longer", "test_given:bad', train: got 9 images and 10 labels"),
+        ("word", "names must be a list of class names, got 'abc'"),
+        ("number", "names must be a list of class names, got 3"),
+        ("twice", "names must be one per class, got ant, bee, ant"),
         ("few", r"label 2 of .* example . is outside 0\.\.1"),
-        ("nothing", "gives NoneType; arrays .*is needed"),
-        ("text", "gives str; arrays .*is needed"),
+        ("nothing", "must return arrays .*, got NoneType"),
+        ("text", "must return arrays .*, got str"),
     ],
 )
 def test_what_is_no_data_set_is_refused(kind, message):
@@ -120,7 +120,7 @@ def other_classes(split):
 
 
 def test_splits_have_the_same_classes():
-    with refused(match="of train are ant, bee, cow, of test cow, bee, ant"):
+    with refused(match="train are ant, bee, cow, but those of test cow, bee, ant"):
         data.load(f"{__name__}:other_classes")
 
 
@@ -130,5 +130,5 @@ def no_source():
 
 
 def test_function_that_makes_no_source():
-    with refused(match="gives int; arrays"):
+    with refused(match=r"must return arrays .*, got int"):
         sources.open_source({"name": f"{__name__}:no_source"})

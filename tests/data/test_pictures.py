@@ -52,7 +52,7 @@ def test_palette_with_transparency():
 
 def test_more_than_8_bits_is_refused():
     picture = Image.fromarray(np.arange(120, dtype=np.uint16).reshape(12, 10))
-    with pytest.raises(PictureError, match=r"PNG of mode I;16, not 8-bit"):
+    with pytest.raises(PictureError, match=r"PNG of mode I;16 is not 8-bit"):
         decode(saved(picture, "png"), 3)
 
 

@@ -119,11 +119,11 @@ def test_missing_split_lists_the_splits(tmp_path, pictures):
 def test_directory_of_something_else(tmp_path, pictures):
     place = {"data_dir": str(tmp_path)}
     (tmp_path / "notes" / "1.0.0").mkdir(parents=True)
-    with refused(match=r"not a prepared data set: it has no dataset_info.json"):
+    with refused(match=r"not a prepared dataset: it has no dataset_info.json"):
         data.load("notes", **place)
     features = {"text": tfds.features.Text(), "n": tfds.features.Scalar(np.int64)}
     write_set(tmp_path, "texts", {"train": [("a", 1)]}, features=features)
-    with refused(match=r"not image classification.*n \(Scalar\), text \(Text\)"):
+    with refused(match=r"not an image classification.*n \(Scalar\), text \(Text\)"):
         data.load("texts", **place)
     folder = write_set(tmp_path, "toy", {"train": pictures(1)})
     info = pathlib.Path(folder, "dataset_info.json")
@@ -140,7 +140,9 @@ def test_directory_of_something_else(tmp_path, pictures):
 def test_images_of_several_sizes(tmp_path, pictures):
     examples = pictures(2) + pictures(1, shape=(6, 7, 3))
     write_set(tmp_path, "toy", {"train": examples, "test": examples})
-    with refused(match=r"toy-train.*, record 2 is \(6, 7, 3\), others \(6, 5, 3\)"):
+    with refused(
+        match=r"toy-train.*, record 2 has shape \(6, 7, 3\), but others \(6, 5, 3\)"
+    ):
         data.load("toy", data_dir=str(tmp_path))
 
 
@@ -152,7 +154,7 @@ def test_images_of_another_size_than_the_set_says(tmp_path, pictures):
     text = features.read_text()
     features.write_text(text.replace('"6"', '"8"'))
     assert features.read_text() != text
-    with refused(match=r"record 0 is \(6, 5\); the set says.*\(8, 5\)"):
+    with refused(match=r"record 0 has \(6, 5\) .* declares \(8, 5\)"):
         data.load("toy", data_dir=str(tmp_path))
 
 
@@ -160,7 +162,7 @@ def test_picture_that_cannot_be_decoded(tmp_path, pictures):
     whole = pictures(2)
     cut = [(whole[0][0][:-30], 0)]
     write_set(tmp_path, "toy", {"train": whole + cut, "test": whole})
-    with refused(match="toy-train.*, record 2 is no picture"):
+    with refused(match="toy-train.*, record 2 is not a readable image"):
         data.load("toy", data_dir=str(tmp_path))
 
 
@@ -232,7 +234,7 @@ def test_more_or_fewer_records_than_the_set_says(toy, written):
     text = info.read_text()
     info.write_text(text.replace('"6"', f'"{written}"'))
     assert info.read_text() != text
-    said = f"toy-train.* holds 6 records, {written} after dataset_info.json"
+    said = f"toy-train.* has 6 records, but dataset_info.json declares {written}"
     with refused(match=said):
         data.load("toy", data_dir=str(toy.parent.parent))
 
@@ -254,5 +256,5 @@ def test_names_of_the_classes(tmp_path, pictures):
     found = data.load("toy", data_dir=str(tmp_path))
     assert found.class_names == ("ant", "bee", "cow")
     (info / "label.labels.txt").write_text("ant\nbee")
-    with refused(match="has 3 classes of 2 names"):
+    with refused(match="has 3 classes, but 2 names"):
         data.load("toy", data_dir=str(tmp_path))

@@ -86,7 +86,7 @@ def test_standardize_resizes_and_pads_with_the_mean():
             "got 'pixels'",
         ),
         ({"name": "standardize", "pad": -1}, "pad -1 is negative"),
-        ({"name": "interval", "low": 2.0}, "low 2.0 is not below high 1.175"),
+        ({"name": "interval", "low": 2.0}, "low must be below high, got 2.0 and 1.175"),
     ],
 )
 def test_bad_sections(section, message):
@@ -103,6 +103,6 @@ def test_constants_of_a_config_are_taken_as_they_are():
     np.testing.assert_allclose(found[0, 1, 1], [0.2, 0.0, -0.05], atol=1e-6)
     for fields in ({"mean": (0.1, 0.2)}, {"std": (0.1, 0.2, 0.0)}):
         with pytest.raises(
-            names.ConfigError, match=r"must be 3 (positive )?numbers, one a ch"
+            names.ConfigError, match=r"must be 3 (positive )?numbers, one per ch"
         ):
             preprocess.standardize(own, **fields)

@@ -90,7 +90,7 @@ def test_processes_share_a_batch():
     masks = [item["mask"] for host in hosts for item in host.eval_batches("test", 4)]
     assert {len(mask) for mask in masks} == {2}
     assert sum(mask.sum() for mask in masks) == TEST
-    with pytest.raises(names.ConfigError, match="5 does not divide by 2 processes"):
+    with pytest.raises(names.ConfigError, match="5 is not divisible by 2 processes"):
         next(hosts[0].train_batches(0, 5, 0))
 
 

@@ -240,7 +240,7 @@ def test_corrupt_picture_is_named(tmp_path, workers):
     folder = write_folder(tmp_path)
     bad = pathlib.Path(folder, "train", "b", "003.png")
     bad.write_bytes(bad.read_bytes()[:-50])
-    with pytest.raises(names.ConfigError, match=r"train/b/003\.png is no picture"):
+    with pytest.raises(names.ConfigError, match=r"train/b/003\.png is not a readable"):
         first(open_stream(folder, workers=workers), 5)
 
 
@@ -261,11 +261,11 @@ def test_memory_and_stream_refuse_the_same_damage(tmp_path, form):
         said.append(str(raised.value).replace(f"{key}.damaged", "KEY"))
         assert str(place / f"1.{form}") in said[-1]
     assert said[0] == said[1]
-    assert ("KEY='accept' takes" in said[0]) == (form == "jpeg")
+    assert ("KEY='accept' uses" in said[0]) == (form == "jpeg")
     for fields in ({"damaged": "accept"}, {"stream": {**STREAM, "damaged": "accept"}}):
         if form == "jpeg":
             assert first(sources.open_source({**section, **fields}), 1, batch_size=2)
-    with pytest.raises(names.ConfigError, match=r"a stream's is dataset\.stream\.dam"):
+    with pytest.raises(names.ConfigError, match=r"use dataset\.stream\.dam"):
         sources.open_source({**section, "damaged": "accept", "stream": STREAM})
 
 
@@ -296,7 +296,7 @@ def test_killed_worker_is_noticed(folder):
     next(batches)
     (worker,) = multiprocessing.active_children()
     worker.kill()
-    with pytest.raises(OSError, match=r"was killed by SIGKILL; .* resumes the run"):
+    with pytest.raises(OSError, match=r"was killed by SIGKILL; .* again to resume"):
         list(itertools.islice(batches, 100))
 
 
@@ -317,8 +317,8 @@ def test_a_clean_end_prints_nothing(folder):
 
 
 def test_full_shared_memory_says_what_to_do():
-    assert "/dev/shm is full: in Docker, --shm-size" in str(streams.death(-7))
-    assert "ended with exit code 3; the same" in str(streams.death(3))
+    assert "/dev/shm is full: enlarge it" in str(streams.death(-7))
+    assert "ended with exit code 3; run the same" in str(streams.death(3))
 
 
 def test_batches_go_through_pipes_where_shared_memory_is_small(
@@ -339,7 +339,7 @@ def test_batches_go_through_pipes_where_shared_memory_is_small(
     )
     equal(first(open_stream(folder, workers=1), 3), plain)
     assert given == [{"min_shm_size": streams.LARGEST}]
-    assert "in Docker, --shm-size=1m makes room" in caplog.text
+    assert "in Docker, pass --shm-size=1m" in caplog.text
 
 
 @pytest.mark.slow
@@ -368,9 +368,9 @@ def test_workers_do_not_outlive_a_killed_run(folder):
     ("fields", "message"),
     [
         ({"workers": -1}, "workers -1 is negative"),
-        ({"workers": 10**6}, "workers 1000000 are more than 1024"),
+        ({"workers": 10**6}, "workers must be at most 1024, got 1000000"),
         ({"worker": 2}, "'worker' .did you mean 'workers'"),
-        ({"test": {"name": "center", "size": 9, "shorter": 10}}, "side 8, test of 9"),
+        ({"test": {"name": "center", "size": 9, "shorter": 10}}, "equal, got 8 and 9"),
         ({"damaged": "skip"}, "damaged must be one of 'refuse', 'accept'"),
     ],
 )
@@ -381,13 +381,13 @@ def test_bad_sections(folder, fields, message):
 
 def test_arrays_cannot_be_streamed():
     section = {"name": "tests.data.test_prepared:plugin", "rows": 3, "stream": STREAM}
-    with pytest.raises(names.ConfigError, match="is in memory; it cannot be stream"):
+    with pytest.raises(names.ConfigError, match="is in memory and cannot be stream"):
         sources.open_source(section)
 
 
 def test_size_is_for_sets_in_memory(folder):
     section = {"name": "folder", "data_dir": folder, "size": 8, "stream": STREAM}
-    with pytest.raises(names.ConfigError, match=r"dataset\.size 8 is for sets in mem"):
+    with pytest.raises(names.ConfigError, match=r"dataset\.size 8 applies to"):
         sources.open_source(section)
 
 

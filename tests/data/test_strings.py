@@ -134,17 +134,20 @@ def test_digits_are_scaled_to_the_height():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"min_length": 0}, "at least 1 digit"),
-        ({"min_length": 4, "max_length": 3}, "lengths 4 to 3"),
-        ({"jitter": 4}, "height 14: digits of 8 rows with jitter 4 need 16"),
-        ({"spacing": (3, 2)}, r"spacing \(3, 2\) must be"),
-        ({"columns": 20}, "columns 20: 5 digits can need 52"),
-        ({"touching": 1.5}, "touching 1.5 is no probability"),
-        ({"noise": -0.1}, "noise -0.1"),
+        ({"min_length": 0}, "min_length must be at least 1"),
+        ({"min_length": 4, "max_length": 3}, "max_length, got 4 and 3"),
+        (
+            {"jitter": 4},
+            "height 14 is too small: digits of 8 rows with jitter 4 need 16",
+        ),
+        ({"spacing": (3, 2)}, r"spacing must be .* got \(3, 2\)"),
+        ({"columns": 20}, "columns 20 is too small: 5 digits can need 52"),
+        ({"touching": 1.5}, "touching must be in .*, got 1.5"),
+        ({"noise": -0.1}, "noise must not be negative, got .* -0.1"),
         ({"images": np.zeros((3, 8, 8), np.float32)}, "images must be uint8"),
         ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, "1 channel, got 3"),
         ({"images": np.zeros((3, 8, 8), np.uint8)}, "image 0 has no ink"),
-        ({"labels": np.arange(2)}, "one for each of 3 images"),
+        ({"labels": np.arange(2)}, "one per image, .* got 3 images"),
         ({"labels": np.arange(3) - 1}, "label -1 is negative"),
     ],
 )

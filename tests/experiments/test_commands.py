@@ -61,7 +61,7 @@ def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
         (["--config.batch_size=33", "--config.parallel.devices=8"], "33 does not"),
         (["--config.parallel.mode=tmap"], "pmap, shard_map"),
         (["--config.parallel.bn_group_size=7"], "bn_group_size 7"),
-        (["--config.warmup.until_train_error=80.0"], "until_train_error is a fraction"),
+        (["--config.warmup.until_train_error=80.0"], "until_train_error must be a fr"),
         (["--config.steps=0"], "config.steps must be positive"),
         (["--config.optimizer.momentum=1.5"], "momentum 1.5"),
         (["--config.seed=-1"], "config.seed must not be negative"),

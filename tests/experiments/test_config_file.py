@@ -25,8 +25,8 @@ def test_a_file_of_ones_own_is_preferred(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", r"file.py': no function get_config\(\) is in it"),
-        ("def get_config():\n    pass", r"get_config\(\) returned None, not a Conf"),
+        ("x = 1", r"file.py': the file has no function get_conf"),
+        ("def get_config():\n    pass", r"must return a ConfigDict, got None"),
         ("def get_config(:", "file.py': SyntaxError: invalid syntax"),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named"),
         ("def get_config():\n    return {}['x']", "KeyError: 'x'"),

@@ -87,10 +87,10 @@ def test_pictures_have_their_likeliest_classes_also_from_an_exported_file(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{tmp}"], "holds no run"),
-        (["{tmp}/missing.safetensors"], "no such file"),
+        (["{tmp}"], "contains no run"),
+        (["{tmp}/missing.safetensors"], "the file does not exist"),
         (["{run}", "--split=validation"], "invalid choice: 'validation'"),
-        (["{run}", "--folder={tmp}"], "must hold a folder for each class"),
+        (["{run}", "--folder={tmp}"], "must contain one folder of images"),
         (["{run}", "--folder={tmp}/set"], "unknown class of folder"),
         (["{run}", "--images", "{tmp}/none.png"], "cannot be read: No such file"),
         (["{run}", "--images", "{tmp}/set/dog/no.png"], "cannot identify"),

@@ -257,9 +257,9 @@ def test_arrays_of_the_host_stay_there():
 def test_variables_of_another_depth_are_refused():
     unrolled, looped = pair()
     deeper = looped.clone(depth=18)
-    with pytest.raises(ValueError, match="no 'stage1_block4'"):
+    with pytest.raises(ValueError, match="'stage1_block4' is missing"):
         layout.stack(start(unrolled), deeper)
-    with pytest.raises(ValueError, match="3 blocks expected in a stack"):
+    with pytest.raises(ValueError, match="expected 3 blocks in a stack"):
         layout.unroll(start(looped), deeper)
 
 

@@ -125,7 +125,7 @@ def test_images_that_do_not_fit(name):
     module, size, channels = small(name)
     variables = drawn.shapes(module, size, size, channels)
     other = jax.ShapeDtypeStruct((1, size, size, channels + 1), jnp.float32)
-    message = f"initialised for images of {channels} channels, got {channels + 1}"
+    message = f"initialised for images with {channels} channels, got {channels + 1}"
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda v, x: module.apply(v, x, train=False), variables, other)
     if name.startswith(("lenet", "alexnet", "vgg")):

@@ -46,7 +46,7 @@ def test_values_and_derivatives_equal_lax(name, ties):
 
 
 def test_places_that_a_byte_does_not_hold_are_refused():
-    with pytest.raises(ValueError, match="a window is at most 16, got 17"):
+    with pytest.raises(ValueError, match="window must be at most 16, got 17"):
         max_pool(jnp.ones((1, 17, 17, 1)), 17, 17)
 
 

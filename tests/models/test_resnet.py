@@ -281,7 +281,7 @@ def test_batch_norm_groups_are_normalised_apart():
     variables = bn.init(jax.random.key(0), x, train=False)
     y, _ = bn.apply(variables, x, train=True, mutable=["batch_stats"])
     np.testing.assert_allclose(y.ravel(), [-1, 1, -1, 1], atol=1e-4)
-    with pytest.raises(ValueError, match="batch of 3 does not divide into 2"):
+    with pytest.raises(ValueError, match="batch size 3 is not divisible by 2"):
         bn.apply(variables, x[:3], train=True, mutable=["batch_stats"])
 
 
@@ -408,7 +408,7 @@ def test_blocks_that_are_left_out_learn_nothing_in_that_step():
         ({"norm": {"name": "group", "group": 2}}, "did you mean 'groups'"),
         ({"norm": {"name": "batch", "groups": 2}}, "choices: epsilon, momentum"),
         ({"stochastic_depth": 1.0}, r"stochastic_depth must be in \[0, 1\)"),
-        ({"stochastic_depth": 0.5, "shortcut": "none"}, "plain block that is left"),
+        ({"stochastic_depth": 0.5, "shortcut": "none"}, "dropped plain block"),
     ],
 )
 def test_a_net_that_cannot_be_is_refused(fields, message):
@@ -417,7 +417,7 @@ def test_a_net_that_cannot_be_is_refused(fields, message):
 
 
 def test_groups_that_do_not_divide_the_channels_are_refused():
-    with pytest.raises(ConfigError, match="2 channels of stem_bn do not divide into 3"):
+    with pytest.raises(ConfigError, match="channels of stem_bn are not divisible by 3"):
         shapes("cifar_resnet", depth=8, norm={"name": "group", "groups": 3}, **TINY)
 
 

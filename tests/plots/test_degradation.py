@@ -93,7 +93,7 @@ def test_final_errors_stand_on_their_panels(drawn, held_out):
     names = named_lines(figure)
     assert sorted(names.values()) == ["plain", "residual"]
     columns = ("clean_train_error", "test_error")
-    labels = ("training error, clean (%)", f"{held_out} error (%)")
+    labels = ("clean training error (%)", f"{held_out} error (%)")
     for panel, column, label in zip(figure.axes, columns, labels, strict=True):
         assert panel.get_ylabel() == label
         assert panel.get_xlabel() == "depth (weight layers)"
@@ -153,7 +153,7 @@ def test_curves_stand_on_their_panels(drawn):
     table = table_of()
     logs = logs_of(table)
     figure = drawn(plots.training_curves, logs, held_out="validation")
-    title = "digits: thin training (running), bold validation"
+    title = "digits: thin: training (running), bold: validation"
     assert figure.get_suptitle() == title
     names = named_lines(figure)
     assert list(names.values()) == ["8 layers", "20 layers", "56 layers"]

@@ -52,30 +52,30 @@ OWN = ["plain-14-seed0", "plain-8-seed0", "residual-14-seed0", "residual-8-seed0
 @pytest.mark.parametrize(
     ("changes", "keys"),
     [
-        ({"steps": 8}, ["run.steps: 12 there, 8 now"]),
+        ({"steps": 8}, ["run.steps: was 12, is 8"]),
         # the example: another depth, number of steps and batch size
         (
             {"depths": (20,), "steps": 8, "batch_size": 8},
-            ["run.batch_size: 16 there, 8 now", "run.steps: 12 there, 8 now"],
+            ["run.batch_size: was 16, is 8", "run.steps: was 12, is 8"],
         ),
         (
             {"families": {"plain": {"model": {"shortcut": "B"}}}},
-            ["families.plain.model.shortcut: 'none' there, 'B' now"],
+            ["families.plain.model.shortcut: was 'none', is 'B'"],
         ),
         (
             {"families": {**FAMILIES, "plain": {}}},
-            ["families.plain.model.shortcut: 'none' there, '(absent)' now"],
+            ["families.plain.model.shortcut: was 'none', is '(absent)'"],
         ),
         (
             {"overrides": {"depth14": WARMUP}},
-            ["overrides.depth14.warmup.rate: '(absent)' there, 0.01 now"],
+            ["overrides.depth14.warmup.rate: was '(absent)', is 0.01"],
         ),
-        ({"model": {"widths": (2, 2, 3)}}, ["run.model.widths: [2, 2, 2] there, [2"]),
+        ({"model": {"widths": (2, 2, 3)}}, ["run.model.widths: was [2, 2, 2], is [2"]),
     ],
 )
 def test_what_else_changes_is_refused_with_the_keys(directory, changes, keys):
     before = (directory / "study.json").read_bytes()
-    with pytest.raises(ConfigError, match="holds a study of another config") as error:
+    with pytest.raises(ConfigError, match="a study with another config") as error:
         StudyDirectory(directory).enter(config(**changes))
     assert all(key in str(error.value) for key in keys)
     assert "\n" not in str(error.value)
@@ -139,7 +139,7 @@ def test_a_study_none_of_whose_runs_has_started_can_be_changed(tmp_path):
 def test_a_directory_of_the_version_before_is_checked_by_its_runs(directory):
     (directory / "study.json").unlink()
     assert sorted(names(directory)) == OWN
-    with pytest.raises(ConfigError, match="steps: 12 there, 8 now"):
+    with pytest.raises(ConfigError, match="steps: was 12, is 8"):
         StudyDirectory(directory).enter(config(depths=(20,), steps=8))
     StudyDirectory(directory).enter(config(depths=(20,)))
     assert sorted(names(directory)) == OWN
@@ -148,7 +148,7 @@ def test_a_directory_of_the_version_before_is_checked_by_its_runs(directory):
 def test_the_directory_of_a_run_is_no_place_for_a_study(directory):
     place = directory / "runs" / OWN[0]
     before = sorted(path.name for path in place.iterdir())
-    with pytest.raises(ConfigError, match="holds a run"):
+    with pytest.raises(ConfigError, match="contains a run"):
         StudyDirectory(place).enter(config())
     assert sorted(path.name for path in place.iterdir()) == before
 

@@ -155,7 +155,7 @@ def test_a_changed_recipe_on_an_old_directory_is_refused(finished):
         study.Run(r.family, r.depth, r.seed, study.merge(r.config, {"batch_size": 8}))
         for r in runs
     ]
-    with pytest.raises(ConfigError, match="batch_size: 16 there, 8 now"):
+    with pytest.raises(ConfigError, match="batch_size: was 16, is 8"):
         execution.execute(changed, directory, lambda event: None)
 
 

@@ -73,7 +73,7 @@ def test_the_newest_checkpoint(program, reference, place, damage, capsys):
     fit(program, 0, place)
     out = capsys.readouterr().out
     assert "step_000000008.ckpt: damaged" in out
-    assert "using the one before" in out
+    assert "using the previous one" in out
     assert (place.checkpoints / "step_000000008.ckpt.damaged").exists()
     reference.assert_equals(place)
 
@@ -108,7 +108,7 @@ def test_all_checkpoints_damaged(program, place):
 def test_all_checkpoints_lost(program, place):
     for path in checkpoint.steps(place.checkpoints):
         path.unlink()
-    with pytest.raises(CheckpointError, match="reaches step 9, but there is no check"):
+    with pytest.raises(CheckpointError, match="reaches step 9, but no checkpoint ex"):
         fit(program, 0, place)
     assert [row["step"] for row in place.rows()] == [3, 6, 9]
 
@@ -175,7 +175,7 @@ def test_the_log(program, reference, place, damage, capsys):
         "a half-written row",
         "a row too many",
     )
-    warned = "metrics.jsonl was damaged; written again" in capsys.readouterr().out
+    warned = "rewrote metrics.jsonl, which was damaged" in capsys.readouterr().out
     assert warned != harmless
     assert path.read_bytes().split(b"\n")[:2] == kept
     reference.assert_equals(place)
@@ -212,7 +212,7 @@ def test_the_log_of_a_finished_run(reference, finished, damage, capsys):
         path.write_bytes(LOGS[damage](log))
     assert finished.rows() == reference.place.rows()
     said = capsys.readouterr().err
-    assert "metrics.jsonl is damaged; its copy in step_000000012.ckpt is used" in said
+    assert "metrics.jsonl is damaged; using its copy in step_000000012.ckpt" in said
     assert path.read_bytes() == log
 
 

@@ -126,7 +126,7 @@ def test_a_finished_run_is_shown_from_a_read_only_disk(program, small_disk):
     result = fit(program, 0, place)
     with read_only(small_disk):
         assert fit(program, 0, place) == result
-        with pytest.raises(ConfigError, match="seed: 0 there, 1 now"):
+        with pytest.raises(ConfigError, match="seed: was 0, is 1"):
             fit(program, 1, place)
 
 

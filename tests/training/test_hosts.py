@@ -236,7 +236,7 @@ def test_a_host_that_nobody_meets_says_so_in_a_line(tmp_path, cache):
         status, said = second.wait(60), second.stderr.read()
     assert status == 2
     assert said.startswith("error: parallel.hosts: ")
-    assert "not all hosts met within 2 s" in said
+    assert "not all hosts connected within 2 s" in said
     assert said.count("\n") == 1
 
 
@@ -253,12 +253,12 @@ def test_a_host_of_a_cluster_that_nobody_meets_gives_up(monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("2/2@node1:1234", r"2 host\(s\) are numbered from 0 to 1"),
+        ("2/2@node1:1234", r"the index must be in 0..1"),
         ("0/0@node1:1234", r"0 host\(s\)"),
         ("0/99999999999999999999@node1:1234", "INDEX/COUNT@ADDRESS:PORT"),
         ("0/99999@node1:1234", "at most 65536 hosts"),
-        ("0/2@node1:99999", "a port is from 1 to 65535"),
-        ("0/2@node1:0", "a port is from 1 to 65535"),
+        ("0/2@node1:99999", "port must be in 1..65535"),
+        ("0/2@node1:0", "port must be in 1..65535"),
         ("0/\u0662@node1:1234", "INDEX/COUNT@ADDRESS:PORT"),
         ("0/2", "INDEX/COUNT@ADDRESS:PORT"),
         ("slurm", "'one', 'cluster'"),
@@ -275,7 +275,7 @@ def test_a_timeout_must_be_positive():
 
 
 def test_a_command_that_has_not_joined_says_so():
-    with pytest.raises(ConfigError, match="this command trains on one host"):
+    with pytest.raises(ConfigError, match="this command supports one host"):
         Program(tiny.config(parallel={"hosts": "0/2@node1:1234"}))
 
 

@@ -214,8 +214,8 @@ def test_another_config_is_refused_with_the_keys_that_differ(reference):
     other = Program(tiny.config(batch_size=8, optimizer={"momentum": 0.5}))
     with pytest.raises(ConfigError) as error:
         fit(other, 0, place)
-    assert "batch_size: 16 there, 8 now" in str(error.value)
-    assert "optimizer.momentum: 0.9 there, 0.5 now" in str(error.value)
+    assert "batch_size: was 16, is 8" in str(error.value)
+    assert "optimizer.momentum: was 0.9, is 0.5" in str(error.value)
     assert "steps" not in str(error.value)
 
 
@@ -227,13 +227,13 @@ def test_a_run_names_its_data_and_refuses_other(program, reference):
     images[-1, -1, -1] ^= 1  # one pixel of one image
     part = dataclasses.replace(dataset.train, images=images)
     changed = sources.InMemory(dataclasses.replace(dataset, train=part))
-    with pytest.raises(ConfigError, match=f"data_fingerprint: '{own}' there, '"):
+    with pytest.raises(ConfigError, match=f"data_fingerprint: was '{own}', is '"):
         fit(Program(tiny.config(), changed), 0, reference.place)
 
 
 def test_more_devices_may_not_change_what_batch_norm_sees(reference):
     """16 images share statistics; on 8 devices the default would be 2."""
-    with pytest.raises(ConfigError, match="bn_images: 16 there, 2 now"):
+    with pytest.raises(ConfigError, match="bn_images: was 16, is 2"):
         fit(Program(tiny.config(parallel={"devices": 8})), 0, reference.place)
 
 
@@ -267,7 +267,7 @@ def test_a_dispatch_names_the_step_whose_loss_is_not_finite(tmp_path):
 
 def test_a_checkpoint_is_promised_only_where_there_is_one(tmp_path):
     place = RunDirectory(tmp_path / "run")
-    with pytest.raises(Diverged, match="no checkpoint was saved before it"):
+    with pytest.raises(Diverged, match="no checkpoint was saved before that"):
         fit(Program(diverging(checkpoint_every=0)), 0, place)
     assert checkpoint.steps(place.checkpoints) == []
     place = RunDirectory(tmp_path / "with")

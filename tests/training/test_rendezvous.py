@@ -37,19 +37,19 @@ def test_all_meet_in_any_order():
 
 def test_an_index_given_twice_is_told_to_all():
     said = outcomes((1, 3), (1, 3), (0, 3))
-    assert said == ["parallel.hosts: index 1 is given to two processes"] * 3
+    assert said == ["parallel.hosts: two processes have the index 1"] * 3
 
 
 def test_index_0_given_twice():
     said = sorted(outcomes((0, 2), (0, 2), timeout=0.5))
-    assert "not all hosts met within 0.5 s" in said[0]
+    assert "not all hosts connected within 0.5 s" in said[0]
     assert "missing: [1]" in said[0]
-    assert "is index 0 given to two processes?" in said[1]
+    assert "check that only one process has index 0" in said[1]
 
 
 def test_hosts_that_count_differently():
     said = outcomes((0, 3), (1, 2))
-    assert said == ["parallel.hosts: hosts 0 and 1 say 3 and 2"] * 2
+    assert said == ["parallel.hosts: host 0 expects 3 hosts, but host 1 expects 2"] * 2
 
 
 def test_strangers_and_hosts_that_died_do_not_count():
@@ -75,5 +75,5 @@ def test_strangers_and_hosts_that_died_do_not_count():
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "no.such.host.invalid", "a" * 300])
 def test_nobody_answers(name):
-    with pytest.raises(ConfigError, match=r"not all hosts met within 0\.3 s"):
+    with pytest.raises(ConfigError, match=r"not all hosts connected within 0\.3 s"):
         meet(1, 2, f"{name}:{free_port()}", 0.3)

@@ -18,12 +18,12 @@ def test_a_run_is_trained_resumed_and_read_by_the_same_call(tmp_path):
     kept = json.loads((tmp_path / "run" / "result.json").read_text())
     assert kept["test_error"] == result["test_error"]
     assert train(config, str(tmp_path / "run")) == result
-    with pytest.raises(ConfigError, match="steps: 4 there, 5 now"):
+    with pytest.raises(ConfigError, match="steps: was 4, is 5"):
         train({**config, "steps": 5}, tmp_path / "run")
     with pytest.raises(ConfigError, match="unknown key of config 'step'"):
         train({**config, "step": 5}, tmp_path / "other")
     assert not (tmp_path / "other").exists()
-    with pytest.raises(ConfigError, match=r"no config file 'nothing\.py'"):
+    with pytest.raises(ConfigError, match=r"config file 'nothing\.py' does not exist"):
         train("nothing.py", tmp_path / "other")
     (tmp_path / "mine.py").write_text(f"def get_config():\n    return {config!r}")
     assert train(tmp_path / "mine.py", tmp_path / "run") == result

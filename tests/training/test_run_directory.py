@@ -18,7 +18,9 @@ def test_a_directory_with_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     place = RunDirectory(tmp_path)
     with (
-        pytest.raises(ConfigError, match=r"not a run directory: it holds thesis\.tex"),
+        pytest.raises(
+            ConfigError, match=r"not a run directory: it contains thesis\.tex"
+        ),
         place.open_for_training({}),
     ):
         pass
@@ -86,7 +88,7 @@ def test_home_is_expanded_and_addresses_are_refused(tmp_path, monkeypatch):
         pass
     assert (tmp_path / "x" / "config.json").exists()
     for address in ("gs://bucket/x", "s3://a", pathlib.Path("gs://bucket/x")):
-        with pytest.raises(ConfigError, match="an address is no directory"):
+        with pytest.raises(ConfigError, match="is not a directory: runs need"):
             RunDirectory(address)
     with pytest.raises(ConfigError, match="the home directory is unknown"):
         RunDirectory("~nobody-of-this-name/x")
@@ -113,10 +115,10 @@ def test_jax_settings_that_change_a_run_are_recorded(tmp_path, monkeypatch):
         pytest.raises(ConfigError) as error,
     ):
         place.check_config({"a": 1, **provenance.settings()})
-    assert "JAX_DEFAULT_PRNG_IMPL: 'threefry2x32' there, 'rbg' now" in str(error.value)
+    assert "JAX_DEFAULT_PRNG_IMPL: was 'threefry2x32', is 'rbg'" in str(error.value)
     with (
         jax.enable_x64(True),
-        pytest.raises(ConfigError, match="JAX_ENABLE_X64: False there, True now"),
+        pytest.raises(ConfigError, match="JAX_ENABLE_X64: was False, is True"),
     ):
         place.check_config({"a": 1, **provenance.settings()})
     place.check_config({"a": 1})
@@ -169,9 +171,9 @@ def test_where_a_run_happens_may_change_and_what_it_computes_not(tmp_path):
         "parallel": {"mode": "shard_map", "devices": 1},
     }
     place.check_config(moved)
-    with pytest.raises(ConfigError, match="steps: 3 there, 4 now"):
+    with pytest.raises(ConfigError, match="steps: was 3, is 4"):
         place.check_config({**moved, "steps": 4})
-    with pytest.raises(ConfigError, match=r"new: '\(absent\)' there, 1 now"):
+    with pytest.raises(ConfigError, match=r"new: was '\(absent\)', is 1"):
         place.check_config({**moved, "new": 1})
 
 
