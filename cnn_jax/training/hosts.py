@@ -64,7 +64,7 @@ def parse(hosts: str) -> dict[str, Any]:
         )
     if index >= count:
         raise ConfigError(
-            f"parallel.hosts {hosts!r}: the index must be in 0..{count - 1}"
+            f"parallel.hosts {hosts!r}: the index must be below the count"
         )
     return {
         "coordinator_address": found[3],

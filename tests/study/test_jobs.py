@@ -166,7 +166,7 @@ def test_what_a_job_asks_for():
         "slurm_partition": "gpu",
         "gpus_per_node": 2,
     }
-    with pytest.raises(ConfigError, match="'gpu' must be NAME=VALUE"):
+    with pytest.raises(ConfigError, match="must be NAME=VALUE, got 'gpu'"):
         jobs.parse_resources(["gpu"])
 
 

@@ -239,7 +239,9 @@ def test_a_damaged_log_that_no_checkpoint_has_is_named(program, reference, finis
     for path in kept:
         path.write_bytes(b"")
     for read in (finished.rows, lambda: fit(program, 0, finished)):
-        with pytest.raises(ConfigError, match=r"damaged or lost.*delete result\.json"):
+        with pytest.raises(
+            ConfigError, match=r"damaged or missing.*delete result\.json"
+        ):
             read()
     for path, content in kept.items():
         path.write_bytes(content)
@@ -307,7 +309,7 @@ def test_a_file_of_anything_is_named_in_a_line(program, place, name, content):
     ("name", "advice"),
     [
         ("config.json", "restore it from a backup"),
-        ("result.json", "delete result.json, and"),
+        ("result.json", "delete result.json and"),
     ],
 )
 def test_config_and_result(program, reference, place, name, advice, content):

@@ -117,7 +117,10 @@ def test_whoever_is_overtaken_writes_nothing_more(program, tmp_path, step, rows)
             (place.path / "lock").write_text("process 1 on another\n")
             time.sleep(0.5)  # SIGTERM has come
 
-    with StopRequest() as stop, pytest.raises(lock.InUse, match="taken by process 1"):
+    with (
+        StopRequest() as stop,
+        pytest.raises(lock.InUse, match="process 1 on another took over"),
+    ):
         fit(program, 0, place, take)
     assert stop.received == signal.SIGTERM
     names = [path.name for path in checkpoint.steps(place.checkpoints)]

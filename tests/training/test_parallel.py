@@ -155,7 +155,7 @@ def test_a_host_gives_the_whole_state_and_its_rows_of_a_batch(monkeypatch):
         (["a", "a", "b", "b"], 0, r"same devices; they have 2 x a, 2 x b$"),
         (["a", "a"], 0, r"same devices; they have 2 x a$"),
         (["a", "a", "a"], 0, r"same devices; they have 2 x a, 1 x a$"),
-        (["a", "a", "a", "a"], 3, "devices 3 does not divide over 2 hosts"),
+        (["a", "a", "a", "a"], 3, "devices 3 is not divisible by 2 hosts"),
     ],
 )
 def test_hosts_share_devices_of_one_kind(monkeypatch, kinds, count, message):

@@ -46,7 +46,7 @@ def test_a_net_with_group_norm_has_no_running_statistics():
         (NET | {"norm": "grup"}, "did you mean 'group'"),
         (
             NET | {"norm": {"name": "group", "groups": 4}},
-            "2 channels of stem_bn do not div",
+            "2 channels of stem_bn are not div",
         ),
         ({"name": "lenet5", "norm": "group"}, "unknown field of model 'lenet5' 'norm'"),
     ],

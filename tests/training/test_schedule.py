@@ -111,7 +111,7 @@ def test_a_schedule_of_optax_by_its_name():
             r"must be in \[0, 5\], .* got 6",
         ),
         (lambda: schedule.piecewise((0.1,), (), 0, -1), "per_images -1 is negative"),
-        (lambda: schedule.cosine(0.1, 5, 9), "warmup_steps 9"),
+        (lambda: schedule.cosine(0.1, 5, 9), "warmup_steps must be .* got 9"),
     ],
 )
 def test_bad_values_are_named(call, message):
