@@ -80,7 +80,7 @@ def test_directory_that_cannot_be_written(tmp_path):
 def test_read_only_directory_is_left_alone(tmp_path):
     """Even as root, which the system allows to write."""
     (tmp_path / "data").mkdir(mode=0o555)
-    with pytest.raises(names.ConfigError, match="it is read-only; name another dir"):
+    with pytest.raises(names.ConfigError, match="it is read-only; choose another"):
         data.load("digits", data_dir=str(tmp_path / "data"))
     assert os.listdir(tmp_path / "data") == []
     digits.prepare(str(tmp_path / "new"))

@@ -17,12 +17,12 @@ def test_a_container_has_its_own_limit(tmp_path, monkeypatch):
     assert memory.total() == machine
     limit.write_text("5000000\n")
     assert memory.total() == 5_000_000
-    memory.check(5_000_000, "a set", "make it smaller")
-    with pytest.raises(names.ConfigError, match=r"a set needs 6\.0 GB .*: make it sm"):
-        memory.check(6 * 10**9, "a set", "make it smaller")
+    memory.check(5_000_000, "sets", "make it smaller")
+    with pytest.raises(names.ConfigError, match=r"sets need 6\.0 GB .*; make it sm"):
+        memory.check(6 * 10**9, "sets", "make it smaller")
 
 
 def test_where_memory_is_unknown_nothing_is_refused(monkeypatch):
     monkeypatch.delattr(os, "sysconf")
     assert memory.total() == 0
-    memory.check(10**30, "a set", "make it smaller")
+    memory.check(10**30, "sets", "make it smaller")

@@ -75,7 +75,7 @@ def test_errors_are_one_line(tmp_path, narrow, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def get_config():\n    return None", "get_config() returned None"),
+        ("def get_config():\n    return None", "must return a ConfigDict, got None"),
         ("x = 1", "no function get_config()"),
         ("def get_config(:", "SyntaxError"),
         ("def get_config():\n    return {'families': {}}", "config describes a study"),

@@ -150,7 +150,7 @@ def test_tfrecords_are_written_as_array_record_beside_them(
     monkeypatch.setattr(preparation, "NEEDED", ("a_package_that_is_not_there",))
     path, pictures = tfrecords
     before = {file.name for file in path.iterdir()}
-    with pytest.raises(names.ConfigError, match=r"prepare toy .*` writes it"):
+    with pytest.raises(names.ConfigError, match=r"convert them with `.*prepare toy "):
         data.load("toy", data_dir=str(tmp_path))
     for _ in range(2):
         assert prepare.main(["toy", f"--data_dir={tmp_path}"]) == 0

@@ -198,7 +198,7 @@ def test_a_study_told_to_stop_at_moments(whole_study, tmp_path, number):
         assert process.returncode in (answers if ended is None else [0]), errors
         if process.returncode == 128 + number:
             assert "Traceback" not in errors
-            assert "interrupted" in errors or "goes on from there" in errors
+            assert "interrupted" in errors or "again to resume" in errors
     process = start(directory)
     process.communicate()
     assert process.returncode == 0

@@ -257,7 +257,7 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
         (["--only=lesion"], "unknown analysis 'lesion' (did you mean 'lesions'?)"),
         (["--run=a", "--study=b"], "exclude each other"),
         (["--study=nowhere"], "nowhere contains no finished runs"),
-        (["--run=nowhere"], "nowhere holds no run"),
+        (["--run=nowhere"], "nowhere contains no run"),
         (["--config.lesions.drawz=1"], "'drawz'"),
         (["--config.insertion.steps=(1,2)"], "must increase from 0"),
     ],
