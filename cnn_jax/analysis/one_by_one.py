@@ -90,7 +90,7 @@ def measure_saving(
     shape = (size, size, channels)
     nets = [Spatial(kernel, width), Spatial(kernel, width, shrink)]
     images = jax.random.normal(jax.random.key(0), (batch, *shape))
-    calls = []
+    calls: list[Any] = []
     for net in nets:
         variables = jax.jit(lambda key, net=net: net.init(key, images, train=False))(
             jax.random.key(1)
@@ -98,7 +98,7 @@ def measure_saving(
         call = jax.jit(lambda v, x, net=net: net.apply(v, x, train=False))
         calls.append(lambda call=call, v=variables: call(v, images))
     direct, shrunk = (summarize(net, shape) for net in nets)
-    return Saving(kernel, direct, shrunk, time_ratio(*calls))
+    return Saving(kernel, direct, shrunk, time_ratio(calls[0], calls[1]))
 
 
 def time_ratio(

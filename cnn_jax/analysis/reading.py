@@ -60,7 +60,7 @@ class Reader:
         """A compiled function from (params, batch) to sums over the batch."""
 
         def sums(params: Any, batch: Any) -> dict[str, Any]:
-            outputs = self.model.apply(
+            outputs: Any = self.model.apply(
                 {"params": params}, self.scale(batch["image"]), train=False
             )
             kinds = {
@@ -109,7 +109,7 @@ def explain(reader: Reader, weights: Sequence[Any]) -> list[Explanation]:
 
     @jax.jit
     def see(params):
-        graph = model.apply({"params": params}, images, train=False)
+        graph: Any = model.apply({"params": params}, images, train=False)
         posterior = jax.vmap(
             jax.grad(lambda score, graph: graphs.forward(graph.replace(score=score)))
         )(graph.score, graph)

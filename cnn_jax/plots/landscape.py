@@ -88,7 +88,7 @@ def contours(nets: "Mapping[Any, pandas.DataFrame]", scale: Any) -> Any:
     levels = np.arange(np.floor(scale.vmin), np.ceil(scale.vmax) + 0.1, 0.2)
     depths, families = depths_and_families(nets)
     size = (3.8 * len(families) + 0.9, 3.6 * len(depths) + 0.2)
-    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    shared: Any = {"sharex": True, "sharey": True, "squeeze": False}
     figure, panels = plt.subplots(len(depths), len(families), figsize=size, **shared)
     for (depth, family), values in nets.items():
         panel = panels[depths.index(depth), families.index(family)]
@@ -119,7 +119,7 @@ def sections(nets: "Mapping[Any, pandas.DataFrame]") -> Any:
     """
     depths, families = depths_and_families(nets)
     size = (8.2, 3.3 * len(depths))
-    shared = {"sharex": True, "squeeze": False}
+    shared: Any = {"sharex": True, "squeeze": False}
     drawn: dict[str, Any] = {}
     figure, panels = plt.subplots(len(depths), 2, figsize=size, **shared)
     for (depth, family), own in nets.items():

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,7 +36,7 @@ def reading_errors(
             (0.12, "digit_error", DIGIT, "s"),
         ):
             over = (100 * table[key]).groupby(places).agg(["mean", "std"])
-            style = {"color": color, "marker": marker, "linestyle": "none"}
+            style: Any = {"color": color, "marker": marker, "linestyle": "none"}
             panel.errorbar(
                 over["mean"],
                 over.index + shift,
@@ -44,7 +45,7 @@ def reading_errors(
                 label=key.replace("_", " "),
                 **style,
             )
-            small = {"markersize": 3, "alpha": 0.45, "markeredgewidth": 0}
+            small: Any = {"markersize": 3, "alpha": 0.45, "markeredgewidth": 0}
             panel.plot(100 * table[key], places + shift, **style, **small)
         panel.set_yticks(range(len(names)), list(names.values()))
         panel.invert_yaxis()
