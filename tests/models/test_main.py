@@ -17,6 +17,8 @@ def test_table_has_a_row_for_every_net(capsys, monkeypatch):
     command.main([])
     found = rows(capsys)
     assert set(few) < set(found)
+    head = ["network", "input", "weight", "layers", "parameters", "MACs"]
+    assert found["network"] == head
     assert found["vgg16"][-3:] == ["16", "138,357,544", "15,470,264,320"]
     assert " ".join(found["lenet5"][1:6]) == "32 x 32 x 1"
 
@@ -26,7 +28,11 @@ def test_layers_of_one_net_and_a_field(capsys):
     found = rows(capsys)
     assert found["stem_conv"][-2:] == ["108", f"{108 * 32 * 32:,}"]
     assert found["stage2_block1/shortcut_conv"][-2] == "32"
-    assert found["8"][:3] == ["8", "weight", "layers"]
+    assert found["layer"] == ["layer", "kind", "output", "parameters", "MACs"]
+    size = {"depth": 8, "widths": (4, 8, 16), "shortcut": "B"}
+    whole = command.summary_of("cifar_resnet", size)
+    assert " ".join(found["8"][:8]) == "8 weight layers input 32 x 32 x"
+    assert found["8"][-2:] == [f"{whole.parameters:,}", f"{whole.macs:,}"]
 
 
 def test_task_by_flags():
