@@ -160,6 +160,10 @@ def test_lenet_of_1998_sweeps_lines_too():
         np.testing.assert_allclose(swept[:, place], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_piece_between_two_cuts_is_the_least():
+    assert models.create("gtn", 10, **{**SMALL, "cuts": 2, "pieces": 1}).pieces == 1
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
+from cnn_jax.models import resnet
 from cnn_jax.models.blocks import BasicBlock, BottleneckBlock, option_a
 from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.names import ConfigError
@@ -43,6 +44,14 @@ def initial(net, image):
 def weight_layers(tree):
     """Layers with a kernel; projections are not counted (He et al. 2015)."""
     return sum(k[-1] == "kernel" and "shortcut" not in k[-2] for k in tree)
+
+
+def test_blocks_of_the_stages_are_those_of_table_1():
+    """He et al. (2015)."""
+    assert resnet.IMAGENET_STAGES == {
+        **{18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)},
+        **{101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
+    }
 
 
 @pytest.mark.parametrize("depth", fast([8, 20, 56], [8, 20, 32, 44, 56, 110]))

@@ -132,6 +132,15 @@ def test_what_failed_is_told_and_not_tried_again(tmp_path):
     assert [e.run.family for e in events if e.status == "finished"] == ["residual"]
 
 
+def test_a_job_takes_its_cores_and_the_cache(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        jobs.processes, "prepare_process", lambda *given: taken.append(given)
+    )
+    assert jobs.Worker([], tmp_path, (1,), True)() == []
+    assert taken == [((1,), True)]
+
+
 def test_a_job_that_finds_a_mistake_ends_the_study_with_it(tmp_path):
     runs = small_study(run={"parallel": {"devices": 9}}, seeds=(0,))
     with pytest.raises(ConfigError, match="devices 9"):
