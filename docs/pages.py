@@ -1,4 +1,4 @@
-"""Pages that are made while the site is built: figures, reference, config keys.
+"""Pages generated while the site is built: figures, reference, config keys.
 
 The figures are copied from ``experiments/results``, the API reference follows the
 package's modules, and the table of config keys follows the schema, so that none of

@@ -1,11 +1,11 @@
-"""The tables of README.md and docs/, made from the results that are committed.
+"""The tables of README.md and docs/, made from the committed results.
 
     python docs/tables.py            # rewrites the tables
     python docs/tables.py --check    # exit status 1 if one of them is out of date
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its
-numbers are in ``experiments/results/``, which the commands named beside each table
-write, so no number is typed by hand.
+A table is between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its numbers
+come from ``experiments/results/``, which the command next to each table writes, so
+nobody types a number.
 """
 
 import json
@@ -65,7 +65,7 @@ def strings(study: str) -> str:
     names = {
         "isolated": "recogniser of isolated digits, then Viterbi",
         "isolated_normalized": "the same, with the scores of each piece normalised",
-        "graph": "trained through the graph (discriminative forward)",
+        "system": "trained through the graph (discriminative forward)",
         "displacement": "space displacement network",
     }
     rows = [
@@ -137,13 +137,13 @@ QUANTITIES = (
         1,
     ),
     (
-        "change by a block, relative to its input",
+        "change of its input by a block, relative",
         "relative change, mean over blocks",
         20,
         2,
     ),
     (
-        "change by a block, relative to its input",
+        "change of its input by a block, relative",
         "relative change, mean over blocks",
         56,
         2,
@@ -164,7 +164,7 @@ QUANTITIES = (
 
 
 def speed(file: str) -> str:
-    """Milliseconds a train step, and how much faster than each peer."""
+    """Milliseconds per train step, and the ratio of each peer to it."""
     steps = json.loads((RESULTS / "speed" / f"{file}.json").read_text())["steps"]
     peers = [
         peer
@@ -179,7 +179,7 @@ def speed(file: str) -> str:
         elif step["ratio"]:
             low, high = step["ratio_range"]
             row[step["contender"]] = f"{step['ratio']:.2f} ({low:.2f} to {high:.2f})"
-    header = ["network", "batch", "type", "ms a step", *(f"{p} / ours" for p in peers)]
+    header = ["network", "batch", "type", "ms/step", *(f"{p} / cnn_jax" for p in peers)]
     lines = [
         [*key, row.get("ours", ""), *(row.get(peer, "") for peer in peers)]
         for key, row in rows.items()
@@ -197,7 +197,7 @@ TABLES: dict[str, Callable[..., str]] = {
 
 
 def updated(text: str) -> str:
-    """A page with its tables made anew.
+    """A page with its tables regenerated.
 
     Raises:
       KeyError: a marker names a table that is not in `TABLES`.
@@ -211,7 +211,7 @@ def updated(text: str) -> str:
 
 
 def main(check: bool) -> int:
-    """Rewrite the tables, or say which are out of date; the exit status."""
+    """Rewrite the tables, or print which are out of date; return the exit status."""
     stale = []
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         old = path.read_text(encoding="utf-8")
