@@ -134,30 +134,18 @@ def summary(table: "pandas.DataFrame", held_out: str) -> str:
       table: from `cnn_jax.study.load`.
       held_out: name of the set that the test error is measured on.
     """
-    train = study.over_seeds(table, "clean_train_error")
-    test = study.over_seeds(table, "test_error")
-    shown = train[["family", "depth"]].assign(
-        seeds=train["count"],
-        **{"training (clean)": _spread(train), held_out: _spread(test)},
+    from cnn_jax.report.tables import percent  # pandas: not in training processes
+
+    finished = table[table["status"] == "finished"]
+    shown = finished.groupby(["family", "depth"], as_index=False).agg(
+        seeds=("seed", "size"),
+        **{"training (clean)": ("clean_train_error", percent)},
+        **{held_out: ("test_error", percent)},
     )
     # names are left-aligned in a column as wide as the longest
     width = max(map(len, ["family", *shown["family"]]))
-    return shown.to_string(
-        index=False,
-        formatters={"family": f"{{:<{width}}}".format},
-        justify="left",
-    )
-
-
-def _spread(cells: "pandas.DataFrame") -> "pandas.Series":
-    """Mean and sample standard deviation in percent; the mean alone for one seed."""
-    return cells.apply(
-        lambda cell: (
-            f"{100 * cell['mean']:6.2f}"
-            + (f" ± {100 * cell['std']:5.2f}" if cell["count"] > 1 else " " * 8)
-        ),
-        axis=1,
-    )
+    align = {"family": f"{{:<{width}}}".format}
+    return shown.to_string(index=False, formatters=align)
 
 
 if __name__ == "__main__":

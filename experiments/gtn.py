@@ -22,6 +22,7 @@ import pandas
 from cnn_jax import names
 from cnn_jax.analysis.reading import Reader, explain
 from cnn_jax.plots import reading as figures
+from cnn_jax.report.tables import percent
 from cnn_jax.study.progress import single_run
 from cnn_jax.training import checkpoint, files
 from cnn_jax.training import config as run_config
@@ -202,12 +203,7 @@ class Study:
 
 def summary(table: pandas.DataFrame) -> str:
     """Mean and sample standard deviation in percent; the mean alone for one seed."""
-
-    def spread(errors: pandas.Series) -> str:
-        mean = f"{100 * errors.mean():5.2f}"
-        return f"{mean} ± {100 * errors.std():4.2f}" if len(errors) > 1 else mean
-
-    means = table.groupby("system", sort=False)[list(ERRORS)].agg(spread)
+    means = table.groupby("system", sort=False)[list(ERRORS)].agg(percent)
     return means.rename(index=SYSTEMS).rename_axis(None).to_string()
 
 
