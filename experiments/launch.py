@@ -64,17 +64,7 @@ class Parser(argparse.ArgumentParser):
 def command(
     usage: str | None, define: Define, config: str | None = None
 ) -> Callable[[Body], Main]:
-    """Make a command's ``main`` of a function of the parsed arguments.
-
-    Args:
-      usage: the command's docstring, printed by ``--help``.
-      define: adds the arguments to the parser.
-      config: see `run`.
-
-    Returns:
-      A decorator. ``main(argv)`` takes the arguments without the program's name, by
-      default those of the process, and returns the exit status.
-    """
+    """A decorator that makes a command's ``main(argv)`` of its body, see `run`."""
 
     def decorate(body: Body) -> Main:
         @functools.wraps(body)

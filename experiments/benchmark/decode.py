@@ -187,8 +187,7 @@ def main(values: argparse.Namespace) -> None:
     title = f"{len(files)} files of {size:.0f} kB on average, {values.rounds} rounds"
     rows = [
         {
-            "pipeline": name,
-            "images/s per core": f"{np.median(rate):.0f}",
+            **{"pipeline": name, "images/s per core": f"{np.median(rate):.0f}"},
             "range": f"{min(rate):.0f} to {max(rate):.0f}",
             "speedup of cnn_jax": f"{np.median(first / np.array(rate)):.2f}x",
         }

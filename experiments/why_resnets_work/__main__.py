@@ -238,18 +238,12 @@ def attempt(name: str, make: Callable[[], page.Section]) -> page.Section:
 
 @dataclasses.dataclass
 class Show:
-    """Writes the tables and figures of analyses and builds sections of the report.
+    """Writes the tables and figures of analyses and builds sections of the report."""
 
-    Attributes:
-      title: name of the study or run.
-      directory: directory of the files.
-      styles: colour and dash of each depth.
-      numbers: summaries of the analyses shown so far.
-    """
-
-    title: str
+    title: str  # of the study or run
     directory: pathlib.Path
     styles: Styles
+    # Summaries of the analyses shown so far.
     numbers: list[pd.DataFrame] = dataclasses.field(default_factory=list)
 
     def section(

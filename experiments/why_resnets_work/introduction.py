@@ -28,11 +28,8 @@ def compose(
       sections: the results.
       runs: family, depth and config of each analysed run.
       missing: runs of the study that could not be analysed.
-      trained_here: whether the runs belong to the config's own study; for other runs,
-        the page shows each distinct config, without its seed.
-
-    Returns:
-      The content of the page.
+      trained_here: whether the runs are those of the config's study; if not, the page
+        shows each distinct config.
     """
     findings = [f for section in sections.values() for f in section.findings]
     verdicts = collections.Counter(finding.verdict for finding in findings)
@@ -65,21 +62,14 @@ def compose(
         }
     if missing:
         facts["skipped runs"] = ", ".join(missing)
-    if not runs:
-        shown = {}
-    elif trained_here:
-        shown = {"The study": config["study"]}
-    else:
-        shown = _distinct(runs)
-    analyses = {
-        name: value for name, value in config.items() if name not in ("name", "study")
-    }
+    shown = {"The study": config["study"]} if trained_here else _distinct(runs)
+    analyses = {key: config[key] for key in config if key not in ("name", "study")}
     return Report(
         title=f"Why residual networks work: {title}",
         introduction=introduction,
         facts=facts,
         sections=sections,
-        configs={**shown, "The analyses": analyses},
+        configs={**(shown if runs else {}), "The analyses": analyses},
     )
 
 

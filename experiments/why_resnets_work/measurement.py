@@ -119,17 +119,9 @@ def measurements(
     directory: pathlib.Path,
     data_dir: str = "",
 ) -> list[Measurement]:
-    """The measurements to make, the longest first and those of a group together.
+    """A measurement for each chosen analysis and each group that it applies to.
 
-    Args:
-      config: a section for each analysis.
-      chosen: names of the analyses to do.
-      groups: groups of nets to measure.
-      directory: directory of the stored rows.
-      data_dir: see `Measurement`.
-
-    Returns:
-      A measurement for each analysis and each group that it applies to.
+    The longest come first, and those of a group stand together.
     """
     found = {name: registry.resolve(name, config[name]) for name in chosen}
     pairs = [

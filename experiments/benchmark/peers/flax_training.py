@@ -41,12 +41,9 @@ class Flax:
         )
         params = variables["params"]
         self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        self.state = {
-            "params": params,
-            "batch_stats": variables.get("batch_stats", {}),
-            "optimizer": optimizer.init(params),
-            "key": jax.random.key(1),
-        }
+        stats = variables.get("batch_stats", {})
+        self.state = {"params": params, "batch_stats": stats, "key": jax.random.key(1)}
+        self.state["optimizer"] = optimizer.init(params)
         self.step = jax.jit(
             functools.partial(train_step, net, optimizer, case.loss), donate_argnums=0
         )
@@ -97,10 +94,8 @@ def train_step(
         )
         if loss_name == "map":
             rubbish = jnp.full((len(outputs), 1), -MAP_J)
-            logits = jnp.concatenate([outputs, rubbish], axis=1)
-        else:
-            logits = outputs
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            outputs = jnp.concatenate([outputs, rubbish], axis=1)
+        losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         return losses.mean(), changed.get("batch_stats", {})
 
     with plain.definitions():
@@ -110,10 +105,5 @@ def train_step(
         gradients, state["optimizer"], state["params"]
     )
     params = optax.apply_updates(state["params"], updates)
-    state = {
-        "params": params,
-        "batch_stats": batch_stats,
-        "optimizer": opt_state,
-        "key": key,
-    }
-    return state, loss
+    changed = {"params": params, "batch_stats": batch_stats, "optimizer": opt_state}
+    return {**changed, "key": key}, loss

@@ -43,12 +43,8 @@ class Torch:
         net = twin_of(case.module(), case.image[2])
         self.parameters = sum(p.numel() for p in net.parameters())
         self.net = net.to(self.device, memory_format=torch.channels_last).train()
-        self.optimizer = torch.optim.SGD(
-            self.net.parameters(),
-            lr=RATE,
-            momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY,
-        )
+        sgd = {"lr": RATE, "momentum": MOMENTUM, "weight_decay": WEIGHT_DECAY}
+        self.optimizer = torch.optim.SGD(self.net.parameters(), **sgd)
         images, labels = case.arrays()
         # torch's channels_last format is NHWC memory with NCHW indices.
         self.images = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
@@ -84,11 +80,7 @@ class Torch:
 
 
 class CompiledTorch(Torch):
-    """torch with network, loss and backward pass compiled by `torch.compile`.
-
-    Args:
-      case: the case to train.
-    """
+    """torch with network, loss and backward pass compiled by `torch.compile`."""
 
     def __init__(self, case: Case):
         super().__init__(case)
