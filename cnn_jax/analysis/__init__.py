@@ -11,5 +11,6 @@ are mappings with 'image' (normalised, float32), 'label' and 'mask' (1 for an ex
     net = trained.load("runs/degradation_digits/runs/plain-20-seed0")
     responses.standard_deviations(net.model, net.variables, net.batches("train"))
 
-The analyses draw no figures.
+The analyses draw no figures. `exchange` and `published` read and write the weights of
+other programs, and `reading` looks at systems that read strings.
 """
