@@ -47,7 +47,7 @@ constexpr int64_t kSmallestSum = 1 << 16;
 // Features from which on a kernel gradient is computed as a product, and the values and
 // the pixels of a block of patches: it fits the second cache, but is not too short for
 // the product to be worth adding to the gradient.
-constexpr int64_t kFewestFeatures = 64;
+constexpr int64_t kFewestFeatures = 32;
 constexpr int64_t kPatches = 1 << 16, kFewestPixels = 512;
 
 // The result: feature maps from images and kernel, images from maps and kernel, or

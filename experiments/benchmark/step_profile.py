@@ -28,22 +28,25 @@ from experiments.benchmark.contender import readable_step
 STEPS = 5
 
 
-def kind(operation: str, shape: Sequence[int], source: str, batch: int) -> str:
+def kind(
+    operation: str, shape: Sequence[int], source: str, target: str, batch: int
+) -> str:
     """The kind of an operation of a compiled train step.
 
     Args:
       operation: its name in the program ('ynn_fusion.3', 'transpose_copy_fusion').
       shape: shape of its result.
       source: path of the functions that it comes from.
+      target: the foreign function that it calls; '' if it calls none.
       batch: images per step.
     """
     # oneDNN's convolutions are operations of their own.
-    if primitive := re.search(r"cnn_jax_(maps|images|kernel)", source):
+    if target.startswith("cnn_jax_"):
         return {
-            "maps": "convolution",
-            "images": "its gradient w.r.t. the images",
-            "kernel": "its gradient w.r.t. the kernel",
-        }[primitive[1]]
+            "cnn_jax_maps": "convolution",
+            "cnn_jax_images": "its gradient w.r.t. the images",
+            "cnn_jax_kernel": "its gradient w.r.t. the kernel",
+        }[target]
     copies = operation.startswith(("transpose", "copy", "concatenate"))
     if "conv_general_dilated" in source or ("/conv" in source.lower() and copies):
         if copies:
@@ -67,9 +70,8 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
         name: kind(
             name,
             [int(size) for size in re.findall(r"\d+", shape)],
-            source.group(1)
-            if (source := re.search(r'op_name="([^"]*)"', rest))
-            else "",
+            _quoted("op_name", rest),
+            _quoted("custom_call_target", rest),
             case.batch,
         )
         for name, shape, rest in re.findall(
@@ -95,6 +97,12 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
                 if event.name in kinds:
                     times[kinds[event.name]] += event.duration_ns / STEPS / 1e6
     return sum(times.values()), dict(times.most_common())
+
+
+def _quoted(name: str, text: str) -> str:
+    """The value of an attribute in a program's text; '' if it has none."""
+    found = re.search(rf'{name}="([^"]*)"', text)
+    return found[1] if found else ""
 
 
 def define(parser: argparse.ArgumentParser) -> None:
