@@ -39,8 +39,8 @@ def advice() -> str:
     if not here or jax.default_backend() != "cpu" or switched_off() or load():
         return ""
     return (
-        "XLA's own convolutions are used; training on this CPU gets faster with "
-        "oneDNN: install a C++ compiler (g++), then run pip install again"
+        "note: using XLA's convolutions, which are slower on this CPU; to use oneDNN, "
+        "install a C++ compiler (g++) and run pip install again"
     )
 
 

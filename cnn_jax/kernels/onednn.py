@@ -171,9 +171,9 @@ def _define(primitive: Primitive) -> None:
     def lower(ctx: Any, *operands: Any, **parameters: Any) -> Any:
         if ctx.module_context.lowering_parameters.for_export:
             raise NotImplementedError(
-                "jax.export cannot keep convolutions that oneDNN computes: trace "
-                "what is exported within cnn_jax.kernels.plain.definitions(), or "
-                f"set {extension.SWITCH}=false"
+                "jax.export cannot serialize oneDNN's convolutions: trace the exported "
+                "function within cnn_jax.kernels.plain.definitions(), or set "
+                f"{extension.SWITCH}=false"
             )
         return lowered(ctx, *operands, **parameters)
 

@@ -6,11 +6,11 @@ The net is that of the study on digits, with ``--depth`` layers; it is untrained
 weights do not change the cost. The loss is a mean over the first ``--images`` training
 images. Three methods evaluate the same points:
 
-    one program       a compiled loop over a row of points (`analysis.landscape`)
-    a call a point    a compiled evaluation that moves the weights itself; its loss
-                      is read before the next call
-    moved on the host NumPy moves the weights, which are sent to the device for a
-                      compiled evaluation, as the loop of Li et al. (2018) does
+    one program        a compiled loop over a row of points (`analysis.landscape`)
+    one call per point a compiled evaluation that moves the weights itself; its loss
+                       is read before the next call
+    moved on the host  NumPy moves the weights, which are sent to the device for a
+                       compiled evaluation, as the loop of Li et al. (2018) does
 
 The methods alternate, row by row, and each ratio is a median over rows. Seconds are
 processor time on a CPU. ``--whole`` also times the whole grid with one program.
@@ -102,7 +102,7 @@ def moved_on_the_host(given: Problem) -> Method:
 
 METHODS: dict[str, Callable[[Problem], Method]] = {
     "one program": one_program,
-    "a call a point": a_call_a_point,
+    "one call per point": a_call_a_point,
     "moved on the host": moved_on_the_host,
 }
 
