@@ -15,6 +15,8 @@ import sys
 
 import jax
 
+# Raised whenever the calls of `onednn.cc` change, because `git pull` compiles nothing.
+VERSION = 2
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
 # The functions that `onednn.cc` exports, under the names registered with XLA.
@@ -46,7 +48,7 @@ def advice() -> str:
 
 @functools.cache
 def load() -> ctypes.CDLL | None:
-    """Load the compiled file and register it with XLA; None if a part is missing."""
+    """Load the compiled file and register it with XLA; None if missing or outdated."""
     file = pathlib.Path(__file__).with_name("_onednn.abi3.so")
     if not file.exists():
         return None
@@ -54,7 +56,11 @@ def load() -> ctypes.CDLL | None:
         # Load Intel's library by path first; `_onednn` then resolves it by name.
         ctypes.CDLL(_path_of_onednn())
         loaded = ctypes.CDLL(str(file))
+        if ctypes.c_int.in_dll(loaded, "cnn_jax_version").value != VERSION:
+            return None
     except OSError:  # no libgomp, no such file, another system's
+        return None
+    except ValueError:  # compiled before versions were recorded
         return None
     for name in TARGETS:
         handler = jax.ffi.pycapsule(getattr(loaded, name))

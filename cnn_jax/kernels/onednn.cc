@@ -459,6 +459,9 @@ auto Binding() {
 
 #pragma GCC visibility push(default)
 
+// That of `extension.py`; another one means that the two do not fit together.
+extern "C" const int cnn_jax_version = 2;
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_kernel, Call<Pass::kKernel>, Binding());

@@ -296,3 +296,10 @@ def test_nothing_is_loaded_without_the_library(monkeypatch):
     monkeypatch.setattr(extension, "DISTRIBUTION", "no-such-distribution")
     assert extension.load.__wrapped__() is None
     assert isinstance(extension.load(), ctypes.CDLL)
+
+
+def test_an_extension_of_another_version_is_not_used(monkeypatch):
+    load = extension.load.__wrapped__
+    assert load() is not None
+    monkeypatch.setattr(extension, "VERSION", extension.VERSION + 1)
+    assert load() is None
