@@ -272,7 +272,8 @@ def test_memory_and_stream_refuse_the_same_damage(tmp_path, form):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("record", r"toy-train.* is damaged: "),
+        ("records", r"toy-train.* is damaged: "),
+        ("record", r"toy-train\S*, record \d is damaged: "),
         ("label", r"toy-train.*, record 4: label 7 is outside 0\.\.2"),
     ],
 )
@@ -280,9 +281,13 @@ def test_damaged_set_is_named(tmp_path, pictures, damage, message):
     examples = pictures(6, (20, 16, 3), "jpeg")
     examples[4] = (examples[4][0], 7)
     info = pathlib.Path(write_set(tmp_path, "toy", {"train": examples}, num_classes=8))
-    if damage == "record":
-        file = next(info.glob("toy-train*"))
-        file.write_bytes(file.read_bytes()[:1000])
+    file = next(info.glob("toy-train*"))
+    content = file.read_bytes()
+    if damage == "records":
+        file.write_bytes(content[:1000])
+    elif damage == "record":
+        assert b"JFIF" in content
+        file.write_bytes(content.replace(b"JFIF", b"damn"))
     else:
         features = info / "features.json"
         features.write_text(features.read_text().replace('"8"', '"3"'))

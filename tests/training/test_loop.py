@@ -19,7 +19,7 @@ import pytest
 
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, loop
 from cnn_jax.training.feed import feed
 from cnn_jax.training.interrupt import Interrupted
 from cnn_jax.training.loop import Diverged, fit
@@ -30,6 +30,22 @@ from tests.tiers import fast
 from tests.training.uninterrupted import Uninterrupted
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_a_log_row_has_the_means_since_the_last_row():
+    window = loop._Window()
+    window.add({"loss": 3.0, "error": 1.0, "count": 4.0, "rate": 0.1})
+    resumed = loop._Window(window.notes())
+    for each in (window, resumed):
+        each.add({"loss": 5.0, "error": 2.0, "count": 4.0, "rate": 0.2})
+        found = each.close()
+        assert found == {
+            "running_train_loss": 1.0,
+            "running_train_error": 3 / 8,
+            "learning_rate": 0.2,
+        }
+    window.add({"loss": 1.0, "error": 1.0, "count": 2.0, "rate": 0.2})
+    assert window.close()["running_train_loss"] == 0.5
 
 
 def test_a_run_learns_and_logs_what_it_says(reference):
