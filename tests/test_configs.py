@@ -7,7 +7,7 @@ import pytest
 
 from cnn_jax import models, study
 from cnn_jax.training import config as run_config
-from cnn_jax.training.run_directory import flatten
+from cnn_jax.training.config_keys import flatten
 from experiments import gtn
 from experiments.why_resnets_work import registry
 

@@ -34,7 +34,7 @@ class Diverged(ArithmeticError):
     """The loss or a parameter is not finite; the message names the step."""
 
 
-class _Window:
+class Window:
     """Sums of the running training metrics since the last log row."""
 
     def __init__(self, notes: dict[str, float] | None = None):
@@ -134,7 +134,7 @@ class _Run:
         self.started = time.monotonic()
         state, notes, self.log, self.logged = hosts.from_first(self._open)
         self.spent = notes["seconds"]
-        self.window = _Window(notes["window"])
+        self.window = Window(notes["window"])
         self.source_state = bytes.fromhex(notes["source_state"])
         self.step = int(state.step)
         self.saved = notes["saved"]

@@ -33,9 +33,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_a_log_row_has_the_means_since_the_last_row():
-    window = loop._Window()
+    window = loop.Window()
     window.add({"loss": 3.0, "error": 1.0, "count": 4.0, "rate": 0.1})
-    resumed = loop._Window(window.notes())
+    resumed = loop.Window(window.notes())
     for each in (window, resumed):
         each.add({"loss": 5.0, "error": 2.0, "count": 4.0, "rate": 0.2})
         found = each.close()
