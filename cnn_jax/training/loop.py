@@ -45,14 +45,17 @@ class Window:
             self.rate = notes["rate"]
 
     def notes(self) -> dict[str, float]:
+        """What a checkpoint keeps of it."""
         return {**self.totals, "rate": self.rate}
 
     def add(self, sums: dict[str, float]) -> None:
+        """Add the sums of a dispatch."""
         for key in self.totals:
             self.totals[key] += sums[key]
         self.rate = sums["rate"]
 
     def close(self) -> dict[str, float]:
+        """The means, for a log row; the sums start again from zero."""
         count = self.totals["count"]
         row = {
             "running_train_loss": self.totals["loss"] / count,
