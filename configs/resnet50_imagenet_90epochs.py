@@ -7,7 +7,7 @@ norm over 32 images, crops of random area and aspect ratio, one centre crop at t
 time. The learning rate is 0.1 per 256 images, with 5 epochs of warm-up, divided by 10
 after 30, 60 and 80 epochs. Unlike in the paper, the last layer has fan-in
 initialisation (the paper: N(0, 0.01^2)), biases do not decay, and the mean and
-standard deviation are those of the data set.
+standard deviation are those of the dataset.
 
     python -m experiments.train --config=configs/resnet50_imagenet_90epochs.py \\
         --workdir=runs/resnet50_90epochs --config.dataset.data_dir=DATA

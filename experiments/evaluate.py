@@ -9,7 +9,7 @@ The network comes from a run, finished or still training, or from a .safetensors
 written by `experiments.convert` or `experiments.export`. ``--folder`` takes a
 directory with one subdirectory of images per class, named after the class.
 ``--images`` prints the five most likely classes of each image. Only ``--split`` needs
-the data set.
+the dataset.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Download a data set with tensorflow-datasets (TFDS) and write it as array_record.
+"""Download a dataset with tensorflow-datasets (TFDS) and write it as array_record.
 
     python -m experiments.prepare cifar10
     python -m experiments.prepare imagenet2012 --data_dir=/data --manual_dir=/ilsvrc

@@ -1,6 +1,6 @@
 """A trained network: model, variables, predictions and batches.
 
-The data set is opened only when batches are requested: the run directory holds the
+The dataset is opened only when batches are requested: the run directory holds the
 facts about it that a network needs (see `cnn_jax.data.facts`).
 """
 
@@ -93,7 +93,7 @@ class Net:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes; their numbers if the data set has no names."""
+        """The names of the classes; their numbers if the dataset has no names."""
         facts = self.program.facts
         return facts.class_names or tuple(map(str, range(facts.num_classes)))
 

@@ -111,7 +111,7 @@ def config_of(name: str) -> dict[str, Any]:
 
 
 def facts_of(name: str, num_classes: int) -> Facts:
-    """The facts of the data set that a published network was trained on."""
+    """The facts of the dataset that a published network was trained on."""
     found = families.resolve(name)
     side, num_train, num_test = SETS[found.dataset]
     shape = (side, side, 3)
@@ -175,7 +175,7 @@ def evaluate(
       name: the network's name, as its publisher gives it.
       source: as in `read`.
       config: a run's config; ``name`` replaces its network.
-      data_dir: directory of the config's data set; '' for the config's own value.
+      data_dir: directory of the config's dataset; '' for the config's own value.
 
     Returns:
       'test_loss' (nats) and 'test_error' (a fraction).

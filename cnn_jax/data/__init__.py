@@ -1,4 +1,4 @@
-"""Data sets: from files on disk to batches of uint8 images.
+"""Datasets: from files on disk to batches of uint8 images.
 
 A config section ``dataset = dict(name=..., ...)`` selects one of:
 
@@ -34,7 +34,7 @@ TABLE: dict[str, Callable[..., Any]] = {
 
 
 def open_set(name: str, **fields: Any) -> Any:
-    """Open the data set that a config section names, without decoding it.
+    """Open the dataset that a config section names, without decoding it.
 
     Args:
       name: see the module's description.
@@ -59,14 +59,14 @@ def open_set(name: str, **fields: Any) -> Any:
 
 
 def load(name: str, **fields: Any) -> Dataset:
-    """Load the data set that a config section names into memory.
+    """Load the dataset that a config section names into memory.
 
     Args:
       name: as in `open_set`.
       **fields: as in `open_set`.
 
     Returns:
-      The data set.
+      The dataset.
 
     Raises:
       ConfigError: as `open_set`, images of several sizes, or a source that makes

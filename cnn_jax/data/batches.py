@@ -20,7 +20,7 @@ class Maker:
     """Makes the images of chosen examples.
 
     Attributes:
-      part: the part of a data set that holds the examples.
+      part: the part of a dataset that holds the examples.
       transform: from a picture to an image.
       damaged: as in `pictures.decode`.
       seed: seed of the random crops.

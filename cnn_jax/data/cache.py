@@ -1,4 +1,4 @@
-"""A cache, beside a data set, of results computed from it.
+"""A cache, beside a dataset, of results computed from it.
 
 A checksum of their inputs names decoded arrays and statistics, so a stale entry is
 never used after the source changes. The cache only saves time: if it cannot be
@@ -23,10 +23,10 @@ CLOCK = 3 * 10**9  # ns; the coarsest file systems have a resolution of two seco
 
 
 class Cache:
-    """Arrays by name, beside a data set or, if it is read-only, in the user's cache.
+    """Arrays by name, beside a dataset or, if it is read-only, in the user's cache.
 
     Args:
-      beside: directory of the data set.
+      beside: directory of the dataset.
     """
 
     def __init__(self, beside: str):

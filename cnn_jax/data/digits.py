@@ -1,4 +1,4 @@
-"""Embedded digits: scikit-learn's 1,797 handwritten digits as a TFDS data set.
+"""Embedded digits: scikit-learn's 1,797 handwritten digits as a TFDS dataset.
 
 The pictures are the test part of the UCI "Optical recognition of handwritten
 digits" set (Alpaydin and Kaynak 1998): 8x8 pixels, each the count 0..16 of ink
@@ -8,7 +8,7 @@ seed: 1,500 training and 297 test examples, where each class has its share to wi
 one. The same people wrote both parts.
 
 The set is prepared on first use, without network and without TensorFlow, under the
-TFDS data directory as array_record, like any other data set.
+TFDS data directory as array_record, like any other dataset.
 """
 
 import contextlib
@@ -96,7 +96,7 @@ def test_part(labels: np.ndarray) -> np.ndarray:
 
 
 def prepare(data_dir: str = "") -> str:
-    """Write the data set unless it exists; safe in several processes at once.
+    """Write the dataset unless it exists; safe in several processes at once.
 
     TFDS writes to a temporary directory and renames it when it is complete, so one of
     several processes wins and the others use its result.
@@ -105,7 +105,7 @@ def prepare(data_dir: str = "") -> str:
       data_dir: as in `prepared.directory`.
 
     Returns:
-      The directory of the prepared data set.
+      The directory of the prepared dataset.
 
     Raises:
       ConfigError: the directory cannot be written.
@@ -144,7 +144,7 @@ def open_set(
       validation_size: as in `prepared.open_set`.
 
     Returns:
-      The data set, not yet read.
+      The dataset, not yet read.
 
     Raises:
       ConfigError: as `prepare` and `prepared.open_set`.

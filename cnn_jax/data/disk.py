@@ -1,4 +1,4 @@
-"""Data sets on disk: encoded pictures by number, whole or split for validation.
+"""Datasets on disk: encoded pictures by number, whole or split for validation.
 
 A *reader* implements a format (`cnn_jax.data.prepared`, `cnn_jax.data.folder`). A
 `Part` holds the examples of a split that one run uses. A config section names an
@@ -34,8 +34,8 @@ class Reader(Protocol):
     """A format of image-classification sets on disk; it can be pickled.
 
     Attributes:
-      name: name of the data set, for messages.
-      path: directory of the data set.
+      name: name of the dataset, for messages.
+      path: directory of the dataset.
       num_classes: labels are 0 ... num_classes - 1.
       channels: 1 (grey) or 3 (RGB).
       sides: height and width of every picture; None for any.
@@ -67,7 +67,7 @@ class Part:
     """A split, or some of its examples.
 
     Attributes:
-      reader: reader of the data set.
+      reader: reader of the dataset.
       split: name of the split.
       numbers: the examples of the split that belong to this part; () for all.
     """
@@ -164,7 +164,7 @@ class OnDisk:
 
     @property
     def name(self) -> str:
-        """Name of the data set."""
+        """Name of the dataset."""
         return self.train.reader.name
 
     def in_memory(self) -> Dataset:
@@ -203,10 +203,10 @@ def open_parts(
     size: int = 0,
     damaged: pictures.Damaged = "refuse",
 ) -> OnDisk:
-    """The parts of a data set that a run trains on and is evaluated on.
+    """The parts of a dataset that a run trains on and is evaluated on.
 
     Args:
-      reader: reader of the data set.
+      reader: reader of the dataset.
       train_split: split to train on.
       test_split: split to evaluate on.
       validation_size: 0, or the number of training examples held out and
@@ -247,7 +247,7 @@ def read(
     """Decode a whole split, or read it from the cache beside it.
 
     Args:
-      reader: reader of the data set.
+      reader: reader of the dataset.
       split: name of the split.
       size: see `OnDisk`.
       damaged: see `OnDisk`.

@@ -1,7 +1,7 @@
 """The properties of its training data that a network needs, without the data.
 
 A run records them at its start (``data.npz``), so that the network can be used
-without the data set.
+without the dataset.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ ARRAYS = tuple(field.name for field in dataclasses.fields(Statistics))
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """A data set without its examples.
+    """A dataset without its examples.
 
     Attributes:
       name: name of the set.

@@ -1,4 +1,4 @@
-"""A folder of class folders of pictures, as a data set.
+"""A folder of class folders of pictures, as a dataset.
 
     data_dir/train/cat/0001.jpg       split 'train', class 'cat'
     data_dir/train/dog/more/any.png   subfolders of a class are allowed
@@ -165,7 +165,7 @@ def open_set(
         decodable part (see `pictures.decode`).
 
     Returns:
-      The data set, not yet read.
+      The dataset, not yet read.
 
     Raises:
       ConfigError: the folders do not have this form.

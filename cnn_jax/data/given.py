@@ -1,4 +1,4 @@
-"""Data sets from functions, usually as NumPy arrays.
+"""Datasets from functions, usually as NumPy arrays.
 
     def shapes(split):                    # 'train' or 'test'
         return images, labels, names      # uint8 (n, h, w, c), (n,), one per class
@@ -23,7 +23,7 @@ FORM = "(images, labels, names)"
 def open_set(
     section: Mapping[str, Any], table: Mapping[str, Any], **supplied: Any
 ) -> Any:
-    """Open the data set of a function.
+    """Open the dataset of a function.
 
     Args:
       section: config section with ``name``, the function's keyword arguments and, if
@@ -36,7 +36,7 @@ def open_set(
 
     Raises:
       ConfigError: no such function, fields that it does not accept, or arrays that
-        do not form a data set.
+        do not form a dataset.
     """
     name, fields = section["name"], dict(section)
     accepted = names.parameters(names.resolve("dataset", name, table))
@@ -82,7 +82,7 @@ def open_set(
 
 
 def no_data(name: str, found: Any) -> names.ConfigError:
-    """The error for a function whose return value is no data set."""
+    """The error for a function whose return value is no dataset."""
     return names.ConfigError(
         f"dataset {name!r} must return arrays {FORM}, a Dataset, an OnDisk or a "
         f"Source (see cnn_jax.data), got {type(found).__name__}"

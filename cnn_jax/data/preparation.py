@@ -1,4 +1,4 @@
-"""Preparation of data sets: built by tensorflow-datasets (TFDS), as array_record.
+"""Preparation of datasets: built by tensorflow-datasets (TFDS), as array_record.
 
 Building a set of TFDS needs TensorFlow; reading it afterwards does not. A set that
 already exists as tfrecord files is not rebuilt: its records are written as array_record
@@ -27,7 +27,7 @@ NEEDED = ("tensorflow", "importlib_resources")
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "") -> dict[str, Any]:
-    """Download and write a data set unless it exists; then check it.
+    """Download and write a dataset unless it exists; then check it.
 
     Args:
       name: ``set`` or ``set/config`` of TFDS, or ``package.module:Builder``.

@@ -1,4 +1,4 @@
-"""Data sets prepared by TFDS, read without TensorFlow.
+"""Datasets prepared by TFDS, read without TensorFlow.
 
 A prepared set is a directory ``data_dir/name[/config]/version`` that
 ``tfds.builder_from_directory`` can open, with dataset_info.json, features.json and
@@ -26,7 +26,7 @@ VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def directory(data_dir: str = "") -> str:
-    """The root of prepared data sets.
+    """The root of prepared datasets.
 
     Args:
       data_dir: a directory, or '' for TFDS's default: the environment variable
@@ -61,7 +61,7 @@ def check_writable(name: str, data_dir: str = "") -> None:
 
 
 def available(data_dir: str = "") -> list[str]:
-    """Names of the data sets prepared under ``data_dir``, sorted."""
+    """Names of the datasets prepared under ``data_dir``, sorted."""
     root = pathlib.Path(directory(data_dir))
     files = [*root.glob("*/*/dataset_info.json"), *root.glob("*/*/*/dataset_info.json")]
     sets = {file.parent.parent for file in files if VERSION.fullmatch(file.parent.name)}
@@ -69,7 +69,7 @@ def available(data_dir: str = "") -> list[str]:
 
 
 def find(name: str, data_dir: str = "") -> str:
-    """The directory of a prepared data set.
+    """The directory of a prepared dataset.
 
     Args:
       name: ``set`` or ``set/config``, which select the newest version, or either
@@ -80,7 +80,7 @@ def find(name: str, data_dir: str = "") -> str:
       The directory that holds the set's dataset_info.json.
 
     Raises:
-      ConfigError: no such prepared data set.
+      ConfigError: no such prepared dataset.
     """
     root = directory(data_dir)
     folder = pathlib.Path(root, name)
@@ -306,7 +306,7 @@ def open_set(
         decodable part (see `pictures.decode`).
 
     Returns:
-      The data set, not yet read.
+      The dataset, not yet read.
 
     Raises:
       ConfigError: not prepared, not image classification, no such split.

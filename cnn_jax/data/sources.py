@@ -30,7 +30,7 @@ class Source(Protocol):
     """A training set and an evaluated set, in batches.
 
     Attributes:
-      name: name of the data set, for reports.
+      name: name of the dataset, for reports.
       num_classes: labels are 0 ... num_classes - 1.
       image_shape: height, width, channels of the uint8 images of a batch.
       num_train: training examples per epoch.

@@ -44,7 +44,7 @@ class Stream:
     """A `Source` that decodes pictures on demand.
 
     Args:
-      on_disk: the data set.
+      on_disk: the dataset.
       train: section of the training transform: 'scale', 'alexnet', 'inception'.
       test: section of the evaluation transform: 'center', 'ten_crop'.
       workers: number of decoding processes; 0 for threads of this process.

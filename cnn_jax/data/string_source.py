@@ -27,7 +27,7 @@ class StringSource:
     `cnn_jax.data.strings.StringBatch`).
 
     Args:
-      name: name of the data set.
+      name: name of the dataset.
       num_classes: labels are 0 ... num_classes - 1.
       train: lines of the training digits.
       test: lines of the test digits.
@@ -136,7 +136,7 @@ def load(
     jitter: int = 3,
     noise: float = 0.0,
 ) -> Callable[[int, int], StringSource]:
-    """Lines composed from the digits of another data set.
+    """Lines composed from the digits of another dataset.
 
     Args:
       open_digits: `cnn_jax.data.load`; not a field of the section.

@@ -31,7 +31,7 @@ def depth_vs_error(
     Args:
       table: from `cnn_jax.study.load`, with at least one finished run.
       directory: the output directory for ``depth_vs_error.png``, ``.svg``, ``.pdf``.
-      title: the data set's name, for the title.
+      title: the dataset's name, for the title.
       held_out: kind of the held-out set, see `cnn_jax.study.held_out`.
     """
     finished = table[table["status"] == "finished"]
@@ -96,7 +96,7 @@ def training_curves(
     Args:
       logs: of finished runs, from `cnn_jax.study.logs`.
       directory: the output directory for ``training_curves.png``, ``.svg``, ``.pdf``.
-      title: the data set's name, for the title.
+      title: the dataset's name, for the title.
       held_out: kind of the held-out set, see `cnn_jax.study.held_out`.
     """
     families, depths = sorted(set(logs["family"])), sorted(set(logs["depth"]))

@@ -105,7 +105,7 @@ def noise(image: tuple[int, int, int], classes: int, size: int) -> Dataset:
       size: number of training images; there is one test image.
 
     Returns:
-      The data set, the same for the same arguments.
+      The dataset, the same for the same arguments.
     """
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (size + 1, *image), np.uint8)

@@ -14,7 +14,7 @@ images. Three methods evaluate the same points:
 
 The methods alternate, row by row, and each ratio is a median over rows. Seconds are
 processor time on a CPU. ``--whole`` also times the whole grid with one program.
-Memory is the peak of a fresh process that evaluates one row, including data set,
+Memory is the peak of a fresh process that evaluates one row, including dataset,
 compiler and libraries.
 """
 

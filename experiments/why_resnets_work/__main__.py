@@ -200,13 +200,13 @@ def left_out(directory: pathlib.Path) -> list[str]:
 
 
 def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:
-    """Refuse stored rows if the data set has changed since the runs were trained.
+    """Refuse stored rows if the dataset has changed since the runs were trained.
 
     For rows still to be measured, loading the net checks the data. Missing data is no
     error if every row is stored.
 
     Raises:
-      ConfigError: the data set differs from that of the runs.
+      ConfigError: the dataset differs from that of the runs.
     """
     runs = [run for task in tasks if task.cached() for run in task.group.runs]
     opened: dict[str, sources.Source] = {}
