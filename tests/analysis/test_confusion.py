@@ -52,7 +52,7 @@ def test_labels_that_fit_nothing_are_refused(run):
     images = tiny.noise(40).test.images
     with pytest.raises(ConfigError, match=r"classes 0\.\.2"):
         confusion.of_images(run[0], images[:2], [0, 3])
-    with pytest.raises(ConfigError, match="2 images with 1 labels"):
+    with pytest.raises(ConfigError, match="2 images and 1 labels"):
         confusion.of_images(run[0], images[:2], [0])
 
 
