@@ -1,5 +1,6 @@
 """The benchmark times the same net in every framework; its results are correct."""
 
+import dataclasses
 import json
 
 import jax
@@ -48,6 +49,8 @@ def test_names_of_nets():
     small = parse("vgg11@32x32x3", 1, "float32", 1, 1, {"batch_norm": True, "depth": 3})
     assert small.module().image_size == 32
     assert small.module().batch_norm
+    assert small.module().hidden == (512, 512)
+    assert parse("vgg11", 1, "float32", 1, 1, {}).module().hidden == (4096, 4096)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,26 @@ def test_subjects(capsys):
     assert error.count("\n") == 1
     assert command.main(["compile", "--depths=21"]) == 2
     assert "depth 21 is not 6n+2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("load", "busy"), [(1.0, False), (1.1, True)])
+def test_a_case_is_measured_as_asked_and_a_busy_machine_named(
+    load, busy, capsys, monkeypatch
+):
+    asked, values = [], {"seconds": [0.5], "compile_seconds": 1.0, "peak_rates": [1e9]}
+
+    def measure(*given):
+        asked.append(given)
+        return [rounds.Measurement("cnn_jax", **values)]
+
+    monkeypatch.setattr(rounds, "measure", measure)
+    machine = dataclasses.replace(MACHINE, load=load)
+    monkeypatch.setattr(rounds, "machine", lambda: machine)
+    assert command.main(["--nets=lenet5:8", "--rounds=3", "--seconds=2"]) == 0
+    [(one, peers, count, seconds)] = asked
+    assert (one.net, one.batch, one.platform) == ("lenet5", 8, "cpu")
+    assert (peers, count, seconds) == ([], 3, 2.0)
+    assert ("the machine is busy (load 1.1 on 2" in capsys.readouterr().err) == busy
 
 
 def test_without_torch_it_says_how_to_get_it(capsys, monkeypatch):

@@ -8,6 +8,28 @@ import pytest
 
 from experiments.benchmark import step_profile
 
+FORWARD, BACKWARD = "jit(f)/conv_general_dilated", "transpose(jvp)/conv_general_dilated"
+
+
+@pytest.mark.parametrize(
+    ("operation", "shape", "source", "kind"),
+    [
+        ("convolution.1", (32, 8, 8, 16), FORWARD, "convolution"),
+        ("fusion", (32, 8, 8, 3), BACKWARD, "its gradient w.r.t. the images"),
+        ("fusion", (3, 3, 32, 16), BACKWARD, "its gradient w.r.t. the kernel"),
+        ("fusion", (), BACKWARD, "its gradient w.r.t. the kernel"),
+        ("transpose_fusion", (32, 8), FORWARD, "layout changes for convolutions"),
+        ("copy.3", (32, 8), "net/conv1/x", "layout changes for convolutions"),
+        ("copy.3", (32, 8), "net/x", "other operations"),
+        ("dot.3", (32, 8), "net/dot_general", "matrix product"),
+        ("fusion", (8,), "net/bn2/x", "batch norm (and operations fused with it)"),
+    ],
+)
+def test_operations_by_their_names(operation, shape, source, kind):
+    assert step_profile.kind(operation, shape, source, "", 32) == kind
+    gradient = step_profile.kind(operation, shape, source, "cnn_jax_kernel", 32)
+    assert gradient == "its gradient w.r.t. the kernel"
+
 
 @pytest.mark.slow
 def test_the_kinds_of_a_residual_net():
