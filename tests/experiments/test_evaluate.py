@@ -1,5 +1,7 @@
 """``python -m experiments.evaluate`` and ``python -m experiments.export``."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -124,3 +126,14 @@ def test_a_reader_of_strings_has_an_error_and_no_classes(tmp_path, capsys):
     net = cnn_jax.load_run(tmp_path / "run")
     with pytest.raises(ConfigError, match="reads strings of digits"):
         net.predict(np.zeros((1, *net.program.facts.image_shape), np.uint8))
+
+
+def test_the_five_likeliest_classes_of_an_image_are_printed(monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "_read", lambda net, files: files)
+    shares = np.array([0.05, 0.4, 0.1, 0.2, 0.15, 0.1])
+    net = types.SimpleNamespace(
+        predict=lambda images: np.log([shares]) + 100, class_names=tuple("abcdef")
+    )
+    evaluate.show_pictures(net, ["a.png"])
+    told = "a.png: b 40.0 %, d 20.0 %, e 15.0 %, c 10.0 %, f 10.0 %\n"
+    assert capsys.readouterr().out == told
