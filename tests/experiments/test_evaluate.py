@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import cnn_jax
+from cnn_jax.data import given_pictures
 from cnn_jax.names import ConfigError
 from cnn_jax.training.run import train
 from experiments import evaluate, export
@@ -129,10 +130,13 @@ def test_a_reader_of_strings_has_an_error_and_no_classes(tmp_path, capsys):
 
 
 def test_the_five_likeliest_classes_of_an_image_are_printed(monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "_read", lambda net, files: files)
+    monkeypatch.setattr(given_pictures, "read", lambda files, *_: files)
     shares = np.array([0.05, 0.4, 0.1, 0.2, 0.15, 0.1])
     net = types.SimpleNamespace(
-        predict=lambda images: np.log([shares]) + 100, class_names=tuple("abcdef")
+        predict=lambda images: np.log([shares]) + 100,
+        class_names=tuple("abcdef"),
+        program=types.SimpleNamespace(facts=types.SimpleNamespace(image_shape=())),
+        config={"dataset": {}},
     )
     evaluate.show_pictures(net, ["a.png"])
     told = "a.png: b 40.0 %, d 20.0 %, e 15.0 %, c 10.0 %, f 10.0 %\n"
