@@ -8,8 +8,10 @@ from experiments.benchmark import landscape
 @pytest.mark.slow
 def test_the_ways_agree_and_take_turns(capsys):
     given = ["--depth=8", "--images=4", "--points=2", "--rows=1", "--family=plain"]
+    given.append("--whole")
     assert landscape.main(given) == 0
     out = capsys.readouterr().out
     assert "plain 8, 4 images, 2 x 2 points" in out
+    assert "whole grid in one program:" in out
     for way in landscape.METHODS:
         assert way in out
