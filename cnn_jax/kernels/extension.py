@@ -16,11 +16,11 @@ import sys
 import jax
 
 # Raised whenever the calls of `onednn.cc` change, because `git pull` compiles nothing.
-VERSION = 2
+VERSION = 3
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
 # The functions that `onednn.cc` exports, under the names registered with XLA.
-TARGETS = ("cnn_jax_maps", "cnn_jax_images", "cnn_jax_kernel")
+TARGETS = ("cnn_jax_maps", "cnn_jax_images", "cnn_jax_kernel", "cnn_jax_route")
 
 
 def switched_off() -> bool:

@@ -1,4 +1,5 @@
-// Convolutions and their two derivatives by oneDNN, as targets of XLA's FFI.
+// Convolutions and their two derivatives by oneDNN, and the derivative of max-pooling,
+// as targets of XLA's FFI.
 //
 // Arrays have jax's layout: images and maps (stack, n, h, w, c), kernels (stack, h, w,
 // c / groups, features). The members of a stack are independent convolutions of one
@@ -455,16 +456,58 @@ auto Binding() {
       .Attr<int64_t>("groups");
 }
 
+// The derivative of max-pooling: adds the gradient of each window to the pixel that was
+// its largest. XLA takes ten times as long, because it computes all pixels of a window.
+// Arrays: places and gradient (n, rows, columns, channels), images (n, h, w, channels).
+ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
+                 ffi::Buffer<ffi::F32> gradient, ffi::ResultBuffer<ffi::F32> images,
+                 int64_t window, int64_t stride, int64_t top, int64_t left) {
+  const uint32_t side = uint32_t(window);  // a division of 32 bits takes less time
+  const auto from = gradient.dimensions(), to = images->dimensions();
+  const int64_t rows = from[1], columns = from[2], channels = from[3];
+  const int64_t height = to[1], width = to[2], image = height * width * channels;
+  ForEach(pool, std::max<int64_t>(1, pool.num_threads()), from[0], [&](int64_t n) {
+    float* out = images->typed_data() + n * image;
+    std::fill_n(out, image, 0.f);
+    const int64_t start = n * rows * columns * channels;
+    const float* value = gradient.typed_data() + start;
+    const uint8_t* place = places.typed_data() + start;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t column = 0; column < columns; ++column) {
+        const int64_t y = row * stride - top, x = column * stride - left;
+        const bool inside = y >= 0 && x >= 0 && y + window <= height && x + window <= width;
+        for (int64_t c = 0; c < channels; ++c, ++place, ++value) {
+          const int64_t down = y + *place / side, across = x + *place % side;
+          // If all pixels are -inf, the largest may be one of the padding.
+          if (inside || (down >= 0 && across >= 0 && down < height && across < width))
+            out[(down * width + across) * channels + c] += *value;
+        }
+      }
+  });
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 #pragma GCC visibility push(default)
 
 // That of `extension.py`; another one means that the two do not fit together.
-extern "C" const int cnn_jax_version = 2;
+extern "C" const int cnn_jax_version = 3;
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_kernel, Call<Pass::kKernel>, Binding());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_route, Route,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::U8>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Attr<int64_t>("window")
+                                  .Attr<int64_t>("stride")
+                                  .Attr<int64_t>("top")
+                                  .Attr<int64_t>("left"));
 
 // Whether oneDNN has optimised (not reference) code for all three passes of a
 // convolution on this processor. Numbers: images (4), kernel (4), maps (4), strides

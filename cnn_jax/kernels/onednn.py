@@ -66,7 +66,7 @@ def convolve(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
     Returns:
       Feature maps (n, rows, columns, features).
     """
-    return _bind(maps_p, images[None], kernel[None], geometry)[0]
+    return bind(maps_p, images[None], kernel[None], geometry)[0]
 
 
 maps_p = Primitive("cnn_jax_maps")
@@ -74,7 +74,8 @@ images_p = Primitive("cnn_jax_images")
 kernel_p = Primitive("cnn_jax_kernel")
 
 
-def _bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
+def bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
+    """Apply a primitive of two operands."""
     # Within a shard_map that tracks which values vary over which mesh axes, both
     # operands must vary over the same axes. The transpose of the cast sums gradients.
     varying = [jax.typeof(x).mat.varying for x in (left, right)]
@@ -103,7 +104,9 @@ def _abstract(
     return left.update(shape=shape, weak_type=False)
 
 
-def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
+def _call(
+    primitive: Primitive, left: Array, right: Array, *, geometry: Geometry
+) -> Array:
     """Call oneDNN for the primitive.
 
     The array that it returns has one axis for all pixels. XLA removes a reshape in
@@ -114,7 +117,8 @@ def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -
     if primitive is images_p and geometry.groups == 1 and shape[-1] % _LANES:
         # With all lanes of a vector in use oneDNN takes two thirds of the time.
         more = [(0, 0)] * 3 + [(0, -shape[-1] % _LANES), (0, 0)]
-        return _call(primitive, jnp.pad(left, more), right, geometry)[..., : shape[-1]]
+        images = _call(primitive, jnp.pad(left, more), right, geometry=geometry)
+        return images[..., : shape[-1]]
     flat = (shape[0], math.prod(shape[1:-1]), shape[-1])
     result = jax.ffi.ffi_call(primitive.name, jax.ShapeDtypeStruct(flat, left.dtype))(
         left,
@@ -131,7 +135,7 @@ def _call(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -
 @lru_cache(maxsize=1024)
 def _compiled(primitive: Primitive, geometry: Geometry) -> Any:
     """The compiled primitive, for calls outside `jax.jit`."""
-    return jax.jit(partial(_bind, primitive, geometry=geometry))
+    return jax.jit(partial(bind, primitive, geometry=geometry))
 
 
 def _batch(
@@ -153,26 +157,32 @@ def _batch(
         x = jnp.moveaxis(x, axis, into)
         return x.reshape(*x.shape[:into], -1, *x.shape[into + 2 :])
 
-    out = _bind(primitive, merge(left, left_axis), merge(right, right_axis), geometry)
+    out = bind(primitive, merge(left, left_axis), merge(right, right_axis), geometry)
     return out.reshape(*out.shape[:into], size, -1, *out.shape[into + 1 :]), into
 
 
-def _define(primitive: Primitive) -> None:
-    primitive.def_abstract_eval(partial(_abstract, primitive))
+def define(primitive: Primitive, abstract: Any, call: Any, batch: Any) -> None:
+    """Make a primitive of a function of `onednn.cc`.
+
+    Args:
+      primitive: the primitive; it has two operands and a geometry.
+      abstract: shape and type of the result, from those of the operands.
+      call: the call of the function.
+      batch: the rule for `jax.vmap`.
+    """
+    primitive.def_abstract_eval(abstract)
     primitive.def_impl(
         lambda left, right, *, geometry: _compiled(primitive, geometry)(left, right)
     )
-    batching.primitive_batchers[primitive] = partial(_batch, primitive)
-    lowered = mlir.lower_fun(
-        lambda left, right, *, geometry: _call(primitive, left, right, geometry),
-        multiple_results=False,
-    )
+    batching.primitive_batchers[primitive] = batch
+    lowered = mlir.lower_fun(call, multiple_results=False)
 
     def lower(ctx: Any, *operands: Any, **parameters: Any) -> Any:
         if ctx.module_context.lowering_parameters.for_export:
             raise NotImplementedError(
-                "jax.export cannot serialize oneDNN's convolutions: trace the exported "
-                "function within cnn_jax.kernels.plain.definitions(), or set "
+                "jax.export cannot serialize functions of the compiled extension: "
+                "trace the exported function within "
+                "cnn_jax.kernels.plain.definitions(), or set "
                 f"{extension.SWITCH}=false"
             )
         return lowered(ctx, *operands, **parameters)
@@ -181,20 +191,25 @@ def _define(primitive: Primitive) -> None:
 
 
 for _primitive in (maps_p, images_p, kernel_p):
-    _define(_primitive)
+    define(
+        _primitive,
+        partial(_abstract, _primitive),
+        partial(_call, _primitive),
+        partial(_batch, _primitive),
+    )
 
 ad.defbilinear(
     maps_p,
-    lambda maps, images, kernel, *, geometry: _bind(images_p, kernel, maps, geometry),
-    lambda maps, images, kernel, *, geometry: _bind(kernel_p, images, maps, geometry),
+    lambda maps, images, kernel, *, geometry: bind(images_p, kernel, maps, geometry),
+    lambda maps, images, kernel, *, geometry: bind(kernel_p, images, maps, geometry),
 )
 ad.defbilinear(
     images_p,
-    lambda images, kernel, maps, *, geometry: _bind(kernel_p, images, maps, geometry),
-    lambda images, kernel, maps, *, geometry: _bind(maps_p, images, kernel, geometry),
+    lambda images, kernel, maps, *, geometry: bind(kernel_p, images, maps, geometry),
+    lambda images, kernel, maps, *, geometry: bind(maps_p, images, kernel, geometry),
 )
 ad.defbilinear(
     kernel_p,
-    lambda kernel, images, maps, *, geometry: _bind(images_p, kernel, maps, geometry),
-    lambda kernel, images, maps, *, geometry: _bind(maps_p, images, kernel, geometry),
+    lambda kernel, images, maps, *, geometry: bind(images_p, kernel, maps, geometry),
+    lambda kernel, images, maps, *, geometry: bind(maps_p, images, kernel, geometry),
 )

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from cnn_jax.kernels import plain
+from cnn_jax.kernels import plain, routing
+from cnn_jax.kernels.geometry import Geometry
 
 Images = Float[Array, "batch height width channels"]
 FeatureMaps = Float[Array, "batch rows columns channels"]
@@ -79,6 +80,9 @@ def _backward(
 ) -> tuple[Images]:
     places, like = residuals
     size = like.shape[1:3]
+    if routing.computes(gradient):
+        both = (window, window), (stride, stride)
+        return (routing.route(places, gradient, Geometry(size, *both, padding)),)
     if window == stride and padding == ((0, 0), (0, 0)):
         return (_spread(places, gradient, window, size),)
     parts = []

@@ -89,3 +89,24 @@ def test_second_derivatives_and_forward_mode_within_plain_definitions():
     with plain.definitions():
         _, tangent = jax.jvp(loss, (x,), (x,))
     np.testing.assert_allclose(tangent, jax.jvp(direct, (x,), (x,))[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 3])
+def test_vmap_of_a_derivative(axis):
+    how = 3, 2, ((1, 1), (1, 1))
+    x = jax.random.normal(jax.random.key(0), (3, 2, 8, 7, 4))
+
+    def slope(pool, x):
+        return jax.grad(lambda x: jnp.tanh(pool(x, *how)).sum())(x)
+
+    found = jax.vmap(lambda x: slope(max_pool, x), axis, axis)(jnp.moveaxis(x, 0, axis))
+    expected = jnp.stack([slope(lax_pool, one) for one in x])
+    np.testing.assert_allclose(jnp.moveaxis(found, axis, 0), expected, atol=1e-6)
+
+
+def test_padding_receives_no_gradient():
+    x = jnp.full((1, 4, 4, 1), -jnp.inf).at[0, 3, 3, 0].set(1.0)
+    maps, pull = jax.vjp(lambda x: max_pool(x, 3, 2, ((1, 1), (1, 1))), x)
+    (gradient,) = pull(jnp.ones_like(maps))
+    # The other windows hold -inf alone, and their first pixel is padding.
+    assert float(gradient[0, 3, 3, 0]) == float(gradient.sum()) == 1.0
