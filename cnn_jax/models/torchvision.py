@@ -27,10 +27,7 @@ State = Mapping[str, np.ndarray]
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
     "alexnet": ("alexnet_torchvision", {}),
     **{f"vgg{depth}": (f"vgg{depth}", {}) for depth in (11, 13, 16, 19)},
-    **{
-        f"vgg{depth}_bn": (f"vgg{depth}", {"batch_norm": True})
-        for depth in (11, 13, 16, 19)
-    },
+    **{f"vgg{n}_bn": (f"vgg{n}", {"batch_norm": True}) for n in (11, 13, 16, 19)},
     **{
         f"resnet{depth}": (f"resnet{depth}", {"bottleneck_stride": "3x3"})
         for depth in (18, 34, 50, 101, 152)
