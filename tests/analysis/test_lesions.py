@@ -172,7 +172,7 @@ def test_as_many_blocks_are_removed_as_asked_for():
         keep = lesions.some_removed(SITES, count, random)
         assert keep.sum() == 6 - count
         assert keep[3] == 1
-    with pytest.raises(ValueError, match="6 blocks of 5"):
+    with pytest.raises(ValueError, match="cannot remove 6 of 5"):
         lesions.some_removed(SITES, 6, random)
 
 

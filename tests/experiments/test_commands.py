@@ -58,7 +58,10 @@ def test_train_prints_the_result_and_does_not_run_twice(tmp_path, capsys):
         (["--config.model.block=json:dumps"], "json:dumps"),
         (["--config.dataset.name=cifar11"], "cifar11"),
         (["--config.dataset.data_dir=/dev/null"], "/dev/null"),
-        (["--config.batch_size=33", "--config.parallel.devices=8"], "33 does not"),
+        (
+            ["--config.batch_size=33", "--config.parallel.devices=8"],
+            "33 is not divisible",
+        ),
         (["--config.parallel.mode=tmap"], "pmap, shard_map"),
         (["--config.parallel.bn_group_size=7"], "bn_group_size 7"),
         (["--config.warmup.until_train_error=80.0"], "until_train_error must be a fr"),
