@@ -220,3 +220,11 @@ def test_a_config_that_cannot_run_is_refused(changes, message):
 def test_figures_of_nothing_are_refused_in_one_line(tmp_path, capsys):
     assert gtn.main([f"--workdir={tmp_path}/none", "--plot_only"]) == 2
     assert "contains no finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["isolated", "system", "displacement", "seeds"])
+def test_a_config_that_lacks_a_key_is_refused(key):
+    config = gtn_digits.get_config().to_dict()
+    del config[key]
+    with pytest.raises(names.ConfigError, match=f"the config lacks {key}"):
+        gtn.check(config)

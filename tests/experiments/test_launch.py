@@ -126,3 +126,11 @@ def test_a_command_can_be_run_by_its_path(script, tmp_path):
         check=True,
     )
     assert "python -m experiments." in done.stdout
+
+
+def test_an_error_of_the_code_itself_keeps_its_trace():
+    def broken(values):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        run([], body=broken)

@@ -70,6 +70,7 @@ def test_a_panel_for_each_family_and_a_line_for_each_depth():
     figure, panels = curves.family_panels(lines, "y", "size", styles, more_columns=1)
     plt.close(figure)
     assert panels.shape == (2, 3)
+    assert figure.get_size_inches().tolist() == pytest.approx([12.6, 5.8])
     titles = [[panel.get_title() for panel in row] for row in panels]
     assert titles == [
         ["plain", "residual", ""],

@@ -116,7 +116,7 @@ def test_a_case_is_measured_as_asked_and_a_busy_machine_named(
     [(one, peers, count, seconds)] = asked
     assert (one.net, one.batch, one.platform) == ("lenet5", 8, "cpu")
     assert (peers, count, seconds) == ([], 3, 2.0)
-    assert ("the machine is busy (load 1.1 on 2" in capsys.readouterr().err) == busy
+    assert ("the machine is busy" in capsys.readouterr().err) == busy
 
 
 def test_without_torch_it_says_how_to_get_it(capsys, monkeypatch):
