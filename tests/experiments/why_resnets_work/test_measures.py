@@ -148,9 +148,12 @@ def test_the_last_panels_of_responses_are_over_depth():
 
 
 def test_steps_of_training_have_colours_of_their_own():
+    """Also the last two, of a map that ends before its lightest colour."""
     rows = pd.DataFrame(gradient_rows())
-    table = pd.concat([rows, rows[rows["step"] == 0].assign(step=70)])
-    figure = along.draw_along_training(table, (0, 70, 140), "norm")
+    start = rows[rows["step"] == 0]
+    steps = (0, 50, 70, 90, 140)
+    table = pd.concat([rows, *(start.assign(step=step) for step in steps[1:-1])])
+    figure = along.draw_along_training(table, steps, "norm")
     plt.close(figure)
     colours = {tuple(line.get_color()) for line in figure.axes[0].get_lines()}
-    assert len(colours) == 3
+    assert len(colours) == 5
