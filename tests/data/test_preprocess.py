@@ -87,6 +87,7 @@ def test_standardize_resizes_and_pads_with_the_mean():
         ),
         ({"name": "standardize", "pad": -1}, "pad -1 is negative"),
         ({"name": "interval", "low": 2.0}, "low must be below high, got 2.0 and 1.175"),
+        ({"name": "interval", "low": 1.0, "high": 1.0}, "below high, got 1.0 and 1.0"),
     ],
 )
 def test_bad_sections(section, message):

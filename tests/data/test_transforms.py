@@ -189,6 +189,10 @@ def test_jpeg_shrunk_a_lot_is_decoded_small(monkeypatch):
     assert sizes == [(60, 80)]
     expected = Image.fromarray(PHOTO).resize((56, 56), Image.Resampling.BILINEAR)
     assert abs(image - np.asarray(expected, int)).mean() < 4
+    part = picture.cut((60, 80, 120, 160), 28, False)
+    expected = Image.fromarray(PHOTO[60:180, 80:240])
+    expected = expected.resize((28, 28), Image.Resampling.BILINEAR)
+    assert abs(part - np.asarray(expected, int)).mean() < 8
     picture.cut((0, 0, 100, 100), 56, False)
     assert sizes[-1] == (240, 320)
 
