@@ -356,3 +356,17 @@ def test_wrong_arcs_are_refused(arcs, nodes, message):
 def test_an_end_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"node 5 is not in 0\.\.2"):
         graphs.from_arcs([], 3, final=(5,))
+
+
+def test_a_composed_path_ends_where_both_of_its_paths_may():
+    """Neither at the last node nor in the last state."""
+    ends = np.array([-np.inf, 0.5, -np.inf], np.float32)
+    arcs = [(0, 1, 0, 1.0), (1, 2, 1, 2.0)]
+    graph = graphs.from_arcs(arcs, 3).replace(final=jnp.asarray(ends))
+    acceptor = graphs.from_arcs([(0, 1, 0, 4.0)], 4).replace(
+        final=jnp.asarray([*ends, -np.inf])
+    )
+    composed = graphs.compose(graph, acceptor)
+    wanted = np.add.outer(ends, np.append(ends, -np.inf))
+    np.testing.assert_array_equal(np.asarray(composed.final).reshape(3, 4), wanted)
+    assert float(jax.jit(graphs.forward)(composed)) == pytest.approx(6.0)

@@ -258,7 +258,12 @@ def main(arguments: Sequence[str]) -> None:
         row = tried[name]
         place = f"{mutant['module']}:{mutant['line']} {mutant['after'].strip()}"
         print(f"{number:4} {row['outcome']:9} {place}", flush=True)
-    noticed = {row["by"] for row in tried.values() if row["outcome"] == "noticed"}
+    # Without parameters, which may contain the path of a copy.
+    noticed = {
+        row["by"].partition("[")[0]
+        for row in tried.values()
+        if row["outcome"] == "noticed"
+    }
     for failed in run(None, sorted(noticed), None) if noticed else ():
         print(f"fails without a mutant too, so its mutants count for nothing: {failed}")
     table = collections.defaultdict(collections.Counter)
