@@ -1,12 +1,15 @@
 """The commands as a user calls them: exit statuses, one-line errors, files."""
 
+import argparse
 import json
 import pathlib
 import re
 
 import pytest
 
+from cnn_jax.names import ConfigError
 from cnn_jax.study import progress
+from cnn_jax.training import hosts
 from cnn_jax.training.interrupt import Interrupted
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import degradation, train
@@ -244,3 +247,19 @@ def test_a_name_that_cannot_be_a_folders_is_refused_before_training(tmp_path, ca
     assert degradation.main(arguments) == 2
     assert "without a slash" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_training_joins_the_hosts_of_its_config(tmp_path, monkeypatch, capsys):
+    def join(text, timeout):
+        raise ConfigError(f"joined {text} within {timeout} s")
+
+    monkeypatch.setattr(hosts, "join", join)
+    given = ["--config=configs/resnet_digits.py", f"--workdir={tmp_path / 'run'}"]
+    assert train.main([*given, "--config.parallel.hosts=0/2@node1:1234"]) == 2
+    assert "error: joined 0/2@node1:1234 within 100 s" in capsys.readouterr().err
+
+
+def test_a_job_may_last_a_minute():
+    parser = argparse.ArgumentParser()
+    degradation.define(parser)
+    assert parser.parse_args(["--job_minutes=1"]).job_minutes == 1
