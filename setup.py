@@ -21,7 +21,7 @@ def folder_of(distribution: str, file: str) -> str:
 
 
 def extensions() -> list[setuptools.Extension]:
-    """The extension, where what it needs is installed."""
+    """The extension, if its requirements are installed."""
     jaxlib = importlib.util.find_spec("jaxlib")
     if jaxlib is None or jaxlib.origin is None:
         return []
@@ -43,7 +43,7 @@ def extensions() -> list[setuptools.Extension]:
             extra_link_args=[f"-L{library}", "-l:libdnnl.so.3", "-lgomp"],
             language="c++",
             optional=True,
-            py_limited_api=True,  # it has nothing of Python in it
+            py_limited_api=True,  # it does not use Python's API
         )
     ]
 

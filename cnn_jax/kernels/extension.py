@@ -15,8 +15,9 @@ import sys
 
 import jax
 
-# Raised whenever the calls of `onednn.cc` change, because `git pull` compiles nothing.
-VERSION = 3
+# Incremented whenever the interface of `onednn.cc` changes, because `git pull` does not
+# recompile it.
+VERSION = 4
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
 # The functions that `onednn.cc` exports, under the names registered with XLA.

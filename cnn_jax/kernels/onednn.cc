@@ -45,9 +45,9 @@ constexpr int64_t kSmallestPart = 1 << 20;
 // Values below which a part of a sum does not justify it either.
 constexpr int64_t kSmallestSum = 1 << 16;
 
-// Features from which on a kernel gradient is computed as a product, and the values and
-// the pixels of a block of patches: it fits the second cache, but is not too short for
-// the product to be worth adding to the gradient.
+// Features from which a kernel gradient is computed as a product. A block of patches has
+// about kPatches values, which fit the level-2 cache, but at least kFewestPixels rows:
+// the product must be worth adding to the gradient.
 constexpr int64_t kFewestFeatures = 32;
 constexpr int64_t kPatches = 1 << 16, kFewestPixels = 512;
 
@@ -154,7 +154,8 @@ memory::desc Kernel(const Geometry& g, memory::data_type type, bool any) {
 
 // Whether a kernel gradient takes less time as a product of matrices. On processors
 // with AVX2 alone oneDNN's code for this pass reaches 20 to 70 % of the speed of the
-// other two passes. With few features copying the patches takes what the product gains.
+// other two passes. With few features, copying the patches
+// costs more than the product saves.
 bool IsProductFaster(const Geometry& g, const std::string& implementation) {
   if (g.groups != 1 || g.type != memory::data_type::f32) return false;
   return implementation.rfind("x64:gemm", 0) == 0 ||
@@ -307,7 +308,12 @@ void ForEach(ffi::ThreadPool& pool, int64_t threads, int64_t count,
       if (++state->done == count) state->changed.notify_one();
     }
   };
-  for (int64_t i = 1; i < std::min(count, threads); ++i) pool.Schedule(std::function<void()>(take));
+  try {
+    for (int64_t i = 1; i < std::min(count, threads); ++i)
+      pool.Schedule(std::function<void()>(take));
+  } catch (const std::bad_alloc&) {
+    // This thread does the rest.
+  }
   take();
   std::unique_lock<std::mutex> guard(state->lock);
   state->changed.wait(guard, [&] { return state->done == count; });
@@ -363,7 +369,6 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
     const int64_t member = task / parts, part = task % parts;
     const int64_t start = part * (batch / parts) + std::min(part, batch % parts);
     const Plan& plan = part < batch % parts ? *large : *small;
-    char* room = scratch.Get(plan.scratch.get_size());
     const int64_t first = member * batch + start;
     char* weights = own + (to_kernel ? task : member) * step;
     if (plan.product) {
@@ -374,6 +379,7 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
               reinterpret_cast<float*>(weights), scratch);
       return;
     }
+    char* room = scratch.Get(plan.scratch.get_size());
     Execute(plan.convolution,
             {{whole.pass == Pass::kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC,
               memory(plan.images, Engine(), images + first * image)},
@@ -461,12 +467,15 @@ auto Binding() {
 // Arrays: places and gradient (n, rows, columns, channels), images (n, h, w, channels).
 ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
                  ffi::Buffer<ffi::F32> gradient, ffi::ResultBuffer<ffi::F32> images,
-                 int64_t window, int64_t stride, int64_t top, int64_t left) {
+                 int64_t window, int64_t stride, int64_t top, int64_t left) try {
   const uint32_t side = uint32_t(window);  // a division of 32 bits takes less time
   const auto from = gradient.dimensions(), to = images->dimensions();
   const int64_t rows = from[1], columns = from[2], channels = from[3];
   const int64_t height = to[1], width = to[2], image = height * width * channels;
-  ForEach(pool, std::max<int64_t>(1, pool.num_threads()), from[0], [&](int64_t n) {
+  const int64_t values = from[0] * rows * columns * channels;
+  const int64_t threads = std::clamp<int64_t>(
+      values / kSmallestSum, 1, std::max<int64_t>(1, pool.num_threads()));
+  ForEach(pool, threads, from[0], [&](int64_t n) {
     float* out = images->typed_data() + n * image;
     std::fill_n(out, image, 0.f);
     const int64_t start = n * rows * columns * channels;
@@ -485,14 +494,17 @@ ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
       }
   });
   return ffi::Error::Success();
+} catch (const std::exception& error) {
+  return ffi::Error(ffi::ErrorCode::kInternal,
+                    "max-pooling: " + std::string(error.what()));
 }
 
 }  // namespace
 
 #pragma GCC visibility push(default)
 
-// That of `extension.py`; another one means that the two do not fit together.
-extern "C" const int cnn_jax_version = 3;
+// Must equal VERSION in `extension.py`.
+extern "C" const int cnn_jax_version = 4;
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());

@@ -11,6 +11,7 @@ batch if the kernel is shared.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -109,33 +110,43 @@ def _call(
 ) -> Array:
     """Call oneDNN for the primitive.
 
-    The array that it returns has one axis for all pixels. XLA removes a reshape in
+    The FFI call returns an array with one axis for all pixels. XLA removes a reshape in
     front of a sum, and its CPU backend takes ten times as long for a sum over the axes
     of batch, rows and columns (batch norm's mean) as for the same sum over one.
     """
     shape = _shape(primitive, left, right, geometry)
-    if primitive is images_p and geometry.groups == 1 and shape[-1] % _LANES:
+    channels = padded = shape[-1]
+    if primitive is images_p and geometry.groups == 1 and left.dtype == jnp.float32:
         # With all lanes of a vector in use oneDNN takes two thirds of the time.
-        more = [(0, 0)] * 3 + [(0, -shape[-1] % _LANES), (0, 0)]
-        images = _call(primitive, jnp.pad(left, more), right, geometry=geometry)
-        return images[..., : shape[-1]]
-    flat = (shape[0], math.prod(shape[1:-1]), shape[-1])
+        padded += -channels % _LANES
+        left = jnp.pad(left, [(0, 0)] * 3 + [(0, padded - channels), (0, 0)])
+    flat = (shape[0], math.prod(shape[1:-1]), padded)
     result = jax.ffi.ffi_call(primitive.name, jax.ShapeDtypeStruct(flat, left.dtype))(
         left,
         right,
-        shape=np.array(shape, np.int64),
+        shape=np.array((*shape[:-1], padded), np.int64),
         strides=np.array(geometry.strides, np.int64),
         padding=np.array(geometry.padding, np.int64).reshape(4),
         dilation=np.array(geometry.dilation, np.int64),
         groups=np.int64(geometry.groups),
     )
-    return result.reshape(shape)
+    return result[..., :channels].reshape(shape)
 
 
 @lru_cache(maxsize=1024)
 def _compiled(primitive: Primitive, geometry: Geometry) -> Any:
     """The compiled primitive, for calls outside `jax.jit`."""
     return jax.jit(partial(bind, primitive, geometry=geometry))
+
+
+def members(operands: Sequence[Array], axes: Sequence[int | None]) -> list[Any]:
+    """Shape and type of one member of each operand of a `jax.vmap`."""
+    return [
+        x
+        if axis is None
+        else jax.ShapeDtypeStruct(x.shape[:axis] + x.shape[axis + 1 :], x.dtype)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
 
 
 def _batch(
@@ -157,12 +168,16 @@ def _batch(
         x = jnp.moveaxis(x, axis, into)
         return x.reshape(*x.shape[:into], -1, *x.shape[into + 2 :])
 
+    if size == 0:
+        one, other = members(operands, axes)
+        shape = _shape(primitive, one, other, geometry)
+        return jnp.zeros((0, *shape), left.dtype), 0
     out = bind(primitive, merge(left, left_axis), merge(right, right_axis), geometry)
     return out.reshape(*out.shape[:into], size, -1, *out.shape[into + 1 :]), into
 
 
 def define(primitive: Primitive, abstract: Any, call: Any, batch: Any) -> None:
-    """Make a primitive of a function of `onednn.cc`.
+    """Define a primitive that calls a function of `onednn.cc`.
 
     Args:
       primitive: the primitive; it has two operands and a geometry.
@@ -171,9 +186,12 @@ def define(primitive: Primitive, abstract: Any, call: Any, batch: Any) -> None:
       batch: the rule for `jax.vmap`.
     """
     primitive.def_abstract_eval(abstract)
-    primitive.def_impl(
-        lambda left, right, *, geometry: _compiled(primitive, geometry)(left, right)
-    )
+
+    def compute(left: Array, right: Array, *, geometry: Geometry) -> Array:
+        with jax.disable_jit(False):  # otherwise this function would call itself
+            return _compiled(primitive, geometry)(left, right)
+
+    primitive.def_impl(compute)
     batching.primitive_batchers[primitive] = batch
     lowered = mlir.lower_fun(call, multiple_results=False)
 

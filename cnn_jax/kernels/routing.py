@@ -71,12 +71,20 @@ route_p = Primitive("cnn_jax_route")
 
 
 def _abstract(places: Any, gradient: Any, *, geometry: Geometry) -> Any:
-    shape = (gradient.shape[0], *geometry.size, gradient.shape[3])
-    return gradient.update(shape=shape, weak_type=False)
+    assert places.shape == gradient.shape  # the compiled function relies on these
+    assert (places.dtype, gradient.dtype) == (jnp.uint8, jnp.float32)
+    assert geometry.taps[0] == geometry.taps[1] <= 16
+    assert geometry.strides[0] == geometry.strides[1]
+    return gradient.update(shape=_shape(gradient, geometry), weak_type=False)
+
+
+def _shape(gradient: Any, geometry: Geometry) -> tuple[int, ...]:
+    """Shape of the images."""
+    return (gradient.shape[0], *geometry.size, gradient.shape[3])
 
 
 def _call(places: Array, gradient: Array, *, geometry: Geometry) -> Array:
-    shape = (gradient.shape[0], *geometry.size, gradient.shape[3])
+    shape = _shape(gradient, geometry)
     numbers = {
         "window": geometry.taps[0],
         "stride": geometry.strides[0],
@@ -94,12 +102,17 @@ def _batch(operands: Any, axes: Any, *, geometry: Geometry) -> tuple[Array, int]
         for x, axis in zip(operands, axes, strict=True)
         if axis is not None
     )
+    if size == 0:
+        shape = _shape(onednn.members(operands, axes)[1], geometry)
+        return jnp.zeros((0, *shape), jnp.float32), 0
     merged = []
     for x, axis in zip(operands, axes, strict=True):
         if axis is None:
             x, axis = jnp.broadcast_to(x, (size, *x.shape)), 0
-        merged.append(jnp.moveaxis(x, axis, 0).reshape(-1, *x.shape[2:]))
-    images = route(*merged, geometry)
+        x = jnp.moveaxis(x, axis, 0)
+        merged.append(x.reshape(-1, *x.shape[2:]))
+    places, gradient = merged
+    images = route(places, gradient, geometry)
     return images.reshape(size, -1, *images.shape[1:]), 0
 
 
@@ -107,7 +120,7 @@ def _jvp(primals: Any, tangents: Any, *, geometry: Geometry) -> tuple[Array, Any
     (places, gradient), (_, tangent) = primals, tangents
     images = route(places, gradient, geometry)
     if type(tangent) is ad.Zero:
-        return images, ad.Zero.from_primal_value(images)
+        return images, ad.Zero(jax.typeof(images))
     return images, route(places, tangent, geometry)
 
 

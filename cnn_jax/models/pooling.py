@@ -79,7 +79,7 @@ def _backward(
     gradient: FeatureMaps,
 ) -> tuple[Images]:
     places, like = residuals
-    size = like.shape[1:3]
+    size = like.shape[1], like.shape[2]
     if routing.computes(gradient):
         both = (window, window), (stride, stride)
         return (routing.route(places, gradient, Geometry(size, *both, padding)),)

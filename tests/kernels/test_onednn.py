@@ -32,6 +32,7 @@ CASES = {
     "depthwise, dilated": ((2, 9, 9, 8), 8, (3, 3), 1, 2, 2, 8),
     "many features": ((5, 20, 21, 16), 48, (3, 3), 1, 1, 1, 1),
     "many features, dilated": ((3, 12, 11, 7), 40, (3, 2), 2, 2, 2, 1),
+    "one image, several blocks": ((1, 41, 40, 5), 48, (3, 3), 1, 1, 1, 1),
     "one image, one channel, one feature": ((1, 5, 3, 1), 1, (3, 2), 1, 1, 1, 1),
     "a map smaller than its kernel": ((2, 1, 1, 5), 7, (3, 3), 1, 1, 1, 1),
 }
@@ -133,9 +134,10 @@ def test_equals_lax_for_any_shape(data):
     close(found, jax.jit(everything, static_argnums=0)(theirs, x, kernel), 5e-6)
 
 
+@pytest.mark.parametrize("name", ["groups", "one image, several blocks"])
 @pytest.mark.parametrize("axes", [(0, None), (None, 0), (2, 1)])
-def test_vmap(axes):
-    x, kernel, ours, theirs = drawn(CASES["groups"])
+def test_vmap(axes, name):
+    x, kernel, ours, theirs = drawn(CASES[name])
 
     def slopes(function, x, kernel):
         return jax.grad(lambda *o: jnp.tanh(function(*o)).sum(), (0, 1))(x, kernel)
@@ -296,6 +298,23 @@ def test_nothing_is_loaded_without_the_library(monkeypatch):
     monkeypatch.setattr(extension, "DISTRIBUTION", "no-such-distribution")
     assert extension.load.__wrapped__() is None
     assert isinstance(extension.load(), ctypes.CDLL)
+
+
+def test_vmap_over_nothing():
+    x, kernel, ours, theirs = drawn(CASES["3x3"])
+    for axes in ((0, None), (None, 0)):
+        none = [
+            a if b is None else jnp.zeros((0, *a.shape))
+            for a, b in zip((x, kernel), axes, strict=True)
+        ]
+        found = jax.vmap(ours, axes)(*none)
+        assert found.shape == jax.vmap(theirs, axes)(*none).shape
+
+
+def test_calls_without_jit():
+    x, kernel, ours, theirs = drawn(CASES["3x3"])
+    with jax.disable_jit():
+        close(ours(x, kernel), theirs(x, kernel))
 
 
 def test_an_extension_of_another_version_is_not_used(monkeypatch):

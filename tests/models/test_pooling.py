@@ -11,6 +11,14 @@ from cnn_jax.models.pooling import max_pool
 from tests.tiers import fast
 
 NONE = ((0, 0), (0, 0))
+
+
+@pytest.fixture(autouse=True, params=["the extension", "XLA"])
+def library(request, monkeypatch):
+    if request.param == "XLA":
+        monkeypatch.setenv("CNN_JAX_ONEDNN", "false")
+
+
 # window, stride, padding, height, width
 CASES = {
     "VGG, LeNet-5": (2, 2, NONE, 6, 6),
@@ -89,6 +97,30 @@ def test_second_derivatives_and_forward_mode_within_plain_definitions():
     with plain.definitions():
         _, tangent = jax.jvp(loss, (x,), (x,))
     np.testing.assert_allclose(tangent, jax.jvp(direct, (x,), (x,))[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", range(5))
+def test_vmap_of_a_gradient(axis):
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 5))
+    cotangents = jax.random.normal(jax.random.key(1), (4, 2, 4, 3, 5))
+    pull = jax.vjp(lambda x: max_pool(x, 3, 2, ((1, 1), (1, 1))), x)[1]
+    (found,) = jax.vmap(pull, axis)(jnp.moveaxis(cotangents, 0, axis))
+    expected = jnp.stack([pull(cotangent)[0] for cotangent in cotangents])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_gradient_of_a_gradient():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 7, 3))
+
+    def slope_of_size(pool):
+        def slope(x):
+            return jax.grad(lambda x: (pool(x, 3, 2, ((1, 1), (1, 1))) ** 3).sum())(x)
+
+        return jax.jit(jax.grad(lambda x: (slope(x) ** 2).sum()))(x)
+
+    with plain.definitions():
+        expected = slope_of_size(max_pool)
+    np.testing.assert_allclose(slope_of_size(max_pool), expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("axis", [0, 3])
