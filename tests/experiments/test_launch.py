@@ -113,7 +113,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", ["train.py", "degradation.py", "benchmark/__main__.py", "gtn/__main__.py"]
+    "script", ["train.py", "degradation.py", "benchmark/__main__.py", "gtn.py"]
 )
 def test_a_command_can_be_run_by_its_path(script, tmp_path):
     """As by an editor's run button, from any directory, with the project installed."""
