@@ -64,7 +64,7 @@ def test_many_looks_and_no_holder_is_turned_away(tmp_path):
     try:
         for _ in range(100):
             with lock.hold(path):
-                pass
+                assert lock.held(path)
     finally:
         done.set()
         looking.join()
