@@ -8,7 +8,7 @@ schedule of 12 epochs.
 
 Hardware and time: 2 CPU cores, 60 s including compilation.
 Expected clean training error (%), three seeds, depths 8, 20, 32, 56: plain 0.00,
-0.20, 13.47, 71.22; residual 0.00, 0.00, 0.00, 0.09.
+0.29, 13.29, 70.58; residual 0.00, 0.00, 0.00, 0.18.
 """
 
 from ml_collections import ConfigDict
