@@ -17,11 +17,13 @@ import jax
 
 # Incremented whenever the interface of `onednn.cc` changes, because `git pull` does not
 # recompile it.
-VERSION = 4
+VERSION = 5
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
 # The functions that `onednn.cc` exports, under the names registered with XLA.
-TARGETS = ("cnn_jax_maps", "cnn_jax_images", "cnn_jax_kernel", "cnn_jax_route")
+TARGETS = tuple(
+    f"cnn_jax_{name}" for name in ("maps", "images", "kernel", "largest", "route")
+)
 
 
 def switched_off() -> bool:

@@ -1,4 +1,4 @@
-// Convolutions and their two derivatives by oneDNN, and the derivative of max-pooling,
+// Convolutions and their two derivatives by oneDNN, and max-pooling and its derivative,
 // as targets of XLA's FFI.
 //
 // Arrays have jax's layout: images and maps (stack, n, h, w, c), kernels (stack, h, w,
@@ -16,8 +16,10 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -45,9 +47,15 @@ constexpr int64_t kSmallestPart = 1 << 20;
 // Values below which a part of a sum does not justify it either.
 constexpr int64_t kSmallestSum = 1 << 16;
 
-// Features from which a kernel gradient is computed as a product. A block of patches has
-// about kPatches values, which fit the level-2 cache, but at least kFewestPixels rows:
-// the product must be worth adding to the gradient.
+// Channels that max-pooling compares at once, without branches, which would be
+// mispredicted. Every x86-64 processor has vectors of 16 bytes.
+constexpr int64_t kLanes = 4;
+using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Indices = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+// Features from which a kernel gradient is computed as a product. A block of patches
+// has about kPatches values, which fit the level-2 cache, but at least kFewestPixels
+// rows: the product must be worth adding to the gradient.
 constexpr int64_t kFewestFeatures = 32;
 constexpr int64_t kPatches = 1 << 16, kFewestPixels = 512;
 
@@ -91,7 +99,7 @@ struct Geometry {
   Pass pass;
   memory::data_type type;
   int64_t groups;
-  Dims images, kernel, maps;          // NHWC, HWIO, NHWC
+  Dims images, kernel, maps;        // NHWC, HWIO, NHWC
   Dims strides, padding, dilation;  // padding: top, bottom, left, right
 
   // All numbers in sequence, the key of a plan.
@@ -105,7 +113,8 @@ struct Geometry {
   std::string Text() const {
     auto list = [](const Dims& dims) {
       std::string text;
-      for (int64_t size : dims) text += (text.empty() ? "" : ", ") + std::to_string(size);
+      for (int64_t size : dims)
+        text += (text.empty() ? "" : ", ") + std::to_string(size);
       return "(" + text + ")";
     };
     const bool half = type == memory::data_type::bf16;
@@ -194,14 +203,15 @@ void Product(const Geometry& g, const float* images, const float* maps, float* k
             if (x < 0 || x >= width)
               std::fill_n(to + j * channels, channels, 0.f);
             else
-              std::copy_n(image + (y * width + x) * channels, channels, to + j * channels);
+              std::copy_n(image + (y * width + x) * channels, channels,
+                          to + j * channels);
           }
         }
       }
     }
-    const auto status =
-        dnnl::sgemm('T', 'N', patch, features, count, 1.f, patches, patch,
-                    maps + start * features, features, start ? 1.f : 0.f, kernel, features);
+    const auto status = dnnl::sgemm('T', 'N', patch, features, count, 1.f, patches,
+                                    patch, maps + start * features, features,
+                                    start ? 1.f : 0.f, kernel, features);
     if (status != dnnl::status::success) throw std::runtime_error("sgemm failed");
   }
 }
@@ -222,7 +232,8 @@ std::shared_ptr<const Plan> MakePlan(const Geometry& g) {
       Engine(),
       g.pass == Pass::kMaps ? dnnl::prop_kind::forward_inference
                             : dnnl::prop_kind::forward_training,
-      direct, plan->images, any, plan->maps, g.strides, gaps, before, after, attributes);
+      direct, plan->images, any, plan->maps, g.strides, gaps, before, after,
+      attributes);
   if (g.pass == Pass::kMaps) {
     plan->Take(forward, forward.weights_desc());
     plan->convolution = dnnl::convolution_forward(forward);
@@ -397,8 +408,8 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
   ForEach(pool, threads, stack * runs, [&](int64_t task) {
     const int64_t member = task / runs, run = task % runs;
     char* first = own + member * parts * step;
-    auto* total = reinterpret_cast<float*>(
-        large->reorders ? first : kernel + member * size);
+    auto* total =
+        reinterpret_cast<float*>(large->reorders ? first : kernel + member * size);
     for (int64_t part = large->reorders ? 1 : 0; part < parts; ++part) {
       const auto* added = reinterpret_cast<const float*>(first + part * step);
       for (int64_t i = values * run / runs; i < values * (run + 1) / runs; ++i)
@@ -438,13 +449,16 @@ ffi::Error Call(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right,
                           Dims(strides.begin(), strides.end()),
                           Dims(padding.begin(), padding.end()),
                           Dims(dilation.begin(), dilation.end())};
-  auto start = [](const ffi::AnyBuffer& b) { return static_cast<char*>(b.untyped_data()); };
+  auto start = [](const ffi::AnyBuffer& b) {
+    return static_cast<char*>(b.untyped_data());
+  };
   try {
     Compute(geometry, left.dimensions()[0], start(images), start(kernel), start(maps),
             pool);
   } catch (const std::exception& error) {
-    return ffi::Error(ffi::ErrorCode::kInternal,
-                      "oneDNN: " + std::string(error.what()) + " in " + geometry.Text());
+    return ffi::Error(
+        ffi::ErrorCode::kInternal,
+        "oneDNN: " + std::string(error.what()) + " in " + geometry.Text());
   }
   return ffi::Error::Success();
 }
@@ -462,41 +476,132 @@ auto Binding() {
       .Attr<int64_t>("groups");
 }
 
-// The derivative of max-pooling: adds the gradient of each window to the pixel that was
-// its largest. XLA takes ten times as long, because it computes all pixels of a window.
-// Arrays: places and gradient (n, rows, columns, channels), images (n, h, w, channels).
-ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
-                 ffi::Buffer<ffi::F32> gradient, ffi::ResultBuffer<ffi::F32> images,
-                 int64_t window, int64_t stride, int64_t top, int64_t left) try {
-  const uint32_t side = uint32_t(window);  // a division of 32 bits takes less time
-  const auto from = gradient.dimensions(), to = images->dimensions();
-  const int64_t rows = from[1], columns = from[2], channels = from[3];
-  const int64_t height = to[1], width = to[2], image = height * width * channels;
-  const int64_t values = from[0] * rows * columns * channels;
-  const int64_t threads = std::clamp<int64_t>(
-      values / kSmallestSum, 1, std::max<int64_t>(1, pool.num_threads()));
-  ForEach(pool, threads, from[0], [&](int64_t n) {
-    float* out = images->typed_data() + n * image;
-    std::fill_n(out, image, 0.f);
-    const int64_t start = n * rows * columns * channels;
-    const float* value = gradient.typed_data() + start;
-    const uint8_t* place = places.typed_data() + start;
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t column = 0; column < columns; ++column) {
-        const int64_t y = row * stride - top, x = column * stride - left;
-        const bool inside = y >= 0 && x >= 0 && y + window <= height && x + window <= width;
-        for (int64_t c = 0; c < channels; ++c, ++place, ++value) {
-          const int64_t down = y + *place / side, across = x + *place % side;
-          // If all pixels are -inf, the largest may be one of the padding.
-          if (inside || (down >= 0 && across >= 0 && down < height && across < width))
-            out[(down * width + across) * channels + c] += *value;
+// The windows of a max-pooling, and the images that they slide over.
+struct Windows {
+  int64_t side, stride, top, left;
+  int64_t rows, columns, height, width, channels;
+
+  Windows(Dims numbers, const Integers& maps, const Integers& images)
+      : side(numbers[0]),
+        stride(numbers[1]),
+        top(numbers[2]),
+        left(numbers[3]),
+        rows(maps[1]),
+        columns(maps[2]),
+        height(images[1]),
+        width(images[2]),
+        channels(images[3]) {}
+  int64_t Image() const { return height * width * channels; }
+  int64_t Map() const { return rows * columns * channels; }
+};
+
+// A pixel of a window: its index, row by row, and its distance from the first pixel in
+// an array of images.
+struct Tap {
+  int64_t place, offset;
+};
+
+// Calls at(window, first, taps) for each window of an image: the place of the window in
+// the maps and of its first pixel in the image, and the pixels that are not padding.
+template <typename At>
+void ForWindows(const Windows& w, const At& at) {
+  std::vector<Tap> all, some;
+  for (int64_t place = 0; place < w.side * w.side; ++place)
+    all.push_back({place, (place / w.side * w.width + place % w.side) * w.channels});
+  for (int64_t row = 0; row < w.rows; ++row)
+    for (int64_t column = 0; column < w.columns; ++column) {
+      const int64_t y = row * w.stride - w.top, x = column * w.stride - w.left;
+      const int64_t window = (row * w.columns + column) * w.channels;
+      const int64_t first = (y * w.width + x) * w.channels;
+      if (y >= 0 && x >= 0 && y + w.side <= w.height && x + w.side <= w.width) {
+        at(window, first, all);
+        continue;
+      }
+      some.clear();
+      for (const Tap& tap : all) {
+        const int64_t down = y + tap.place / w.side, across = x + tap.place % w.side;
+        if (down >= 0 && across >= 0 && down < w.height && across < w.width)
+          some.push_back(tap);
+      }
+      at(window, first, some);
+    }
+}
+
+// Calls task(n) for each image, on as many threads as the size of the maps justifies.
+ffi::Error ForImages(ffi::ThreadPool& pool, const Windows& w, int64_t images,
+                     const std::function<void(int64_t)>& task) {
+  const int64_t threads = std::clamp<int64_t>(images * w.Map() / kSmallestSum, 1,
+                                              std::max<int64_t>(1, pool.num_threads()));
+  try {
+    ForEach(pool, threads, images, task);
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kInternal,
+                      "max-pooling: " + std::string(error.what()));
+  }
+  return ffi::Error::Success();
+}
+
+// Max-pooling: the largest pixel of each window and its index in the window. Of equal
+// pixels the first counts; NaN is larger than any number, and padding is -inf.
+ffi::Error Largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> images,
+                   ffi::ResultBuffer<ffi::F32> maps, ffi::ResultBuffer<ffi::U8> places,
+                   Integers windows) {
+  const Windows w(Dims(windows.begin(), windows.end()), maps->dimensions(),
+                  images.dimensions());
+  return ForImages(pool, w, images.dimensions()[0], [&](int64_t n) {
+    const float* in = images.typed_data() + n * w.Image();
+    const float* end = images.typed_data() + images.element_count();
+    float* best = maps->typed_data() + n * w.Map();
+    uint8_t* place = places->typed_data() + n * w.Map();
+    ForWindows(w, [&](int64_t window, int64_t first, const std::vector<Tap>& taps) {
+      for (int64_t c = 0; c < w.channels; c += kLanes) {
+        Lanes value{}, largest = Lanes{} - std::numeric_limits<float>::infinity();
+        Indices index{};
+        for (const Tap& tap : taps) {
+          const float* from = in + first + tap.offset + c;
+          if (from + kLanes <= end)
+            std::memcpy(&value, from, sizeof(value));
+          else
+            std::memcpy(&value, from, (end - from) * sizeof(float));
+          const Indices wins = ~(value <= largest) & (largest == largest);
+          largest = wins ? value : largest;
+          index = wins ? Indices{} + int32_t(tap.place) : index;
+        }
+        for (int64_t i = 0; i < std::min(kLanes, w.channels - c); ++i) {
+          best[window + c + i] = largest[i];
+          place[window + c + i] = uint8_t(index[i]);
         }
       }
+    });
   });
-  return ffi::Error::Success();
-} catch (const std::exception& error) {
-  return ffi::Error(ffi::ErrorCode::kInternal,
-                    "max-pooling: " + std::string(error.what()));
+}
+
+// The derivative of max-pooling: adds the gradient of each window to the pixel that was
+// its largest. XLA takes ten times as long, because it computes all pixels of a window.
+ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
+                 ffi::Buffer<ffi::F32> gradient, ffi::ResultBuffer<ffi::F32> images,
+                 Integers windows) {
+  const Windows w(Dims(windows.begin(), windows.end()), gradient.dimensions(),
+                  images->dimensions());
+  return ForImages(pool, w, gradient.dimensions()[0], [&](int64_t n) {
+    float* out = images->typed_data() + n * w.Image();
+    std::fill_n(out, w.Image(), 0.f);
+    const float* value = gradient.typed_data() + n * w.Map();
+    const uint8_t* place = places.typed_data() + n * w.Map();
+    ForWindows(w, [&](int64_t window, int64_t first, const std::vector<Tap>& taps) {
+      const bool whole = int64_t(taps.size()) == w.side * w.side;
+      for (int64_t c = 0; c < w.channels; ++c) {
+        const int64_t chosen = place[window + c];
+        if (whole) {
+          out[first + taps[chosen].offset + c] += value[window + c];
+          continue;
+        }
+        // If all pixels are -inf, the largest may be one of the padding.
+        for (const Tap& tap : taps)
+          if (tap.place == chosen) out[first + tap.offset + c] += value[window + c];
+      }
+    });
+  });
 }
 
 }  // namespace
@@ -504,22 +609,26 @@ ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
 #pragma GCC visibility push(default)
 
 // Must equal VERSION in `extension.py`.
-extern "C" const int cnn_jax_version = 4;
+extern "C" const int cnn_jax_version = 5;
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_kernel, Call<Pass::kKernel>, Binding());
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_largest, Largest,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::Buffer<ffi::U8>>()
+                                  .Attr<Integers>("windows"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_route, Route,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::U8>>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Attr<int64_t>("window")
-                                  .Attr<int64_t>("stride")
-                                  .Attr<int64_t>("top")
-                                  .Attr<int64_t>("left"));
+                                  .Attr<Integers>("windows"));
 
 // Whether oneDNN has optimised (not reference) code for all three passes of a
 // convolution on this processor. Numbers: images (4), kernel (4), maps (4), strides

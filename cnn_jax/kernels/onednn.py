@@ -67,7 +67,7 @@ def convolve(images: Images, kernel: Kernel, geometry: Geometry) -> Maps:
     Returns:
       Feature maps (n, rows, columns, features).
     """
-    return bind(maps_p, images[None], kernel[None], geometry)[0]
+    return bind(maps_p, images[None], kernel[None], geometry=geometry)[0]
 
 
 maps_p = Primitive("cnn_jax_maps")
@@ -75,14 +75,17 @@ images_p = Primitive("cnn_jax_images")
 kernel_p = Primitive("cnn_jax_kernel")
 
 
-def bind(primitive: Primitive, left: Array, right: Array, geometry: Geometry) -> Array:
-    """Apply a primitive of two operands."""
-    # Within a shard_map that tracks which values vary over which mesh axes, both
+def bind(primitive: Primitive, *operands: Array, geometry: Geometry) -> Any:
+    """Apply a primitive."""
+    # Within a shard_map that tracks which values vary over which mesh axes, all
     # operands must vary over the same axes. The transpose of the cast sums gradients.
-    varying = [jax.typeof(x).mat.varying for x in (left, right)]
-    left = lax.pcast(left, tuple(varying[1] - varying[0]), to="varying")
-    right = lax.pcast(right, tuple(varying[0] - varying[1]), to="varying")
-    return primitive.bind(left, right, geometry=geometry)
+    varying = [jax.typeof(x).mat.varying for x in operands]
+    axes = frozenset().union(*varying)
+    cast = [
+        lax.pcast(x, tuple(axes - own), to="varying")
+        for x, own in zip(operands, varying, strict=True)
+    ]
+    return primitive.bind(*cast, geometry=geometry)
 
 
 def _shape(
@@ -172,7 +175,8 @@ def _batch(
         one, other = members(operands, axes)
         shape = _shape(primitive, one, other, geometry)
         return jnp.zeros((0, *shape), left.dtype), 0
-    out = bind(primitive, merge(left, left_axis), merge(right, right_axis), geometry)
+    merged = merge(left, left_axis), merge(right, right_axis)
+    out = bind(primitive, *merged, geometry=geometry)
     return out.reshape(*out.shape[:into], size, -1, *out.shape[into + 1 :]), into
 
 
@@ -180,20 +184,20 @@ def define(primitive: Primitive, abstract: Any, call: Any, batch: Any) -> None:
     """Define a primitive that calls a function of `onednn.cc`.
 
     Args:
-      primitive: the primitive; it has two operands and a geometry.
-      abstract: shape and type of the result, from those of the operands.
+      primitive: the primitive; its parameter is a geometry.
+      abstract: shape and type of the results, from those of the operands.
       call: the call of the function.
       batch: the rule for `jax.vmap`.
     """
     primitive.def_abstract_eval(abstract)
 
-    def compute(left: Array, right: Array, *, geometry: Geometry) -> Array:
+    def compute(*operands: Array, geometry: Geometry) -> Any:
         with jax.disable_jit(False):  # otherwise this function would call itself
-            return _compiled(primitive, geometry)(left, right)
+            return _compiled(primitive, geometry)(*operands)
 
     primitive.def_impl(compute)
     batching.primitive_batchers[primitive] = batch
-    lowered = mlir.lower_fun(call, multiple_results=False)
+    lowered = mlir.lower_fun(call, multiple_results=primitive.multiple_results)
 
     def lower(ctx: Any, *operands: Any, **parameters: Any) -> Any:
         if ctx.module_context.lowering_parameters.for_export:
@@ -218,16 +222,16 @@ for _primitive in (maps_p, images_p, kernel_p):
 
 ad.defbilinear(
     maps_p,
-    lambda maps, images, kernel, *, geometry: bind(images_p, kernel, maps, geometry),
-    lambda maps, images, kernel, *, geometry: bind(kernel_p, images, maps, geometry),
+    lambda maps, images, kernel, **how: bind(images_p, kernel, maps, **how),
+    lambda maps, images, kernel, **how: bind(kernel_p, images, maps, **how),
 )
 ad.defbilinear(
     images_p,
-    lambda images, kernel, maps, *, geometry: bind(kernel_p, images, maps, geometry),
-    lambda images, kernel, maps, *, geometry: bind(maps_p, images, kernel, geometry),
+    lambda images, kernel, maps, **how: bind(kernel_p, images, maps, **how),
+    lambda images, kernel, maps, **how: bind(maps_p, images, kernel, **how),
 )
 ad.defbilinear(
     kernel_p,
-    lambda kernel, images, maps, *, geometry: bind(images_p, kernel, maps, geometry),
-    lambda kernel, images, maps, *, geometry: bind(maps_p, images, kernel, geometry),
+    lambda kernel, images, maps, **how: bind(images_p, kernel, maps, **how),
+    lambda kernel, images, maps, **how: bind(maps_p, images, kernel, **how),
 )

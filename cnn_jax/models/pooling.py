@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from cnn_jax.kernels import plain, routing
+from cnn_jax.kernels import plain
+from cnn_jax.kernels import pooling as compiled
 from cnn_jax.kernels.geometry import Geometry
 
 Images = Float[Array, "batch height width channels"]
@@ -80,9 +81,9 @@ def _backward(
 ) -> tuple[Images]:
     places, like = residuals
     size = like.shape[1], like.shape[2]
-    if routing.computes(gradient):
-        both = (window, window), (stride, stride)
-        return (routing.route(places, gradient, Geometry(size, *both, padding)),)
+    geometry = _geometry(like, window, stride, padding)
+    if compiled.computes(gradient, geometry):
+        return (compiled.route(places, gradient, geometry),)
     if window == stride and padding == ((0, 0), (0, 0)):
         return (_spread(places, gradient, window, size),)
     parts = []
@@ -108,6 +109,9 @@ def _largest(
     x: Images, window: int, stride: int, padding: Padding
 ) -> tuple[FeatureMaps, Places]:
     """The largest pixel of each window and its index in it, row by row."""
+    geometry = _geometry(x, window, stride, padding)
+    if compiled.computes(x, geometry):
+        return compiled.largest(x, geometry)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
     rows, columns = (
         (length - window) // stride * stride + 1 for length in x.shape[1:3]
@@ -124,6 +128,11 @@ def _largest(
         best = jnp.where(wins, tap, best)
         places = jnp.where(wins, jnp.uint8(place), places)
     return best, places
+
+
+def _geometry(x: Images, window: int, stride: int, padding: Padding) -> Geometry:
+    size = x.shape[1], x.shape[2]
+    return Geometry(size, (window, window), (stride, stride), padding)
 
 
 def _spread(
