@@ -4,9 +4,6 @@ import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
 import multiprocessing.connection
-import os
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +13,7 @@ from cnn_jax.runtime import backend, compilation_cache
 from cnn_jax.study import processes
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
-# Seconds between checks for signals and for the parent process.
+# Seconds between checks for signals.
 LOOK_EVERY = 0.2
 
 
@@ -81,7 +78,7 @@ def compute_all(
         workers,
         context,
         _start,
-        (places, os.getpid(), compilation_cache.enabled()),
+        (places, compilation_cache.enabled()),
     )
     with StopRequest() as stop:
         others = multiprocessing.active_children()
@@ -124,13 +121,7 @@ def _compute(task: Task) -> Any:
     return task.compute()
 
 
-def _start(places: Any, parent: int, keep_compiled: bool) -> None:
+def _start(places: Any, keep_compiled: bool) -> None:
     """Initialise a worker: assign its cores, and make it end with its parent."""
     processes.prepare_process(places.get(), keep_compiled)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_EVERY)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    processes.end_with_parent()

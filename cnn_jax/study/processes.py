@@ -5,6 +5,7 @@ import multiprocessing.connection
 import os
 import pathlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
@@ -36,6 +37,21 @@ def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
     heap.keep()
     if keep_compiled:
         compilation_cache.enable()
+
+
+def end_with_parent() -> None:
+    """Make this child process end with its parent, even one that is killed.
+
+    A thread waits for the parent, so the child also ends while it computes.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def share_work(

@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 
 from cnn_jax import models, names
 from cnn_jax.data import Arrays, Dataset
+from cnn_jax.models.summary import Summary, summarize
 
-DTYPES = ("float32", "bfloat16")
 # Optimizer settings of every contender. The rate is low because the images are noise.
 RATE, MOMENTUM, WEIGHT_DECAY = 1e-3, 0.9, 1e-4
 # The "rubbish" constant of LeNet-5's loss, as in configs/lenet5_mnist.py.
@@ -49,6 +49,13 @@ class Case:
     def module(self) -> nn.Module:
         """This package's network."""
         return models.create(**self.model, num_classes=self.classes, dtype=self.dtype)
+
+    def summary(self) -> Summary:
+        """The network's summary; `ConfigError` if it is not valid for the images."""
+        try:
+            return summarize(self.module(), self.image)
+        except ValueError as error:
+            raise names.ConfigError(f"net {self.net!r}: {error}") from error
 
     @property
     def loss(self) -> str:
@@ -133,36 +140,30 @@ def parse(
     that the network's module lacks are ignored. The other arguments are as in `Case`.
 
     Raises:
-      ConfigError: unknown name, or a description of no valid network; one line.
+      ConfigError: unknown name, or a description of no valid network.
     """
-    net, _, own_batch = net.partition(":")
-    batch = int(own_batch) if own_batch.isdecimal() else batch
-    name, at, size = net.partition("@")
-    family = re.fullmatch(r"(resnet|plain)(\d+)", name)
+    found = re.fullmatch(r"([^@:]+)(?:@(\d+)x(\d+)x(\d+))?(?::(\d+))?", net)
+    if not found:
+        raise names.ConfigError(
+            f"net {net!r}: expected NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH], such as "
+            "lenet5@32x32x3:128"
+        )
+    name, *size, own_batch = found.groups()
     model: dict[str, Any] = {"name": name}
-    if family and name not in models.NETS:
+    if name not in models.NETS:
+        family = re.fullmatch(r"(resnet|plain)(\d+)", name)
+        if not family:
+            known = [*models.NETS, "resnetDEPTH", "plainDEPTH"]
+            raise names.choices("net", name, known)
         model = {"name": f"cifar_{family[1]}", "depth": int(family[2])}
-    elif name not in models.NETS:
-        known = [*models.NETS, "resnetDEPTH", "plainDEPTH"]
-        raise names.choices("net", name, known)
     entry = models.NETS[model["name"]]
-    image = own = (entry.image_size, entry.image_size, entry.channels)
-    if at:
-        found = re.fullmatch(r"(\d+)x(\d+)x(\d+)", size)
-        if not found:
-            raise names.ConfigError(
-                f"net {net!r}: the image size must be HEIGHTxWIDTHxCHANNELS, "
-                f"such as {name}@32x32x3"
-            )
-        image = (int(found[1]), int(found[2]), int(found[3]))
-    if dtype not in DTYPES:
-        raise names.choices("dtype", dtype, DTYPES)
-    if batch < 1 or devices < 1 or batch % devices:
+    own = (entry.image_size, entry.image_size, entry.channels)
+    image = tuple(map(int, size)) if size[0] else own
+    batch = int(own_batch or batch)
+    if batch < 1 or batch % devices:
         raise names.ConfigError(
             f"batch {batch} is not divisible by {devices} device(s)"
         )
-    if dispatch < 1:
-        raise names.ConfigError(f"steps_per_execution must be positive, got {dispatch}")
     accepted = names.parameters(entry.module)
     if "image_size" in accepted:
         model["image_size"] = image[0]
@@ -170,6 +171,7 @@ def parse(
         model["hidden"] = (512, 512)  # the usual heads for small images
     model |= {key: value for key, value in fields.items() if key in accepted}
     classes = entry.num_classes if image == own else 10
+    net = net.partition(":")[0]
     case = Case(net, model, image, classes, batch, dtype, devices, dispatch)
-    case.module()
+    case.summary()
     return case

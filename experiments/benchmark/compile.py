@@ -18,6 +18,10 @@ from experiments.benchmark.case import Case
 from experiments.benchmark.report import Row
 
 STAGES = ("trace", "lower", "compile")
+FORMATS: dict[str, report.Format] = {
+    **{title: (title, 1, ".2f") for title in (*STAGES, "sum")},
+    "step MiB": ("bytes", 2**-20, ",.0f"),
+}
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +37,7 @@ def main(values: argparse.Namespace) -> None:
     """Compile the cases one after another, then print the results."""
     nets = [f"resnet{depth}@32x32x3" for depth in values.depths]
     cases = report.cases(values, nets)
-    figures = report.Report(values)
-    rows = list(figures.measure("compilations", cases, rows_of))
-    print(figures)
+    rows = report.measure(values, "compilations", cases, rows_of)
     tables.show("compile time of a train step, seconds", [line(row) for row in rows])
 
 
@@ -52,16 +54,17 @@ def rows_of(one: Case) -> list[Row]:
 def line(row: Row) -> dict[str, str]:
     """Format a row for printing."""
     given = {k: v for k, v in row["model"].items() if k not in ("name", "depth")}
-    fields = ", ".join(f"{key}={value}" for key, value in given.items())
-    which = {"net": row["net"], "fields": fields}
-    which |= {"batch": str(row["batch"]), "type": row["dtype"]}
-    titles = (*STAGES, "sum", "step MiB")
-    if row["reason"]:
-        return which | dict.fromkeys(titles, "") | {titles[-1]: row["reason"]}
     seconds = [row[stage] for stage in STAGES]
-    cells = [f"{value:.2f}" for value in (*seconds, sum(seconds))]
-    cells.append(f"{row['bytes'] / 2**20:,.0f}")
-    return which | dict(zip(titles, cells, strict=True))
+    cells = report.cells(
+        row | {"sum": None if row["reason"] else sum(seconds)}, FORMATS
+    )
+    return {
+        "net": row["net"],
+        "fields": ", ".join(f"{key}={value}" for key, value in given.items()),
+        **{"batch": str(row["batch"]), "type": row["dtype"]},
+        **cells,
+        "step MiB": row["reason"] or cells["step MiB"],
+    }
 
 
 def compilation(case: Case) -> dict[str, Any]:

@@ -1,28 +1,29 @@
 """Cases from the command line, and results of the benchmark, printed and in a file."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnn_jax import names
-from cnn_jax.models.summary import Summary, summarize
+from cnn_jax.training.files import write_atomically
 from experiments import launch
 from experiments.benchmark import case, rounds
 from experiments.benchmark.case import Case
 
-# A step is a forward pass and a backward pass that costs twice as much; a
-# multiply-accumulate is two operations.
-OPERATIONS_PER_MAC = 2 * 3
 PACKAGES = ("jax", "jaxlib", "flax", "torch")
 Row = dict[str, Any]
+# The key of a figure, the factor and the format by which it is printed.
+Format = tuple[str, float, str]
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -54,17 +55,7 @@ def cases(
     for key in fields:
         if not any(key in one.model for one in found):
             raise names.ConfigError(f"--field: no selected net has a field {key!r}")
-    for one in found:
-        summary(one)
     return found
-
-
-def summary(one: Case) -> Summary:
-    """The summary of a case's network; `ConfigError` if it takes no such images."""
-    try:
-        return summarize(one.module(), one.image)
-    except ValueError as error:
-        raise names.ConfigError(f"net {one.net!r}: {error}") from error
 
 
 def row_of(one: Case) -> Row:
@@ -73,73 +64,66 @@ def row_of(one: Case) -> Row:
     return {**named, "devices": one.devices, "model": one.model}
 
 
-class Report:
-    """The results so far, written to a file after each case.
+def measure(
+    values: argparse.Namespace,
+    kind: str,
+    wanted: Sequence[Case],
+    rows_of: Callable[[Case], list[Row]],
+    **content: Any,
+) -> list[Row]:
+    """Measure cases by ``rows_of``, and print the machine.
 
-    Args:
-      values: the parsed command line.
-      **content: further content of the file, beside the machine and the rows.
+    Writes the file of ``--json`` after each case: the machine, the other ``content``,
+    and the rows under the key ``kind``.
+
+    Raises:
+      ConfigError: a case needs more devices than the machine has.
     """
-
-    def __init__(self, values: argparse.Namespace, **content: Any):
-        # This process uses no accelerator: devices belong to its children.
-        jax.config.update("jax_platforms", "cpu")
-        self.path = pathlib.Path(values.json) if values.json else None
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()  # fails now rather than after the measurements
-        self.machine = rounds.machine()
-        about = dataclasses.asdict(self.machine)
-        self.versions = {name: _version(name) for name in PACKAGES}
-        self.content = {"machine": {**about, "versions": self.versions}, **content}
-
-    def measure(
-        self, kind: str, wanted: Sequence[Case], rows_of: Callable[[Case], list[Row]]
-    ) -> Iterator[Row]:
-        """Measure the cases by ``rows_of``, write all rows to the file, yield them.
-
-        The file has them under the key ``kind``.
-
-        Raises:
-          ConfigError: a case needs more devices than the machine has.
-        """
-        machine = self.machine
-        for one in wanted:
-            if one.devices > machine.devices:
-                raise names.ConfigError(
-                    f"devices {one.devices}: this machine has {machine.devices} "
-                    f"{machine.platform} device(s)"
-                )
-        if machine.load > machine.cores / 2:
-            print(
-                f"warning: the machine is busy (load {machine.load:.1f} on "
-                f"{machine.cores} cores): the timings will be too long, and some "
-                "frameworks suffer far more than others",
-                file=sys.stderr,
+    # This process uses no accelerator: devices belong to its children.
+    jax.config.update("jax_platforms", "cpu")
+    path = pathlib.Path(values.json) if values.json else None
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # fails now rather than after the measurements
+    machine = rounds.machine()
+    for one in wanted:
+        if one.devices > machine.devices:
+            raise names.ConfigError(
+                f"devices {one.devices}: this machine has {machine.devices} "
+                f"{machine.platform} device(s)"
             )
-        rows = self.content[kind] = []
-        for one in wanted:
-            rows += rows_of(dataclasses.replace(one, platform=machine.platform))
-            if self.path is not None:
-                new = self.path.with_name(self.path.name + ".new")
-                new.write_text(json.dumps(self.content, indent=1) + "\n")
-                new.replace(self.path)
-            about = f"batch {one.batch}, {one.dtype}, {one.devices} device(s)"
-            print(f"measured {one.net}, {about}", file=sys.stderr)
-        yield from rows
-
-    def __str__(self) -> str:
-        versions = ", ".join(f"{k} {v}" for k, v in self.versions.items() if v)
-        about = self.machine
-        return (
-            f"{about.devices} x {about.kind} ({about.platform}), {about.cores} cores; "
-            f"{versions}"
+    if machine.load > machine.cores / 2:
+        print(
+            f"warning: the machine is busy (load {machine.load:.1f} on "
+            f"{machine.cores} cores): the timings will be too long, and some "
+            "frameworks suffer far more than others",
+            file=sys.stderr,
         )
+    versions = dict.fromkeys(PACKAGES, "")
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    rows: list[Row] = []
+    origin = {**dataclasses.asdict(machine), "versions": versions}
+    content = {"machine": origin, **content, kind: rows}
+    for one in wanted:
+        rows += rows_of(dataclasses.replace(one, platform=machine.platform))
+        if path is not None:
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+        about = f"batch {one.batch}, {one.dtype}, {one.devices} device(s)"
+        print(f"measured {one.net}, {about}", file=sys.stderr)
+    devices = f"{machine.devices} x {machine.kind} ({machine.platform})"
+    installed = ", ".join(
+        f"{name} {found}" for name, found in versions.items() if found
+    )
+    print(f"{devices}, {machine.cores} cores; {installed}")
+    return rows
 
 
-def _version(package: str) -> str:
-    """Version of an installed package, without importing it; '' if not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def cells(row: Row, formats: Mapping[str, Format]) -> dict[str, str]:
+    """Format the figures of a row; ranges as 'low..high', missing ones as ''."""
+    found = {}
+    for title, (key, scale, spec) in formats.items():
+        ends = [] if row[key] is None else np.atleast_1d(row[key])
+        found[title] = "..".join(format(scale * end, spec) for end in ends)
+    return found

@@ -15,13 +15,15 @@ import resource
 import signal
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+
 from cnn_jax import kernels, names
 from cnn_jax.runtime import backend
+from cnn_jax.study import processes
 from experiments.benchmark.case import Case
 from experiments.benchmark.contender import peak_rate
 from experiments.benchmark.peers import PEERS, NoPeer
@@ -99,9 +101,8 @@ class Child:
         self._connection.close()  # ends a child that waits for a request
         # After an error or a signal the child may stay busy for minutes.
         self._process.join(0 if kind else 5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.kill()
+        self._process.join()
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a module-level function in the child and return its result.
@@ -133,7 +134,7 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
 def machine() -> Machine:
     """Describe the machine, in a fresh process so that its devices stay free."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return Machine(**in_child(_machine), load=load)
+    return in_child(_machine, load)
 
 
 def measure(
@@ -228,17 +229,11 @@ def memory() -> int:
     return resident("VmHWM") - _memory_before if on_device is None else on_device
 
 
-def _machine() -> dict[str, Any]:
-    import jax
-
+def _machine(load: float) -> Machine:
     first, *_ = devices = jax.devices()
-    return {
-        "platform": first.platform,
-        "kind": first.device_kind,
-        "devices": len(devices),
-        "cores": len(backend.cores()),
-        "convolutions": kernels.library(),
-    }
+    cores = len(backend.cores())
+    about = (first.platform, first.device_kind, len(devices), cores)
+    return Machine(*about, kernels.library(), load)
 
 
 def resident(key: str) -> int:
@@ -254,10 +249,7 @@ def resident(key: str) -> int:
 
 def _serve(connection: Any) -> None:
     """The main loop of a child, which compiles everything without a cache on disk."""
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-    import jax
-
+    processes.end_with_parent()
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # avoids a warning
     jax.config.update("jax_enable_compilation_cache", False)
@@ -265,23 +257,12 @@ def _serve(connection: Any) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments = connection.recv()
-            connection.send(_answer(function, arguments))
-
-
-def _answer(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Any]:
-    """The result of a function, or its error."""
-    try:
-        return function(*arguments), None
-    except (names.ConfigError, NoPeer) as error:
-        return None, type(error)(str(error))
-    except Exception as error:  # from any framework; becomes a line of the table
-        first_line, *_ = str(error).split("\n")
-        return None, ChildError(f"{type(error).__name__}: {first_line}")
-
-
-def _follow_parent() -> None:
-    """Exit with the parent, even if it is killed while this process compiles."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+            result, error = None, None
+            try:
+                result = function(*arguments)
+            except (names.ConfigError, NoPeer) as own:
+                error = own
+            except Exception as other:  # from any framework; a line of the table
+                first_line, *_ = str(other).split("\n")
+                error = ChildError(f"{type(other).__name__}: {first_line}")
+            connection.send((result, error))

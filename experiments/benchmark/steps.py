@@ -34,7 +34,7 @@ from experiments import launch, tables
 from experiments.benchmark import report, rounds
 from experiments.benchmark.case import Case
 from experiments.benchmark.peers import PEERS
-from experiments.benchmark.report import OPERATIONS_PER_MAC, Row
+from experiments.benchmark.report import Row
 
 NETS = (
     *("resnet20@32x32x3", "resnet56@32x32x3", "resnet20@8x8x1", "resnet56@8x8x1"),
@@ -45,6 +45,20 @@ FIGURES = (
     *("step", "step_range", "images_per_second", "compile", "memory"),
     *("flops", "peak_flops", "share_of_peak", "ratio", "ratio_range"),
 )
+FORMATS: dict[str, report.Format] = {
+    "ms/step": ("step", 1e3, ".4g"),
+    "range": ("step_range", 1e3, ".4g"),
+    "images/s": ("images_per_second", 1, ",.0f"),
+    "compile s": ("compile", 1, ".1f"),
+    "peak MiB": ("memory", 2**-20, ",.0f"),
+    "GFLOP/s": ("flops", 1e-9, ",.1f"),
+    "of peak": ("share_of_peak", 1, ".1%"),
+    "ratio": ("ratio", 1, ".2f"),
+    "extremes": ("ratio_range", 1, ".2f"),
+}
+# A step is a forward pass and a backward pass that costs twice as much; a
+# multiply-accumulate is two operations.
+OPERATIONS_PER_MAC = 2 * 3
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -67,31 +81,28 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 @launch.command(__doc__, define)
-def main(values: argparse.Namespace) -> int:
+def main(values: argparse.Namespace) -> None:
     """Check all cases, measure them one by one, then print the results."""
     cases = report.cases(values, values.nets, values.steps_per_execution)
     for word in values.peer:
         if word not in PEERS:
             raise names.choices("peer", word, list(PEERS))
-        package = "flax" if word == "flax" else "torch"
-        if importlib.util.find_spec(package) is None:
+        if word != "flax" and importlib.util.find_spec("torch") is None:
             raise names.ConfigError(
                 f"--peer={word} needs torch: `pip install -e '.[peer]'` in the "
                 "project's folder"
             )
-    figures = report.Report(values, operations_per_mac=OPERATIONS_PER_MAC)
-    peers = list(dict.fromkeys(values.peer))
-    if "torch" in peers and figures.machine.platform == "gpu":
-        peers = list(dict.fromkeys([*peers, "torch.compile"]))
 
     def rows_of(one: Case) -> list[Row]:
+        peers = list(dict.fromkeys(values.peer))
+        if "torch" in peers and one.platform == "gpu":
+            peers = list(dict.fromkeys([*peers, "torch.compile"]))
         found = rounds.measure(one, peers, values.rounds, values.seconds)
-        return step_rows(one, report.summary(one), found)
+        return step_rows(one, one.summary(), found)
 
-    rows = list(figures.measure("steps", cases, rows_of))
-    print(figures)
+    content = {"operations_per_mac": OPERATIONS_PER_MAC}
+    rows = report.measure(values, "steps", cases, rows_of, **content)
     tables.show("train steps", [line(row) for row in rows])
-    return 0
 
 
 def step_rows(
@@ -137,27 +148,15 @@ def step_rows(
 
 def line(row: Row) -> dict[str, str]:
     """Format a row for printing."""
-    formats = {
-        "range": ("step_range", lambda v: f"{1e3 * v[0]:.4g}..{1e3 * v[1]:.4g}"),
-        "images/s": ("images_per_second", "{:,.0f}".format),
-        "compile s": ("compile", "{:.1f}".format),
-        "peak MiB": ("memory", lambda v: f"{v / 2**20:,.0f}"),
-        "GFLOP/s": ("flops", lambda v: f"{v / 1e9:,.1f}"),
-        "of peak": ("share_of_peak", "{:.1%}".format),
-    }
-    cells = {
-        title: "" if row[key] is None else write(row[key])
-        for title, (key, write) in formats.items()
-    }
-    ratio = row["reason"]
-    if row["ratio"] is not None:
-        ratio = "{:.2f} ({:.2f}..{:.2f})".format(row["ratio"], *row["ratio_range"])
+    cells = report.cells(row, FORMATS)
+    if row["reason"]:
+        cells["ms/step"] = "not measured"
+    ratio, extremes = cells.pop("ratio"), cells.pop("extremes")
     return {
         **{"net": row["net"], "batch": str(row["batch"]), "type": row["dtype"]},
         "devices": str(row["devices"]),
         "steps/call": str(row["steps_per_execution"]),
         "by": row["contender"],
-        "ms/step": "not measured" if row["reason"] else f"{1e3 * row['step']:.4g}",
         **cells,
-        "peer / cnn_jax": ratio,
+        "peer / cnn_jax": f"{ratio} ({extremes})" if ratio else row["reason"],
     }

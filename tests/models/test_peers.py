@@ -20,10 +20,10 @@ pytestmark = needs("torch")
 SHORT = (1, 2, 1, 1)
 SHORT_BASIC = {"depth": 12, "stage_sizes": SHORT}
 SHORT_BOTTLENECK = {"depth": 17, "stage_sizes": SHORT}
-NIN_CIFAR = [(5, 1, 2, 192), 160, 96, "M", (5, 1, 2, 192), 192, 192, "M"]
-NIN_CIFAR += [(3, 1, 1, 192), 192, 7]
-NIN_IMAGENET = [(11, 4, 0, 96), 96, 96, "M", (5, 1, 2, 256), 256, 256, "M"]
-NIN_IMAGENET += [(3, 1, 1, 384), 384, 384, "M", (3, 1, 1, 1024), 1024, 7]
+NIN_CIFAR = [((5, 1, 2), (192, 160, 96)), ((5, 1, 2), (192, 192, 192))]
+NIN_CIFAR += [((3, 1, 1), (192, 192, 7))]
+NIN_IMAGENET = [((11, 4, 0), (96, 96, 96)), ((5, 1, 2), (256, 256, 256))]
+NIN_IMAGENET += [((3, 1, 1), (384, 384, 384)), ((3, 1, 1), (1024, 1024, 7))]
 ALEXNET = ((8, 12, 16, 12, 8), (20, 24))
 VGG = ((4, 6, 8, 10, 12), (20, 24))
 
@@ -36,8 +36,7 @@ def alexnet(name, size, **torch_fields):
 
 def vgg(name, letter, **fields):
     widths, hidden = VGG
-    plan = torch_nets.vgg_plan(letter, widths)
-    peer = torch_nets.vgg(7, plan, hidden, **fields)
+    peer = torch_nets.vgg(7, letter, widths, hidden, **fields)
     return name, {"widths": widths, "hidden": hidden, **fields}, 224, peer
 
 

@@ -177,8 +177,7 @@ class TestWithTorch:
             return torch_nets.alexnet(7, **fields)
         if family(name) == "vgg":
             letter = {"11": "A", "13": "B", "16": "D", "19": "E"}[name[3:5]]
-            plan = torch_nets.vgg_plan(letter, fields["widths"])
-            return torch_nets.vgg(7, plan, fields["hidden"], name.endswith("bn"))
+            return torch_nets.vgg(7, letter, **fields, batch_norm=name.endswith("bn"))
         sizes, depth = BLOCKS[name]
         return torch_nets.resnet(7, sizes, **fields, bottleneck=depth == 3)
 

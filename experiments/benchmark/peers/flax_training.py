@@ -5,15 +5,14 @@ pooling, batch norm and ReLU are lax's, and autodiff derives their gradients.
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from cnn_jax.kernels import plain
+from cnn_jax.training.state import TrainState, create_state
 from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
 from experiments.benchmark.contender import jax_memory
 from experiments.benchmark.peers import NoPeer
@@ -33,17 +32,13 @@ class Flax:
         if case.devices > 1:
             raise NoPeer("the plain flax step supports one device only")
         net = case.module()
-        images, labels = case.arrays()
-        self.batch = jax.device_put((images, labels))
-        variables = initial_variables(net, case.image)
+        self.batch = jax.device_put(case.arrays())
         optimizer = optax.chain(
             optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(RATE, MOMENTUM)
         )
-        params = variables["params"]
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-        stats = variables.get("batch_stats", {})
-        self.state = {"params": params, "batch_stats": stats, "key": jax.random.key(1)}
-        self.state["optimizer"] = optimizer.init(params)
+        self.state = create_state(net, optimizer, case.image, seed=0, warming=False)
+        leaves = jax.tree.leaves(self.state.params)
+        self.parameters = sum(leaf.size for leaf in leaves)
         self.step = jax.jit(
             functools.partial(train_step, net, optimizer, case.loss), donate_argnums=0
         )
@@ -60,37 +55,24 @@ class Flax:
         return jax_memory(jax.devices()[0])
 
 
-def initial_variables(net: Any, image: tuple[int, int, int]) -> Any:
-    """Fan-in kernels, other leaves zeros or ones; linen's draws are slow to compile."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(
-        lambda: net.init(jax.random.key(0), jnp.zeros((1, *image)), train=False)
-    )
-
-    def draw(path: Any, leaf: Any) -> jax.Array:
-        shape, name = leaf.shape, path[-1].key
-        if name == "kernel":
-            fan_in = math.prod(shape[:-1])
-            return jnp.asarray(random.normal(0, fan_in**-0.5, shape), leaf.dtype)
-        ones = name in ("scale", "var", "coefficient")
-        return jnp.full(shape, float(ones), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def train_step(
-    net: Any, optimizer: Any, loss_name: str, state: Any, images: Any, labels: Any
-) -> Any:
+    net: Any,
+    optimizer: Any,
+    loss_name: str,
+    state: TrainState,
+    images: Any,
+    labels: Any,
+) -> tuple[TrainState, Any]:
     """Take one step; return the new state and the mean loss of the batch."""
-    key, dropout = jax.random.split(state["key"])
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
     def objective(params: Any) -> Any:
         outputs, changed = net.apply(
-            {"params": params, "batch_stats": state["batch_stats"]},
+            {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": dropout},
+            rngs={"dropout": key},
         )
         if loss_name == "map":
             rubbish = jnp.full((len(outputs), 1), -MAP_J)
@@ -100,10 +82,12 @@ def train_step(
 
     with plain.definitions():
         gradient = jax.value_and_grad(objective, has_aux=True)
-        (loss, batch_stats), gradients = gradient(state["params"])
-    updates, opt_state = optimizer.update(
-        gradients, state["optimizer"], state["params"]
+        (loss, batch_stats), gradients = gradient(state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    changed = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
     )
-    params = optax.apply_updates(state["params"], updates)
-    changed = {"params": params, "batch_stats": batch_stats, "optimizer": opt_state}
-    return {**changed, "key": key}, loss
+    return changed, loss

@@ -17,7 +17,7 @@ from cnn_jax.models.alexnet import AlexNet
 from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.lenet import LeNet5
 from cnn_jax.models.nin import LAYOUTS, NIN
-from cnn_jax.models.resnet import BLOCKS, ResNet
+from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.vgg import VGG
 from experiments.benchmark.peers import NoPeer
 
@@ -106,19 +106,10 @@ def lenet5(classes, activation, subsampling, c3, output, channels=1):
 
 
 def alexnet(
-    classes,
-    widths,
-    hidden,
-    groups=1,
-    padding=2,
-    lrn=False,
-    channels=3,
-    dropout=0.5,
-    dropout_at="input",
+    classes, widths, hidden, groups=1, padding=2, lrn=False, channels=3, **dropout
 ):
     """One tower, or two as groups; dropout before or after the dense layers."""
     a, b, c, d, e = widths
-
     # torch divides alpha by the size, the paper does not
     norm = [nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)] if lrn else []
     features = [
@@ -131,10 +122,12 @@ def alexnet(
         *(nn.Conv2d(d, e, 3, padding=1, groups=groups), nn.ReLU()),
         nn.MaxPool2d(3, 2),
     ]
-    return with_head(features, e, 6, hidden, classes, dropout, dropout_at)
+    return with_head(features, e, 6, hidden, classes, **dropout)
 
 
-def with_head(features, channels, side, hidden, classes, dropout, dropout_at="output"):
+def with_head(
+    features, channels, side, hidden, classes, dropout=0.5, dropout_at="input"
+):
     """Convolutions, pooling to a fixed side, dense layers, with torchvision's names."""
     dense, units = [], side * side * channels
     for width in hidden:
@@ -149,52 +142,41 @@ def with_head(features, channels, side, hidden, classes, dropout, dropout_at="ou
     )
 
 
-def vgg(classes, plan, hidden, batch_norm=False, channels=3, dropout=0.5, side=7):
-    """`plan` lists widths, 'M' for a max-pool and ('1x1', width) for C's.
+def vgg(
+    classes, letter, widths, hidden, batch_norm=False, channels=3, dropout=0.5, side=7
+):
+    """A column of the paper's table 1.
 
     ``side`` is that of the last feature map: 1/32 of the image's.
     """
     features = []
-    for item in plan:
-        if item == "M":
-            features.append(nn.MaxPool2d(2, 2))
-            continue
-        width, kernel = (item[1], 1) if isinstance(item, tuple) else (item, 3)
-        features.append(nn.Conv2d(channels, width, kernel, padding=kernel // 2))
-        features += [nn.BatchNorm2d(width)] if batch_norm else []
-        features.append(nn.ReLU())
-        channels = width
-    return with_head(features, channels, side, hidden, classes, dropout)
-
-
-def vgg_plan(letter, w):
-    """A column of the paper's table 1, at widths ``w``."""
-    third = {"D": [3], "E": [3, 3], "C": [1]}.get(letter, [])
-    plan = []
-    for stage, width in enumerate(w):
-        count = 1 if letter == "A" and stage < 2 else 2
-        plan += [width] * count
+    for stage, width in enumerate(widths):
+        kernels = [3] if letter == "A" and stage < 2 else [3, 3]
         if stage >= 2:
-            plan += [width if k == 3 else ("1x1", width) for k in third]
-        plan.append("M")
-    return plan
+            kernels += {"C": [1], "D": [3], "E": [3, 3]}.get(letter, [])
+        for kernel in kernels:
+            features.append(nn.Conv2d(channels, width, kernel, padding=kernel // 2))
+            features += [nn.BatchNorm2d(width)] if batch_norm else []
+            features.append(nn.ReLU())
+            channels = width
+        features.append(nn.MaxPool2d(2, 2))
+    return with_head(features, channels, side, hidden, classes, dropout, "output")
 
 
-def nin(layers, channels=3, dropout=0.5):
-    """``layers`` lists convolutions (k, s, p, width), widths of 1x1 ones, 'M' and 'D'.
+def nin(layers, channels=3, dropout=0.5, drop_all=True):
+    """``layers`` lists the mlpconv layers: (kernel, stride, padding), widths.
 
-    'M' is a max-pool, 'D' dropout.
+    Dropout follows all max-pools or the last one.
     """
     body = []
-    for item in layers:
-        if item == "M":
+    for number, (convolution, widths) in enumerate(layers, start=1):
+        for width in widths:
+            body += [nn.Conv2d(channels, width, *convolution), nn.ReLU()]
+            channels, convolution = width, (1, 1, 0)
+        if number < len(layers):
             body.append(nn.MaxPool2d(3, 2, ceil_mode=True))
-        elif item == "D":
+        if number == len(layers) - 1 or (drop_all and number < len(layers)):
             body.append(nn.Dropout(dropout))
-        else:
-            k, s, p, width = item if isinstance(item, tuple) else (1, 1, 0, item)
-            body += [nn.Conv2d(channels, width, k, s, p), nn.ReLU()]
-            channels = width
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
@@ -217,9 +199,11 @@ class Block(nn.Module):
     Where v2 changes the shape, the projection reads the activated input.
     """
 
-    def __init__(self, channels, width, stride, bottleneck, shortcut, v1, v2):
+    def __init__(
+        self, channels, width, stride, v2, bottleneck=False, shortcut="B", v1=False
+    ):
         super().__init__()
-        out = width * 4 if bottleneck else width
+        self.out = out = width * 4 if bottleneck else width
         plan = [(width, 3, stride), (out, 3, 1)]
         if bottleneck:
             first, second = (stride, 1) if v1 else (1, stride)
@@ -257,15 +241,7 @@ class Block(nn.Module):
 
 
 def resnet(
-    classes,
-    sizes,
-    widths,
-    bottleneck=False,
-    shortcut="B",
-    v1=False,
-    preactivation=False,
-    cifar=False,
-    channels=3,
+    classes, sizes, widths, cifar=False, preactivation=False, channels=3, **block
 ):
     """Plain and residual nets; ``sizes`` are the numbers of blocks per stage."""
     stem = (3, 1, 1) if cifar else (7, 2, 3)
@@ -279,9 +255,8 @@ def resnet(
         blocks = []
         for position in range(size):
             stride = 2 if number > 1 and not position else 1
-            fields = (width, stride, bottleneck, shortcut, v1, preactivation)
-            blocks.append(Block(channels, *fields))
-            channels = width * 4 if bottleneck else width
+            blocks.append(Block(channels, width, stride, preactivation, **block))
+            channels = blocks[-1].out
         layers[f"layer{number}"] = nn.Sequential(*blocks)
     if preactivation:
         layers |= {"last": nn.BatchNorm2d(channels), "last_relu": nn.ReLU()}
@@ -302,49 +277,39 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
     Raises:
       NoPeer: this file has no torch version of the network.
     """
-    classes = module.num_classes
-    kind = type(module)
+    classes, kind = module.num_classes, type(module)
     if kind is LeNet5 and not module.line:
         fields = (module.activation, module.subsampling, module.c3, module.output)
         return lenet5(classes, *fields, channels=channels)
     if kind is VGG:
-        plan = vgg_plan(module.configuration, module.widths)
         fields = (module.batch_norm, channels, module.dropout, module.image_size // 32)
-        return vgg(classes, plan, module.hidden, *fields)
+        letter, widths = module.configuration, module.widths
+        return vgg(classes, letter, widths, module.hidden, *fields)
     # torch's average pool would change feature maps of other image sizes.
     own_size = {0: 227, 2: 224}
     if kind is AlexNet and own_size.get(module.stem[2]) == module.image_size:
         fields = (module.towers, module.stem[2], module.lrn, channels)
-        drop = (module.dropout, module.dropout_at)
-        return alexnet(classes, module.widths, module.hidden, *fields, *drop)
+        drop = {"dropout": module.dropout, "dropout_at": module.dropout_at}
+        return alexnet(classes, module.widths, module.hidden, *fields, **drop)
     if kind is NIN and not module.batch_norm and module.width == 1:
-        return nin(nin_layers(module.layout, classes), channels, module.dropout)
-    norm = getattr(module, "norm", None)
-    plain = isinstance(getattr(module, "block", None), str) and norm is BatchNorm
-    if kind is ResNet and plain and module.block in BLOCKS:
-        usual = BLOCKS[module.block].default_layers
+        *layers, (convolution, widths) = LAYOUTS[module.layout]
+        layers.append((convolution, (*widths, classes)))
+        return nin(layers, channels, module.dropout, module.layout == "cifar")
+    blocks = ("basic", "bottleneck")
+    if kind is ResNet and module.norm is BatchNorm and module.block in blocks:
+        bottleneck = module.block == "bottleneck"
+        usual = module.skipped_layers() == (3 if bottleneck else 2)
         projects = module.shortcut == "B" or not module.preactivation
-        whole = not module.stochastic_depth
-        if module.skipped_layers() == usual and projects and whole:
-            fields = (
-                *(module.block == "bottleneck", module.shortcut),
-                *(module.bottleneck_stride == "1x1", module.preactivation),
-                *(module.layout == "cifar", channels),
+        if usual and projects and not module.stochastic_depth:
+            return resnet(
+                classes,
+                module.blocks_per_stage(),
+                module.stage_widths(),
+                module.layout == "cifar",
+                module.preactivation,
+                channels,
+                bottleneck=bottleneck,
+                shortcut=module.shortcut,
+                v1=module.bottleneck_stride == "1x1",
             )
-            sizes, widths = module.blocks_per_stage(), module.stage_widths()
-            return resnet(classes, sizes, widths, *fields)
     raise NoPeer(f"there is no torch version of this {kind.__name__}")
-
-
-def nin_layers(layout: str, classes: int) -> list:
-    """The layers of the 'cifar' or 'imagenet' net, in the form that `nin` takes."""
-    table = LAYOUTS[layout]
-    layers = []
-    for index, ((kernel, stride, padding), widths) in enumerate(table, start=1):
-        first, *rest = widths
-        layers += [(kernel, stride, padding, first), *rest]
-        if index < len(table):
-            layers.append("M")
-        if index == len(table) - 1 or (layout == "cifar" and index < len(table)):
-            layers.append("D")
-    return [*layers, classes]

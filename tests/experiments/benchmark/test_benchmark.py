@@ -60,7 +60,7 @@ def test_names_of_nets():
         ("--nets=resnet21", "depth 21 is not 6n+2"),
         ("--nets=lenet5@28x28x1", "LeNet5 expects images of 32 x 32"),
         ("--nets=lenet5@28", "lenet5@32x32x3"),
-        ("--dtypes=float16", "choices: float32, bfloat16"),
+        ("--dtypes=float16", "must be one of 'float32', 'bfloat16'"),
         ("--peer=keras", "choices: torch, torch.compile, flax"),
         ("--batches=many", "'many' is not a whole number"),
         ("--batches=0", "--batches: 0 is less than 1"),
@@ -213,7 +213,8 @@ def test_contenders_learn_the_same(name, monkeypatch):
     torch, flax, ours = Torch(one), Flax(one), contender.CnnJax(one)
     assert torch.parameters == flax.parameters == ours.parameters
     variables = torch_variables(torch.net, one)
-    flax.state["params"] = jax.tree.map(jax.numpy.asarray, variables["params"])
+    params = jax.tree.map(jax.numpy.asarray, variables["params"])
+    flax.state = flax.state.replace(params=params)
     replaced(ours, variables)
     losses = {peer: [peer.run(1) for _ in range(3)] for peer in (ours, torch, flax)}
     expected = losses.pop(ours)
