@@ -1,5 +1,6 @@
 """Config files on the command line: their names, and changes of their values."""
 
+import argparse
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -41,29 +42,33 @@ def known_configs() -> str:
     return f"choices in {CONFIGS}: {', '.join(found)}"
 
 
-def split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Separate ``--config.KEY=VALUE`` from the other arguments.
+def define(
+    parser: argparse.ArgumentParser, default: str, arguments: Sequence[str]
+) -> None:
+    """Add ``--config``, and each ``--config.KEY`` of the arguments.
 
-    If a key is repeated, its last value counts, as for any flag.
+    The parsed ``overrides`` are pairs of key and value, in the order of the arguments.
 
-    Returns:
-      The other arguments, and the values by key.
-
-    Raises:
-      ConfigError: a key without a value.
+    Args:
+      parser: the parser.
+      default: the default config file.
+      arguments: the command line.
     """
-    others, overrides, words = [], {}, iter(arguments)
-    for word in words:
-        if not word.startswith(PREFIX):
-            others.append(word)
-            continue
-        key, equals, text = word.removeprefix(PREFIX).partition("=")
-        if not equals:
-            text = next(words, "--")
-            if text.startswith("--"):
-                raise ConfigError(f"{word} needs a value: {word}=VALUE")
-        overrides[key] = text
-    return others, overrides
+    add = parser.add_argument_group("config").add_argument
+    file = "config file: a path, or the name of a file in configs/"
+    add("--config", metavar="FILE", default=default, help=file)
+    change = "replace a value of the config, as in --config.model.depth=32"
+    given = [word.partition("=")[0] for word in arguments if word.startswith(PREFIX)]
+    for flag in dict.fromkeys([f"{PREFIX}KEY", *given]):
+        add(
+            flag,
+            metavar="VALUE",
+            dest="overrides",
+            action="append",
+            default=[],
+            type=lambda text, flag=flag: (flag.removeprefix(PREFIX), text),
+            help=change if flag == f"{PREFIX}KEY" else argparse.SUPPRESS,
+        )
 
 
 def key_of(flag: str, section: Any, where: str = "config") -> str:

@@ -58,51 +58,47 @@ class Parser(argparse.ArgumentParser):
                 f"unexpected argument {argument!r}; flags have the form --name=value"
             )
         flag = f"--{argument.lstrip('-').partition('=')[0]}"
-        return names.choices("flag", flag, list(self._option_string_actions))
+        known = self._option_string_actions.items()
+        shown = [name for name, action in known if action.help != argparse.SUPPRESS]
+        return names.choices("flag", flag, shown)
 
 
 def command(
     usage: str | None, define: Define, config: str | None = None
 ) -> Callable[[Body], Main]:
-    """A decorator that makes a command's ``main(argv)`` of its body, see `run`."""
+    """A decorator that makes a command's ``main(argv)`` of its body.
 
-    def decorate(body: Body) -> Main:
-        @functools.wraps(body)
-        def main(argv: Sequence[str] | None = None) -> int:
-            return run(body, define, usage or "", argv, config)
-
-        return main
-
-    return decorate
-
-
-def run(
-    body: Body,
-    define: Define,
-    usage: str,
-    argv: Sequence[str] | None = None,
-    config: str | None = None,
-) -> int:
-    """Parse the command line, run the body and report errors in one line.
+    ``main`` takes the arguments without the program's name, by default those of the
+    process. It parses them, runs the body, reports errors in one line and returns the
+    exit status.
 
     Args:
-      body: the command; takes the parsed arguments, returns an exit status or None.
-      define: adds the arguments to the parser.
       usage: the command's docstring, printed by ``--help``.
-      argv: arguments without the program's name; by default those of the process.
+      define: adds the arguments to the parser.
       config: the default config, a file in ``configs/``, for a command that takes
         ``--config=FILE`` and ``--config.key=value``; '' if the user must give one.
 
     Returns:
-      The exit status.
+      The decorator. The body takes the parsed arguments and returns an exit status or
+      None.
     """
-    codecs.register_error("in words", _in_words)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="in words")
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    status = _run(body, define, usage, arguments, config)
-    hosts.leave(status)
-    return status
+
+    def decorate(body: Body) -> Main:
+        @functools.wraps(body)
+        def main(argv: Sequence[str] | None = None) -> int:
+            codecs.register_error("in words", _in_words)
+            if hasattr(sys.stdout, "reconfigure"):
+                sys.stdout.reconfigure(errors="in words")
+            parser = Parser(usage or "")
+            define(parser)
+            arguments = list(sys.argv[1:] if argv is None else argv)
+            status = _run(body, parser, arguments, config)
+            hosts.leave(status)
+            return status
+
+        return main
+
+    return decorate
 
 
 def _in_words(error: UnicodeError) -> tuple[str, int]:
@@ -113,32 +109,20 @@ def _in_words(error: UnicodeError) -> tuple[str, int]:
 
 
 def _run(
-    body: Body,
-    define: Define,
-    usage: str,
-    arguments: list[str],
-    config: str | None,
+    body: Body, parser: Parser, arguments: Sequence[str], config: str | None
 ) -> int:
-    parser = Parser(usage)
+    """Run a command; see `command`."""
     try:
-        define(parser)
         if config is not None:
-            group = parser.add_argument_group("config")
-            group.add_argument(
-                "--config",
-                metavar="FILE",
-                default=config,
-                help="config file: a path, or the name of a file in configs/",
-            )
-            group.add_argument(
-                "--config.KEY",
-                metavar="VALUE",
-                help="replace a value of the config, as in --config.model.depth=32",
-            )
+            config_file.define(parser, config, arguments)
         if {"-h", "--help"} & set(arguments):
             parser.print_help()
             return 0
-        values = _parse(parser, arguments, config)
+        values, unknown = parser.parse_known_args(arguments)
+        if config is not None:
+            _load(values, unknown, parser)
+        if unknown:
+            raise parser.unknown(unknown[0])
         compilation_cache.enable()
         return body(values) or 0
     except (ConfigError, OSError) as error:
@@ -151,43 +135,30 @@ def _run(
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except jax.errors.JaxRuntimeError as error:
-        if not hosts.joined():
-            raise
-        message = f"lost the connection to another host ({error})"
-        return _fail(
-            RuntimeError(f"{message}; run the same commands again to resume"), 1
-        )
     except Exception as error:
         if not hosts.joined():
             if isinstance(error, AssertionError | RuntimeError) and _no_backend():
                 return _fail(_backend_error(), 2)
             raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            message = f"lost the connection to another host ({error})"
+            return _fail(f"{message}; run the same commands again to resume", 1)
         traceback.print_exc()  # `hosts.leave` then ends the other processes
         return 1
 
 
-def _parse(
-    parser: Parser, arguments: Sequence[str], config: str | None
-) -> argparse.Namespace:
-    overrides: dict[str, str] = {}
-    if config is not None:
-        arguments, overrides = config_file.split(arguments)
-    values, unknown = parser.parse_known_args(arguments)
-    if config is not None:
-        if not values.config:
-            stray = f"{parser.unknown(unknown[0])}; " if unknown else ""
-            raise ConfigError(
-                f"{stray}--config=FILE is needed; {config_file.known_configs()}"
-            )
-        values.config = config_file.load(values.config)
-        place = config_file.key_of(unknown[0], values.config) if unknown else ""
-        if place:
-            raise ConfigError(f"unknown flag {unknown[0]} (did you mean --{place}?)")
-        override(values.config, overrides)
-    if unknown:
-        raise parser.unknown(unknown[0])
-    return values
+def _load(values: argparse.Namespace, unknown: Sequence[str], parser: Parser) -> None:
+    """Replace the name of the config file by the config, with its changed values."""
+    if not values.config:
+        stray = f"{parser.unknown(unknown[0])}; " if unknown else ""
+        raise ConfigError(
+            f"{stray}--config=FILE is needed; {config_file.known_configs()}"
+        )
+    values.config = config_file.load(values.config)
+    place = config_file.key_of(unknown[0], values.config) if unknown else ""
+    if place:
+        raise ConfigError(f"unknown flag {unknown[0]} (did you mean --{place}?)")
+    override(values.config, dict(values.overrides))
 
 
 def check_machine() -> None:
@@ -256,15 +227,15 @@ def _no_backend() -> bool:
     return False
 
 
-def _backend_error() -> ConfigError:
+def _backend_error() -> str:
     platforms = os.environ.get("JAX_PLATFORMS", "")
-    return ConfigError(
+    return (
         f"JAX finds no device (JAX_PLATFORMS is {platforms!r}): a GPU needs "
         "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; unset "
         "JAX_PLATFORMS to use the fastest available device"
     )
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return status

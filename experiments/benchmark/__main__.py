@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or (words[0][0] == "-" and words[0] not in ("-h", "--help")):
         words = ["steps", *words]
     if words[0] not in SUBJECTS:
-        return launch.run(lambda _: 0, define, __doc__, words[:1])
+        return launch.command(__doc__, define)(lambda _: 0)(words[:1])
     module = importlib.import_module(f"experiments.benchmark.{SUBJECTS[words[0]]}")
     before = signal.signal(signal.SIGTERM, _stop)
     try:

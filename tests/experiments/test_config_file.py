@@ -1,9 +1,11 @@
 """Config files of the commands, and changes from the command line."""
 
+import argparse
+
 import pytest
 
 from cnn_jax import names
-from experiments import config_file
+from experiments import config_file, launch
 
 RESNET = str(config_file.CONFIGS / "resnet_digits.py")
 
@@ -39,11 +41,16 @@ def test_what_a_file_does_wrong_is_a_line(text, message, tmp_path):
         config_file.load(str(tmp_path / "file.py"))
 
 
-def test_words_of_the_command_line():
+def test_words_of_the_command_line(capsys):
     words = ["--config", "x.py", "--config.a.b", "-1", "--config.c=(1, 2)", "rest"]
-    others, overrides = config_file.split([*words, "--config.a.b=last=2"])
-    assert others == ["--config", "x.py", "rest"]
-    assert overrides == {"a.b": "last=2", "c": "(1, 2)"}
+    words = [*words, "--config.a.b=last=2", "--config.KEY", "(0, 1)"]
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    config_file.define(parser, "default.py", words)
+    values, others = parser.parse_known_args(words)
+    assert (values.config, others) == ("x.py", ["rest"])
+    assert dict(values.overrides) == {"a.b": "last=2", "c": "(1, 2)", "KEY": "(0, 1)"}
+    train = launch.command("", lambda parser: None, "resnet_digits")(lambda _: 0)
     for wrong in (["--config.a"], ["--config.a", "--workdir=x"]):
-        with pytest.raises(names.ConfigError, match=r"--config.a needs a value"):
-            config_file.split(wrong)
+        assert train(wrong) == 2
+        error = "error: argument --config.a: expected one argument\n"
+        assert capsys.readouterr().err == error

@@ -13,7 +13,7 @@ from experiments import launch
 
 
 def run(words, define=lambda parser: None, body=lambda values: 0, config=None):
-    return launch.run(body, define, "What it does.", words, config)
+    return launch.command("What it does.", define, config)(body)(words)
 
 
 def flags(parser):
