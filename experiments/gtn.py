@@ -20,12 +20,14 @@ import jax.numpy as jnp
 import pandas
 
 from cnn_jax import names
+from cnn_jax.analysis import trained
 from cnn_jax.analysis.reading import Reader, explain
 from cnn_jax.plots import reading as figures
 from cnn_jax.report.tables import percent
+from cnn_jax.study import write_table
 from cnn_jax.study.progress import single_run
-from cnn_jax.training import checkpoint, files
 from cnn_jax.training import config as run_config
+from cnn_jax.training import files
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
@@ -65,12 +67,9 @@ class Pretrained(Program):
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's flags."""
-    parser.add_argument(
-        "--workdir", default="", help="study directory (default: runs/NAME)"
-    )
-    parser.add_argument(
-        "--plot_only", action="store_true", help="only rebuild the table and figures"
-    )
+    add = parser.add_argument
+    add("--workdir", default="", help="study directory (default: runs/NAME)")
+    add("--plot_only", action="store_true", help="only rebuild the table and figures")
 
 
 @launch.command(__doc__, define, config="gtn_digits.py")
@@ -155,24 +154,20 @@ class Study:
         """Trained parameters of a run.
 
         Raises:
-          ConfigError: the run has no checkpoint.
+          ConfigError: the run is not finished.
+          CheckpointError: it has no usable checkpoint.
         """
         run = self.run_directory(stage, seed)
         if run.result() is None:
             raise names.ConfigError(f"{run.path} contains no finished run")
-        template = Program.initial_state(self.program(stage), seed)
-        found = checkpoint.restore(run.checkpoints, template)
-        if found is None:
-            raise names.ConfigError(f"{run.path} contains no checkpoint")
-        return found[0].params
+        return trained.load(run.path).variables["params"]
 
     def write(self) -> None:
         """Write the results and figures, from the run directories alone."""
         rows = [self.row(system, seed) for system in SYSTEMS for seed in self.seeds]
         table = pandas.DataFrame(rows, columns=list(COLUMNS))
         results = self.directory / "results.csv"
-        text = table.to_csv(index=False, lineterminator="\n")
-        checkpoint.write_atomically(results, text.encode())
+        write_table(table, results)
         count = len(self.seeds)
         heading = "1 seed" if count == 1 else f"mean ± std of {count} seeds"
         title = f"{self.config['name']}: {heading}"
@@ -197,7 +192,7 @@ class Study:
                 params = {"recognizer": params}
             reader = "displacement" if stage == "displacement" else "system"
             measure = self.reader(reader, system == "isolated_normalized")
-            checkpoint.write_atomically(stored, json.dumps(measure(params)).encode())
+            files.write_atomically(stored, json.dumps(measure(params)).encode())
         return {"system": system, "seed": seed, **json.loads(stored.read_text())}
 
 

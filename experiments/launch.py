@@ -138,7 +138,7 @@ def _run(
     except Exception as error:
         if not hosts.joined():
             if isinstance(error, AssertionError | RuntimeError) and _no_backend():
-                return _fail(_backend_error(), 2)
+                return _fail(_no_backend(), 2)
             raise
         if isinstance(error, jax.errors.JaxRuntimeError):
             message = f"lost the connection to another host ({error})"
@@ -218,22 +218,18 @@ def show(found: Mapping[str, Any]) -> None:
         print(f"{key:>22}: {text}")
 
 
-def _no_backend() -> bool:
-    """Whether JAX finds no device of the requested platform."""
+def _no_backend() -> str:
+    """What to do if JAX finds no device of the requested platform; '' if it does."""
     try:
         jax.devices()
+        return ""
     except (AssertionError, RuntimeError):  # AssertionError: the plugin is missing
-        return True
-    return False
-
-
-def _backend_error() -> str:
-    platforms = os.environ.get("JAX_PLATFORMS", "")
-    return (
-        f"JAX finds no device (JAX_PLATFORMS is {platforms!r}): a GPU needs "
-        "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; unset "
-        "JAX_PLATFORMS to use the fastest available device"
-    )
+        return (
+            f"JAX finds no device (JAX_PLATFORMS is "
+            f"{os.environ.get('JAX_PLATFORMS', '')!r}): a GPU needs "
+            "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; unset "
+            "JAX_PLATFORMS to use the fastest available device"
+        )
 
 
 def _fail(error: Exception | str, status: int) -> int:

@@ -87,6 +87,35 @@ def draw_line(panel: Any, rows: "pandas.DataFrame", x: str, y: str, **look: Any)
     return line
 
 
+def draw_lines(
+    panel: Any,
+    rows: "pandas.DataFrame",
+    by: str,
+    x: str,
+    y: str,
+    styles: Mapping[Any, Mapping[str, Any]],
+    **look: Any,
+) -> dict[Any, Any]:
+    """Draw a line for each value of a column, see `draw_line`.
+
+    Args:
+      panel: axes.
+      rows: rows of all lines.
+      by: the column with one line per value.
+      x: column of the abscissa.
+      y: column of the ordinate.
+      styles: colour, dash and marker of each line, by value of the column.
+      **look: matplotlib's properties of every line; those of a style come first.
+
+    Returns:
+      The lines, by value.
+    """
+    return {
+        value: draw_line(panel, own, x, y, **{**look, **styles[value]})
+        for value, own in rows.groupby(by)
+    }
+
+
 def family_panels(
     lines: "Sequence[tuple[pandas.DataFrame, str, str, str]]",
     y: str,
@@ -131,11 +160,10 @@ def family_panels(
                 panel.set_xscale("log")
             if "y" in log:
                 panel.set_yscale("log")
-            for value, members in own[own["family"] == family].groupby(by[0]):
-                style = {"linewidth": 1.6, **styles[value], **look}
-                drawn[value] = draw_line(panel, members, x, y, **style)
-            title = ", ".join(filter(None, (family, what)))
-            panel.set_title(title)
+            members = own[own["family"] == family]
+            look = {"linewidth": 1.6, **look}
+            drawn |= draw_lines(panel, members, by[0], x, y, styles, **look)
+            panel.set_title(", ".join(filter(None, (family, what))))
             panel.set_xlabel(x_label)
             if "x" not in log and (own[x] % 1 == 0).all():
                 panel.xaxis.get_major_locator().set_params(integer=True)

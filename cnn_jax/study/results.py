@@ -107,6 +107,40 @@ def over_seeds(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
     return groups.agg(["mean", "std", "count"]).reset_index()
 
 
+def groups(table: "pandas.DataFrame") -> dict[tuple[str, int], list[str]]:
+    """The names of the finished runs of each family and depth, sorted by seed.
+
+    Args:
+      table: from `load`.
+    """
+    finished = table[table["status"] == "finished"]
+    return {
+        (family, int(depth)): list(own.index)
+        for (family, depth), own in finished.groupby(["family", "depth"])
+    }
+
+
+def unfinished(directory: str | pathlib.Path) -> dict[str, str]:
+    """The runs of a study that are not finished.
+
+    These are runs that the study's config requests, or, if no config is recorded,
+    runs that have been started.
+
+    Args:
+      directory: the study's directory.
+
+    Returns:
+      The status of each run, by name.
+
+    Raises:
+      ConfigError: a file of a run is damaged.
+    """
+    status = dict(load(directory)["status"])
+    asked = StudyDirectory(directory).asked() or list(status)
+    of_asked = {name: status.get(name, UNFINISHED) for name in asked}
+    return {name: word for name, word in of_asked.items() if word != "finished"}
+
+
 def write_results(table: "pandas.DataFrame", path: pathlib.Path) -> None:
     """Write the runs that have ended to ``results.csv``, atomically.
 
@@ -114,8 +148,20 @@ def write_results(table: "pandas.DataFrame", path: pathlib.Path) -> None:
       table: from `load`.
       path: the file.
     """
-    ended = table.loc[table["status"] != UNFINISHED, list(COLUMNS)]
-    text = ended.to_csv(index=False, lineterminator="\n")
+    write_table(table.loc[table["status"] != UNFINISHED, list(COLUMNS)], path)
+
+
+def write_table(
+    table: "pandas.DataFrame", path: pathlib.Path, missing: str = ""
+) -> None:
+    """Write a table as CSV, atomically.
+
+    Args:
+      table: any table; its index is not written.
+      path: the file.
+      missing: what stands for a missing number.
+    """
+    text = table.to_csv(index=False, na_rep=missing, lineterminator="\n")
     write_atomically(path, text.encode())
 
 

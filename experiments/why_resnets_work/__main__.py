@@ -94,7 +94,8 @@ def main(values: argparse.Namespace) -> int:
         if not values.study:
             train(config["study"], study_directory, values.workers)
         groups = groups_of(study_directory)
-        missing = left_out(study_directory)
+        unfinished = study.unfinished(study_directory)
+        missing = [f"{name} ({status})" for name, status in unfinished.items()]
     if missing:
         print(f"skipped runs: {', '.join(missing)}", file=sys.stderr)
     tasks = measurements(
@@ -174,28 +175,12 @@ def groups_of(directory: pathlib.Path) -> list[Group]:
     Raises:
       ConfigError: the study has no finished runs.
     """
-    found: dict[tuple[str, int], list[str]] = {}
-    for name, row in study.load(directory).iterrows():
-        if row["status"] == "finished":
-            key = row["family"], row["depth"]
-            found.setdefault(key, []).append(str(directory / "runs" / name))
+    found = study.groups(study.load(directory))
     if not found:
         raise ConfigError(f"{directory} contains no finished runs of a study")
-    return [Group(*key, tuple(runs)) for key, runs in found.items()]
-
-
-def left_out(directory: pathlib.Path) -> list[str]:
-    """Runs of a study that are not analysed, such as 'plain-56-seed1 (diverged)'.
-
-    These are runs that the study's config requests, or, if no config is recorded,
-    runs that have been started.
-    """
-    status = dict(study.load(directory)["status"])
-    asked = study.StudyDirectory(directory).asked() or list(status)
     return [
-        f"{name} ({status.get(name, 'not finished')})"
-        for name in asked
-        if status.get(name) != "finished"
+        Group(*key, tuple(str(directory / "runs" / name) for name in names))
+        for key, names in found.items()
     ]
 
 
@@ -311,9 +296,8 @@ def write_summary(
 
 
 def write_csv(table: pd.DataFrame, path: pathlib.Path) -> None:
-    """Write a table atomically."""
-    text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
-    write_atomically(path, text.encode())
+    """Write a table and print its name."""
+    study.write_table(table, path, "nan")
     print(path)
 
 

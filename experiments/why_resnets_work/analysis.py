@@ -1,7 +1,7 @@
 """The parts of an analysis; each analysis file ends with an `Analysis`."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import matplotlib.figure
@@ -63,9 +63,7 @@ class Analysis:
     measure: Callable[..., Iterable[Row]]
     section: Callable[[pd.DataFrame, Settings], Section]
     draw: Callable[[pd.DataFrame, Styles], Figures] = lambda rows, styles: {}
-    summary: Callable[[pd.DataFrame], Iterator[tuple[str, float]]] = lambda rows: iter(
-        ()
-    )
+    summary: Callable[[pd.DataFrame], Iterable[tuple[str, float]]] = lambda rows: ()
     wants: Callable[[Group, Settings], bool] = lambda group, settings: True
     check: Callable[[Settings], None] = lambda settings: None
     long: bool = False
@@ -75,8 +73,3 @@ class Analysis:
     def of_nets(self) -> bool:
         """Whether it measures trained nets."""
         return "net" in names.parameters(self.measure)
-
-    @property
-    def has_files(self) -> bool:
-        """Whether ``measure`` writes files of its own."""
-        return "directory" in names.parameters(self.measure)

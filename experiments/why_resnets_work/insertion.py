@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import matplotlib.pyplot as plt
@@ -102,27 +101,29 @@ def check(settings: analysis.Settings) -> None:
         raise ConfigError(f"insertion.steps must increase from 0, got {steps}")
 
 
+def with_control(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with those of the control repeated for each number of blocks."""
+    none = rows["how"] == "none"
+    blocks = rows.loc[~none, ["blocks"]].drop_duplicates()
+    control = rows[none].drop(columns="blocks").merge(blocks, how="cross")
+    return pd.concat([control, rows[~none]], ignore_index=True)
+
+
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot training error after the insertion, a panel per rate and block number."""
-    rows = rows.assign(percent=100 * rows["train_error"])
-    rates = sorted(set(rows["rate"]))
-    counts = sorted(set(rows["blocks"]) - {0})
+    rows = with_control(rows.assign(percent=100 * rows["train_error"]))
     steps = sorted(set(rows["more_steps"]))
-    shape = len(rates), len(counts)
+    looks = {how: look for how, (*_, look) in WAYS.items()}
+    shape = rows["rate"].nunique(), rows["blocks"].nunique()
     size = (4.0 * shape[1], 2.6 * shape[0] + 1.0)
     shared = {"sharex": True, "sharey": True, "squeeze": False}
     figure, panels = plt.subplots(*shape, figsize=size, **shared)
-    drawn: dict[str, Any] = {}
-    for panel, (rate, count) in zip(
-        panels.flat, itertools.product(rates, counts), strict=True
-    ):
-        own = rows[(rows["rate"] == rate) & rows["blocks"].isin((0, count))]
-        for how, (label, _, look) in WAYS.items():
-            style = {"markersize": 4, "linewidth": 1.4, **look}
-            of_way = tables.of(own, how=how)
-            if len(of_way):
-                line = curves.draw_line(panel, of_way, "more_steps", "percent", **style)
-                drawn[label] = line
+    cases = rows.groupby(["rate", "blocks"])
+    for panel, ((rate, count), own) in zip(panels.flat, cases, strict=True):
+        lines = curves.draw_lines(
+            *(panel, own, "how", "more_steps", "percent", looks),
+            **{"markersize": 4, "linewidth": 1.4},
+        )
         panel.set_title(f"{2 * count} more layers, rate {rate:g}")
         panel.set_xscale("symlog", linthresh=1)
         panel.set_xticks(steps, [str(step) for step in steps])
@@ -134,7 +135,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         panel.set_ylabel("training error, clean (%)")
     for panel in panels[-1]:
         panel.set_xlabel("steps after insertion")
-    name_lines(figure, list(drawn.values()), list(drawn))
+    names = [name for name, *_ in WAYS.values()]
+    name_lines(figure, [lines[how] for how in WAYS], names)
     family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
     figure.suptitle(
         f"layers inserted into a trained {family} net of {depth} layers, "
@@ -151,31 +153,12 @@ def case(blocks: int, rate: float) -> str:
 def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Layers inserted into a trained net."""
     last = rows["more_steps"].max()
-    of_case = rows.groupby(["how", "blocks", "rate", "more_steps", "seed"])
-    errors = of_case["train_error"].mean()
-
-    def at(how: str, step: int) -> pd.Series:
-        """Errors by blocks, rate and seed; empty if this way was not measured."""
-        levels = errors.index
-        there = levels.get_level_values("how") == how
-        now = levels.get_level_values("more_steps") == step
-        return errors[there & now].droplevel(["how", "more_steps"])
-
-    def control(step: int, like: pd.Series) -> pd.Series:
-        """Errors of the control, repeated for each case of another way."""
-        none = at("none", step).droplevel("blocks")
-        return pd.Series(
-            [none.get((rate, seed), float("nan")) for _, rate, seed in like.index],
-            like.index,
-            dtype=float,
-        )
-
-    residual, broken = at("residual", last), at("plain_he", 0)
-    before = control(last, residual)
-    pairs = [
-        (name, own, claims.cases_of(before, case)[name])
-        for name, own in claims.cases_of(residual, case).items()
-    ]
+    cases = ["blocks", "rate"]
+    levels = [*cases, "seed", "how", "more_steps"]
+    every = with_control(rows).set_index(levels)["train_error"]
+    errors = every.unstack(["how", "more_steps"])
+    residual, control = errors["residual", last], errors["none", last]
+    pairs = [(case(*key), own, control[key]) for key, own in residual.groupby(cases)]
     # Within the spread of the control over seeds.
     no_worse = all(own.mean() <= other.mean() + other.std() for _, own, other in pairs)
     decided = all(len(other) > 1 and other.notna().all() for *_, other in pairs)
@@ -210,8 +193,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 [
                     (
                         *(WAYS[how][1], str(2 * count), f"{rate:g}"),
-                        tables.percent(errors[how, count, rate, 0]),
-                        tables.percent(errors[how, count, rate, last]),
+                        tables.percent(tables.of(own, more_steps=0)["train_error"]),
+                        tables.percent(tables.of(own, more_steps=last)["train_error"]),
                         str(own["changed_logits"].max()),
                         tables.short(own["largest_change"].max()),
                     )
@@ -242,10 +225,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
             claims.below(
                 "Plain layers with the usual initialisation raise the training error "
                 "immediately.",
-                control(0, broken),
-                broken,
-                tables.percent,
-                case,
+                *(errors["none", 0], errors["plain_he", 0]),
+                *(tables.percent, case),
             ),
         ],
     )

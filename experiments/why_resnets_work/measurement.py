@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnn_jax import names
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
 from cnn_jax.training import checkpoint
@@ -87,12 +88,10 @@ class Measurement:
         made_of, runs = self.made_of(), self.group.runs
         analysis, settings = registry.resolve(self.analysis, self.section)
         program = program_of(runs[0], self.data_dir) if runs else None
-        names = {"family": self.group.family, "depth": self.group.depth}
-        nets = [
-            dataclasses.replace(trained.load(run, program), **names) for run in runs
-        ]
+        kind = {"family": self.group.family, "depth": self.group.depth}
+        nets = [dataclasses.replace(trained.load(run, program), **kind) for run in runs]
         self.directory.mkdir(parents=True, exist_ok=True)
-        if analysis.has_files:
+        if "directory" in names.parameters(analysis.measure):
             settings = {**settings, "directory": self.directory}
         try:
             rows = [

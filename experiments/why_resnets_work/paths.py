@@ -57,23 +57,18 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     rows = rows[rows["gradient"] > 0]
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.3))
     panels[1].set_yscale("log")
-    for panel, y, label in zip(
-        panels,
-        ("share", "gradient", "part"),
-        ("share of paths", "gradient norm at the input", "share of gradient"),
-        strict=True,
-    ):
-        lines = {
-            depth: curves.draw_line(panel, own, "length", y, **styles[depth])
-            for depth, own in rows.groupby("depth")
-        }
+    labels = {
+        "share": "share of paths",
+        "gradient": "gradient norm at the input",
+        "part": "share of gradient",
+    }
+    for panel, (y, label) in zip(panels, labels.items(), strict=True):
+        lines = curves.draw_lines(panel, rows, "depth", "length", y, styles)
         panel.set_xlabel("path length (branches)")
         panel.set_ylabel(label)
     curves.name_values(figure, lines, "layers")
-    title = "paths through residual nets"
-    if len(rows):
-        title += f", {curves.seeds_of(rows)}"
-    figure.suptitle(title)
+    seeds = f", {curves.seeds_of(rows)}" if len(rows) else ""
+    figure.suptitle(f"paths through residual nets{seeds}")
     return {"paths": figure}
 
 

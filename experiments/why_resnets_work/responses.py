@@ -43,18 +43,17 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     )
     wholes = rows.groupby(tables.NET)["std"].agg(["mean", "median"]).reset_index()
     families = sorted(set(rows["family"]))
+    looks = {family: style_of(family, families) for family in families}
     for panel, y in zip(panels[:, -1], ("mean", "median"), strict=True):
         panel.set_yscale("log")
-        lines = []
-        for family in families:
-            style = {"markersize": 4, **style_of(family, families)}
-            own = wholes[wholes["family"] == family]
-            lines.append(curves.draw_line(panel, own, "depth", y, **style))
+        lines = curves.draw_lines(
+            panel, wholes, "family", "depth", y, looks, markersize=4
+        )
         panel.set_title(f"{y} over layers")
         panel.set_xlabel("depth (weight layers)")
         panel.set_xticks(sorted(set(rows["depth"])))
         curves.plain_numbers(panel.yaxis)
-    name_lines(figure, lines, families)
+    name_lines(figure, list(lines.values()), families)
     figure.suptitle(f"layer responses on the training set, {curves.seeds_of(rows)}")
     return {"responses": figure}
 

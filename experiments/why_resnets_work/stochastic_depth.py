@@ -63,18 +63,14 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         "standard training": STYLES["residual"],
         "stochastic depth": OTHER_STYLES[0],
     }
-    rows = rows.assign(percent=100 * rows["error"])
+    training = np.where(rows["death_rate"] > 0, "stochastic depth", "standard training")
+    rows = rows.assign(percent=100 * rows["error"], training=training)
     figure, panel = plt.subplots(figsize=(6.4, 3.6))
-    lines = [
-        curves.draw_line(panel, own, "removed", "percent", **look)
-        for (_, own), look in zip(
-            rows.groupby("death_rate"), looks.values(), strict=False
-        )
-    ]
+    lines = curves.draw_lines(panel, rows, "training", "removed", "percent", looks)
     panel.set_ylim(bottom=0)
     panel.set_xlabel("blocks removed")
     panel.set_ylabel("test error (%)")
-    name_lines(figure, lines, list(looks)[: len(lines)])
+    name_lines(figure, list(lines.values()), list(lines))
     figure.suptitle(
         f"residual nets of {rows['depth'].iloc[0]} layers, {curves.seeds_of(rows)}"
     )

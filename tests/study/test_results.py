@@ -100,6 +100,17 @@ def test_results_are_a_row_a_run_that_has_ended(directory):
     assert set(list(read[-1].values())[4:]) == {""}
 
 
+def test_finished_runs_are_grouped_by_family_and_depth(directory):
+    assert study.groups(study.load(directory)) == {
+        ("a-b", 14): ["a-b-14-seed0", "a-b-14-seed1"],
+        ("c", 8): ["c-8-seed9"],
+    }
+    assert study.unfinished(directory) == {
+        "c-8-seed2": "not finished",
+        "c-8-seed10": "diverged",
+    }
+
+
 def test_summaries_are_mean_and_sample_std_of_finished_runs():
     rows = [
         ("plain", 8, 0, "finished", 0.1),

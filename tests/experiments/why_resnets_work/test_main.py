@@ -13,6 +13,7 @@ import shutil
 import numpy as np
 import pytest
 
+from cnn_jax import study
 from cnn_jax.analysis import landscape, trained
 from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
@@ -240,10 +241,10 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
         }
         if (family, depth) != ("residual", 20):
             (run / "result.json").write_text(json.dumps(result))
-    assert command.left_out(tmp_path) == [
-        "plain-8-seed1 (diverged)",
-        "residual-20-seed0 (not finished)",  # and not plain-20-seed1: not requested
-    ]
+    assert study.unfinished(tmp_path) == {
+        "plain-8-seed1": "diverged",
+        "residual-20-seed0": "not finished",  # and not plain-20-seed1: not requested
+    }
     [*_, group] = command.groups_of(tmp_path)
     assert [path.split("/")[-1] for path in group.runs] == [
         "residual-8-seed0",
