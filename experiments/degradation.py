@@ -109,6 +109,8 @@ def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
     Returns:
       The study's runs, from `cnn_jax.study.load`.
     """
+    from cnn_jax.report import tables  # pandas: not in training processes
+
     table = study.load(directory)
     if not table.empty:
         study.write_results(table, directory / "results.csv")
@@ -122,30 +124,13 @@ def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
         logs[logs["run"].isin(finished.index)], directory, title, held_out
     )
     print(f"\n{title}: {plots.seeds_of(finished)}, error in percent")
-    print(summary(table, held_out))
+    errors = tables.errors(table, held_out)
+    # names are left-aligned in a column as wide as the longest
+    width = max(map(len, ["family", *errors["family"]]))
+    align = {"family": f"{{:<{width}}}".format}
+    print(errors.to_string(index=False, formatters=align))
     print(f"\n{directory / 'results.csv'}\n{directory / 'depth_vs_error.png'}")
     return table
-
-
-def summary(table: "pandas.DataFrame", held_out: str) -> str:
-    """Format errors by family and depth as lines of text.
-
-    Args:
-      table: from `cnn_jax.study.load`.
-      held_out: name of the set that the test error is measured on.
-    """
-    from cnn_jax.report.tables import percent  # pandas: not in training processes
-
-    finished = table[table["status"] == "finished"]
-    shown = finished.groupby(["family", "depth"], as_index=False).agg(
-        seeds=("seed", "size"),
-        **{"training (clean)": ("clean_train_error", percent)},
-        **{held_out: ("test_error", percent)},
-    )
-    # names are left-aligned in a column as wide as the longest
-    width = max(map(len, ["family", *shown["family"]]))
-    align = {"family": f"{{:<{width}}}".format}
-    return shown.to_string(index=False, formatters=align)
 
 
 if __name__ == "__main__":

@@ -68,23 +68,20 @@ def _read(net: Net, files: Sequence[str]) -> np.ndarray:
 
 def show(net: Net, what: str, found: Confusion) -> None:
     """Print the error and loss, the error of each class and the confusion matrix."""
-    count = int(found.matrix.sum())
-    examples = f"{count:,} ({what})"
+    examples = f"{found.matrix.sum():,} ({what})"
     launch.show(
         {"examples": examples, "error": found.error, "loss": f"{found.loss:.4f}"}
     )
-    names, counts = net.class_names, found.matrix.sum(1)
-    tables.show(
-        "error by class",
-        [
-            {
-                "class": names[number],
-                "examples": f"{counts[number]:,}",
-                "error (%)": f"{100 * found.class_errors[number]:.2f}",
-            }
-            for number in np.flatnonzero(counts)
-        ],
-    )
+    names = net.class_names
+    rows = [
+        {
+            "class": row.Index,
+            "examples": f"{row.examples:,}",
+            "error (%)": f"{100 * row.error:.2f}",
+        }
+        for row in found.by_class(names).itertuples()
+    ]
+    tables.show("error by class", rows)
     if len(names) <= MATRIX:
         rows = [
             {"true": name, **dict(zip(names, map(str, row), strict=True))}
@@ -92,14 +89,7 @@ def show(net: Net, what: str, found: Confusion) -> None:
         ]
         tables.show("confusion matrix: rows are the true classes", rows)
         return
-    wrong = found.matrix - np.diag(np.diag(found.matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:LARGEST]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    rows = [
-        {"true": names[true], "predicted": names[to], "times": f"{wrong[true, to]}"}
-        for true, to in pairs
-        if wrong[true, to]
-    ]
+    rows = found.confusions(names).head(LARGEST).astype(str).to_dict("records")
     if rows:
         tables.show("most frequent confusions", rows)
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from cnn_jax.data.item import Item, Split
 from cnn_jax.data.sources import average_views
 from cnn_jax.names import ConfigError
 from cnn_jax.training.program import Program
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,39 @@ class Confusion:
         counts = self.matrix.sum(1)
         right = np.diag(self.matrix) / np.maximum(counts, 1)
         return np.where(counts > 0, 1 - right, np.nan)
+
+    def by_class(self, names: Sequence[str]) -> "pandas.DataFrame":
+        """The classes that have examples, in their order.
+
+        Args:
+          names: of the classes, see `Net.class_names`.
+
+        Returns:
+          'examples' and 'error' (a fraction), indexed by the name of the class.
+        """
+        import pandas as pd
+
+        columns = {"examples": self.matrix.sum(1), "error": self.class_errors}
+        table = pd.DataFrame(columns, index=list(names))
+        return table[table["examples"] > 0]
+
+    def confusions(self, names: Sequence[str]) -> "pandas.DataFrame":
+        """The pairs of classes that are confused, the most frequent first.
+
+        Args:
+          names: of the classes, see `Net.class_names`.
+
+        Returns:
+          'true' and 'predicted' (names), and 'times'.
+        """
+        import pandas as pd
+
+        wrong = self.matrix - np.diag(np.diag(self.matrix))
+        order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
+        true, predicted = np.unravel_index(order, wrong.shape)
+        columns = {"true": np.asarray(names)[true]}
+        columns |= {"predicted": np.asarray(names)[predicted]}
+        return pd.DataFrame({**columns, "times": wrong[true, predicted]})
 
 
 def of_split(net: Net, split: Split) -> Confusion:

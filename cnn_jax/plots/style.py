@@ -53,7 +53,7 @@ def style_of(family: str, families: Sequence[str]) -> dict[str, Any]:
 
 
 def depth_styles(depths: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Colour and dash pattern of each depth of a study; the deepest is darkest."""
+    """Colour and dash pattern of each depth (or step); the largest is darkest."""
     deepest_first = sorted(set(depths), reverse=True)
     colors = matplotlib.colormaps["cividis"](np.linspace(0.0, 0.8, len(deepest_first)))
     return {

@@ -101,6 +101,24 @@ def seeds(rows: pd.DataFrame, what: str = "seeds") -> str:
     return f"{over} {counts[0]} to {counts[-1]} {what} (see the column)"
 
 
+def errors(table: pd.DataFrame, held_out: str = "test") -> pd.DataFrame:
+    """The final errors of a study's finished runs, formatted in percent.
+
+    Args:
+      table: from `cnn_jax.study.load`.
+      held_out: name of the set that the test error is measured on.
+
+    Returns:
+      'family', 'depth', 'seeds', 'training (clean)' and a column named ``held_out``.
+    """
+    finished = of(table, status="finished")
+    return finished.groupby(GROUP, as_index=False).agg(
+        seeds=("seed", "size"),
+        **{"training (clean)": ("clean_train_error", percent)},
+        **{held_out: ("test_error", percent)},
+    )
+
+
 def group_table(
     rows: pd.DataFrame,
     caption: str,

@@ -8,14 +8,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import matplotlib
-import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import gradients
 from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
-from cnn_jax.plots.style import LINES
+from cnn_jax.plots.style import depth_styles
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
 
@@ -51,16 +49,22 @@ def measure(
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot each layer's gradient norm, at initialisation, after and along training."""
-    steps = sorted(set(rows["step"]))
-    label = "gradient norm"
-    figure, _ = curves.family_panels(
-        *(first_and_last(rows, "layer", LAYER), "gradient_norm", label),
-        **{"styles": styles, "log": "y", "share": "row"},
-    )
+    what, steps = ("gradient_norm", "gradient norm"), sorted(set(rows["step"]))
+    scale: Any = {"log": "y", "share": "row"}
+    lines = first_and_last(rows, "layer", LAYER)
+    figure, _ = curves.family_panels(lines, *what, styles, **scale)
     figure.suptitle(f"gradient reach, {curves.seeds_of(rows)}")
     found = {"gradients": figure}
-    if len(steps) > 2:
-        found["gradients_along_training"] = draw_along_training(rows, steps, label)
+    between = rows[rows["step"].isin(steps[1:-1])]
+    if len(between):
+        lines = [
+            (tables.of(rows, depth=depth), "layer", LAYER, f"{depth} layers")
+            for depth in sorted(set(between["depth"]))
+        ]
+        scale |= {"by": ("step", "step"), "linewidth": 1.4}
+        figure, _ = curves.family_panels(lines, *what, depth_styles(steps), **scale)
+        figure.suptitle(f"gradients during training, {curves.seeds_of(rows)}")
+        found["gradients_along_training"] = figure
     return found
 
 
@@ -73,26 +77,6 @@ def first_and_last(
         (tables.of(rows, step=0), x, label, "at initialisation"),
         (tables.of(rows, step=last), x, label, f"after {last} steps"),
     ]
-
-
-def draw_along_training(rows: pd.DataFrame, steps: Sequence[int], label: str) -> Any:
-    """Plot gradient norm over layers: a panel per family and depth, a line per step."""
-    depths = sorted(set(rows[rows["step"].isin(steps[1:-1])]["depth"]))
-    colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(steps)))
-    styles = {
-        step: {"color": color, "linestyle": LINES[index % len(LINES)]}
-        for index, (step, color) in enumerate(zip(steps, colors, strict=True))
-    }
-    lines = [
-        (tables.of(rows, depth=depth), "layer", LAYER, f"{depth} layers")
-        for depth in depths
-    ]
-    figure, _ = curves.family_panels(
-        *(lines, "gradient_norm", label, styles),
-        **{"by": ("step", "step"), "log": "y", "share": "row", "linewidth": 1.4},
-    )
-    figure.suptitle(f"gradients during training, {curves.seeds_of(rows)}")
-    return figure
 
 
 def growth(rows: pd.DataFrame) -> float:

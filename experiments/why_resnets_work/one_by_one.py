@@ -14,8 +14,12 @@ from cnn_jax.names import ConfigError
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
 
-# The exclusive-or nets, by whether they have the 1x1 convolution.
-LAYERS = {False: "linear", True: "with 1x1 and ReLU"}
+# The exclusive-or nets: name in the rows, and in the report.
+LINEAR, DEEPER = "linear", "with 1x1 and ReLU"
+NETS = {
+    LINEAR: "3x3, then a linear classifier",
+    DEEPER: "3x3, 1x1 with as many channels and ReLU, classifier",
+}
 
 
 def measure(
@@ -52,7 +56,7 @@ def measure(
             "time_ratio": found.time_ratio,
         }
         yield {**blank, "kind": "shrink", "kernel": kernel, **columns}
-    for added, layers in LAYERS.items():
+    for added, layers in ((False, LINEAR), (True, DEEPER)):
         net = summarize(PixelClassifier(16, added), (16, 16, 2))
         columns = {"layers": layers, "parameters": net.parameters, "macs": net.macs}
         for seed in range(seeds):
@@ -72,9 +76,6 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     savings = list(tables.of(rows, kind="shrink").itertuples())
     learned = tables.of(rows, kind="exclusive_or")
     errors = learned.groupby(["layers", "seed"])["error"].mean()
-    linear, deeper = (errors[layers] for layers in LAYERS.values())
-    nets = learned.groupby("layers")[["parameters", "macs"]].first()
-    sizes = {name: [f"{count:,}" for count in nets.loc[name]] for name in nets.index}
     shrunk = f"1x1 to {settings['shrink']}"
     cells = []
     for row in savings:
@@ -84,6 +85,12 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         cells.append((kernel, *direct))
         counts = (f"{row.parameters:,}", f"{row.macs:,}")
         cells.append((f"{shrunk}, {kernel}", *counts, saved, f"{row.time_ratio:.1f}"))
+    nets = []
+    for layers, name in NETS.items():
+        own = tables.of(learned, layers=layers)
+        parameters, macs = own[["parameters", "macs"]].iloc[0]
+        wrong = tables.percent(own["error"])
+        nets.append((name, f"{parameters:,}", f"{macs:,}", wrong))
     return page.Section(
         title="1x1 convolutions",
         question="What do the 1x1 convolutions of bottlenecks and of Network in "
@@ -105,16 +112,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
             page.Table(
                 f"Wrong pixels in the exclusive or (%); {tables.seeds(learned)}.",
                 ("net", "parameters", "MACs", "wrong pixels"),
-                [
-                    (name, *sizes[layers], tables.percent(errors[layers]))
-                    for name, layers in (
-                        ("3x3, then a linear classifier", LAYERS[False]),
-                        (
-                            "3x3, 1x1 with as many channels and ReLU, classifier",
-                            LAYERS[True],
-                        ),
-                    )
-                ],
+                nets,
             ),
         ],
         findings=[
@@ -131,7 +129,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
             ),
             claims.below(
                 "A net with a 1x1 convolution and ReLU learns the exclusive or better.",
-                *(deeper, linear),
+                *(errors[DEEPER], errors[LINEAR]),
                 *(tables.percent, "wrong pixels (%)"),
             ),
         ],

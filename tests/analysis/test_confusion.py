@@ -46,6 +46,17 @@ def test_rows_are_the_true_classes():
     found = confusion.Confusion(np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]]), 0.5)
     assert found.error == pytest.approx(3 / 8)
     np.testing.assert_array_equal(found.class_errors, [0.25, np.nan, 0.5])
+    by_class = found.by_class(["ant", "bee", "cat"])
+    assert by_class.to_dict("index") == {
+        "ant": {"examples": 4, "error": 0.25},
+        "cat": {"examples": 4, "error": 0.5},
+    }
+    confusions = found.confusions(["crane", "bee", "crane"])  # two of one name
+    assert confusions.to_numpy().tolist() == [
+        ["crane", "crane", 2],
+        ["crane", "bee", 1],
+    ]
+    assert list(confusions.columns) == ["true", "predicted", "times"]
 
 
 def test_labels_that_fit_nothing_are_refused(run):
