@@ -153,7 +153,8 @@ def test_steps_of_training_have_colours_of_their_own():
     start = rows[rows["step"] == 0]
     steps = (0, 50, 70, 90, 140)
     table = pd.concat([rows, *(start.assign(step=step) for step in steps[1:-1])])
-    figure = along.draw_along_training(table, steps, "norm")
-    plt.close(figure)
+    styles = {depth: {"color": "black"} for depth in (8, 20)}
+    figure = along.draw(table, styles)["gradients_along_training"]
+    plt.close("all")
     colours = {tuple(line.get_color()) for line in figure.axes[0].get_lines()}
     assert len(colours) == 5
