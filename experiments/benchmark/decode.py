@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pandas
 from PIL import Image
 
 from cnn_jax import names
@@ -136,8 +137,8 @@ PIPELINES: dict[str, Callable[[], Callable[[Sequence[bytes]], None]]] = {
 }
 
 
-def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
-    """Images per second of processor time, by pipeline and round."""
+def measure(files: Sequence[bytes], rounds: int) -> pandas.DataFrame:
+    """Images per second of processor time: a column a pipeline, a row a round."""
     runs = {}
     for name, make in PIPELINES.items():
         try:
@@ -147,12 +148,12 @@ def measure(files: Sequence[bytes], rounds: int) -> dict[str, list[float]]:
             print(f"skipping {name}: {str(error).splitlines()[0]}")
         else:
             runs[name] = run
-    rates: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
+    rates = pandas.DataFrame(columns=list(runs), dtype=float)
+    for number in range(rounds):
         for name, run in runs.items():
             start = time.process_time()
             run(files)
-            rates[name].append(len(files) / (time.process_time() - start))
+            rates.loc[number, name] = len(files) / (time.process_time() - start)
     return rates
 
 
@@ -182,14 +183,15 @@ def main(values: argparse.Namespace) -> None:
     else:
         files = photographs(values.images)
     rates = measure(files, values.rounds)
-    first = np.array(rates["cnn_jax"])
     size = np.mean([len(encoded) for encoded in files]) / 1000
     title = f"{len(files)} files of {size:.0f} kB on average, {values.rounds} rounds"
+    speedup = rates.rdiv(rates["cnn_jax"], axis=0).median()
     rows = [
         {
-            **{"pipeline": name, "images/s per core": f"{np.median(rate):.0f}"},
-            "range": f"{min(rate):.0f} to {max(rate):.0f}",
-            "speedup of cnn_jax": f"{np.median(first / np.array(rate)):.2f}x",
+            "pipeline": name,
+            "images/s per core": f"{rate.median():.0f}",
+            "range": f"{rate.min():.0f} to {rate.max():.0f}",
+            "speedup of cnn_jax": f"{speedup[name]:.2f}x",
         }
         for name, rate in rates.items()
     ]

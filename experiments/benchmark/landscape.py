@@ -19,13 +19,13 @@ compiler and libraries.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import pandas
 
 from cnn_jax import study
 from cnn_jax.analysis import landscape
@@ -33,7 +33,7 @@ from cnn_jax.analysis.net import at_initialisation
 from cnn_jax.training.program import Program
 from configs import degradation_digits
 from experiments import launch, tables
-from experiments.benchmark import rounds
+from experiments.benchmark.rounds import in_child, resident
 
 # Objective, parameters, directions and the objective's remaining arguments.
 Problem = tuple[landscape.EvaluationLoss, Any, tuple[Any, ...], tuple[Any, ...]]
@@ -67,12 +67,9 @@ def moved(params: Any, directions: Any, point: Any) -> Any:
 def one_program(given: Problem) -> Method:
     """The computation of `landscape.evaluate` for a row of the grid."""
     *where, fixed = given
-
-    def row(points: np.ndarray) -> np.ndarray:
-        axes = (points[:1, 0], points[:, 1])
-        return landscape.evaluate(*where, axes, fixed)["loss"][0]
-
-    return row
+    return lambda points: landscape.evaluate(
+        *where, (points[:1, 0], points[:, 1]), fixed
+    )["loss"][0]
 
 
 def a_call_a_point(given: Problem) -> Method:
@@ -119,69 +116,65 @@ def grid(points: int) -> np.ndarray:
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
 
 
-def times(given: Problem, points: int, rows: int) -> dict[str, list[float]]:
+def times(given: Problem, points: int, rows: int) -> pandas.DataFrame:
     """Seconds of each row with each method; the methods alternate and must agree.
 
     Raises:
       ArithmeticError: the losses of two methods differ by more than rounding.
     """
-    ways = {name: make(given) for name, make in METHODS.items()}
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    chosen = grid(points)[np.linspace(0, points - 1, rows + 1).astype(int)]
-    for number, row in enumerate(chosen):
+    methods = {name: make(given) for name, make in METHODS.items()}
+    found = pandas.DataFrame(columns=list(methods), dtype=float)
+    chosen = np.linspace(0, points - 1, rows + 1).astype(int)
+    for number, row in enumerate(grid(points)[chosen]):
         losses = {}
-        for name, way in ways.items():
+        for name, method in methods.items():
             start = clock()
-            losses[name] = way(row)
-            if number:  # the first row compiles
-                found[name].append(clock() - start)
-        for name, values in losses.items():
-            if not np.allclose(values, losses["one program"], rtol=1e-3):
+            losses[name] = method(row)
+            found.loc[number, name] = clock() - start
+            if not np.allclose(losses[name], losses["one program"], rtol=1e-3):
                 raise ArithmeticError(f"{name} and one program disagree on a loss")
-    return found
+    return found[1:]  # the first row compiles
 
 
 def peak_memory(name: str, net: Sequence[Any], points: int) -> float:
     """Peak memory of this process after one row, in megabytes."""
     METHODS[name](problem(*net))(grid(points)[0])
-    return rounds.resident("VmHWM") / 2**20
+    return resident("VmHWM") / 2**20
 
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
     positive = launch.at_least(1)
-    parser.add_argument("--family", default="residual", choices=("plain", "residual"))
-    parser.add_argument("--depth", type=positive, default=56, help="weight layers")
-    parser.add_argument("--images", type=positive, default=256, help="training images")
-    parser.add_argument("--points", type=positive, default=51, help="points per axis")
-    parser.add_argument("--rows", type=positive, default=5, help="grid rows to time")
-    parser.add_argument("--whole", action="store_true", help="also time the whole grid")
+    add = parser.add_argument
+    add("--family", default="residual", choices=("plain", "residual"))
+    add("--depth", type=positive, default=56, help="weight layers")
+    add("--images", type=positive, default=256, help="training images")
+    add("--points", type=positive, default=51, help="points per axis")
+    add("--rows", type=positive, default=5, help="grid rows to time")
+    add("--whole", action="store_true", help="also time the whole grid")
 
 
 @launch.command(__doc__, define)
 def main(values: argparse.Namespace) -> None:
     """Measure and print the results."""
-    net = (values.family, values.depth, values.images)
+    net = family, depth, images = values.family, values.depth, values.images
     given, points = problem(*net), values.points
     seconds = times(given, points, values.rows)
-    rows = []
-    for name, found in seconds.items():
-        ratios = map(lambda a, b: a / b, found, seconds["one program"])
-        memory = rounds.in_child(peak_memory, name, net, points)
-        row = statistics.median(found)
-        rows.append(
-            {
-                "by": name,
-                "ms/point": f"{1000 * row / points:.1f}",
-                "grid (s)": f"{row * points:.0f}",
-                "speedup of one program": f"{statistics.median(ratios):.2f}x",
-                "peak memory (MB)": f"{memory:.0f}",
-            }
-        )
-    family, depth, images = net
+    speedup = seconds.div(seconds["one program"], axis=0).median()
+    rows = [
+        {
+            "by": name,
+            "ms/point": f"{1000 * row / points:.1f}",
+            "grid (s)": f"{row * points:.0f}",
+            "speedup of one program": f"{speedup[name]:.2f}x",
+            "peak memory (MB)": f"{in_child(peak_memory, name, net, points):.0f}",
+        }
+        for name, row in seconds.median().items()
+    ]
     tables.show(f"{family} {depth}, {images} images, {points} x {points} points", rows)
     if values.whole:
+        *where, fixed = given
         axis = np.linspace(-1, 1, points)
         start = clock()
-        landscape.evaluate(*given[:3], (axis, axis), given[3])
+        landscape.evaluate(*where, (axis, axis), fixed)
         print(f"whole grid in one program: {clock() - start:.1f} s")

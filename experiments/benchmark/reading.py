@@ -14,9 +14,8 @@ round. Prints medians, and writes them with a figure as ``speed`` to the directo
 
 import argparse
 import pathlib
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ import numpy as np
 import optax
 import pandas
 
+from cnn_jax import study
 from cnn_jax.models.gtn import chain
 from cnn_jax.plots.style import FIGURE_STYLE, save
 from cnn_jax.training import files, strings
@@ -54,17 +54,17 @@ def main(values: argparse.Namespace) -> None:
     directory = files.local(values.workdir or f"runs/{config['name']}")
     directory.mkdir(parents=True, exist_ok=True)
     rows = measure(config["system"], ROUNDS)
-    for row in rows:
+    for row in rows.itertuples():
         print(
-            f"{row['length']:>3} digits: {row['strings_per_second']:8.1f} strings/s, "
-            f"{row['ms_per_string'] / row['length']:6.3f} ms/digit; "
-            f"loss {row['alignment_ms']:.3f} ms/string, CTC {row['ctc_ms']:.3f} ms"
+            f"{row.length:>3} digits: {row.strings_per_second:8.1f} strings/s, "
+            f"{row.ms_per_string / row.length:6.3f} ms/digit; "
+            f"loss {row.alignment_ms:.3f} ms/string, CTC {row.ctc_ms:.3f} ms"
         )
-    pandas.DataFrame(rows).to_csv(directory / "speed.csv", index=False)
+    rows.to_csv(directory / "speed.csv", index=False)
     draw(rows, directory)
 
 
-def measure(config: dict[str, Any], rounds: int) -> list[dict[str, float]]:
+def measure(config: dict[str, Any], rounds: int) -> pandas.DataFrame:
     """Measure median times at each length.
 
     Args:
@@ -78,33 +78,25 @@ def measure(config: dict[str, Any], rounds: int) -> list[dict[str, float]]:
     runs: dict[tuple[int, str], tuple[int, Run]] = {}
     for length in LENGTHS:
         batch_size, width, step = training(config, length)
+        alignment, ctc = alignment_and_ctc(length, width // STRIDE)
         runs[length, "step"] = batch_size, step
-        losses = alignment_and_ctc(length, width // STRIDE)
-        for name, run in zip(("alignment", "ctc"), losses, strict=True):
-            runs[length, name] = DIGITS // length, run
-    for _, run in runs.values():
-        jax.block_until_ready(run())  # compiles
-    seconds: dict[tuple[int, str], list[float]] = {key: [] for key in runs}
-    for _ in range(rounds):
-        for key, (_, run) in runs.items():
+        runs[length, "alignment"] = DIGITS // length, alignment
+        runs[length, "ctc"] = DIGITS // length, ctc
+    per_string = pandas.DataFrame(columns=pandas.MultiIndex.from_tuples(runs))
+    for number in range(rounds + 1):
+        for key, (strings_per_run, run) in runs.items():
             started = time.perf_counter()
             jax.block_until_ready(run())
-            seconds[key].append(time.perf_counter() - started)
-
-    def per_string(length: int, name: str) -> float:
-        batch_size, _ = runs[length, name]
-        return statistics.median(seconds[length, name]) / batch_size
-
-    return [
-        {
-            "length": length,
-            "strings_per_second": 1 / per_string(length, "step"),
-            "ms_per_string": 1000 * per_string(length, "step"),
-            "alignment_ms": 1000 * per_string(length, "alignment"),
-            "ctc_ms": 1000 * per_string(length, "ctc"),
-        }
-        for length in LENGTHS
-    ]
+            seconds = (time.perf_counter() - started) / strings_per_run
+            per_string.loc[number, key] = seconds
+    median = per_string.loc[1:].astype(float).median().unstack()  # round 0 compiles
+    found = {
+        "strings_per_second": 1 / median["step"],
+        "ms_per_string": 1000 * median["step"],
+        "alignment_ms": 1000 * median["alignment"],
+        "ctc_ms": 1000 * median["ctc"],
+    }
+    return pandas.DataFrame(found).rename_axis("length").reset_index()
 
 
 def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
@@ -112,14 +104,8 @@ def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
     lines = {"min_length": length, "max_length": length, "num_lines": 1}
     batch_size = DIGITS // length * jax.local_device_count()
     room = {"cuts": 3 * length + 1, "average": 4 * length}
-    program = Program(
-        {
-            **config,
-            "batch_size": batch_size,
-            "dataset": {**config["dataset"], **lines},
-            "model": {**config["model"], **room},
-        }
-    )
+    changed = {"batch_size": batch_size, "dataset": lines, "model": room}
+    program = Program(study.merge(config, changed))
     state = program.place(program.initial_state(0))
     item, _ = next(program.source.train_batches(0, batch_size, 0))
     item = program.devices.split(item)
@@ -151,25 +137,19 @@ def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:
     return lambda: compiled[0](scores), lambda: compiled[1](scores)
 
 
-def draw(rows: Sequence[Mapping[str, Any]], directory: pathlib.Path) -> None:
+def draw(rows: pandas.DataFrame, directory: pathlib.Path) -> None:
     """Plot the training time per string against its length.
 
     Args:
       rows: 'length' and 'ms_per_string'.
       directory: receives ``speed.png``, ``.svg`` and ``.pdf``.
     """
-    length = np.array([row["length"] for row in rows])
-    spent = np.array([row["ms_per_string"] for row in rows])
+    length, spent = rows["length"], rows["ms_per_string"]
+    linear = spent[0] / length[0] * length
     with plt.rc_context(FIGURE_STYLE):
         figure, panel = plt.subplots(figsize=(4.6, 3.4))
         panel.plot(length, spent, color="#0072B2", marker="o", label="measured")
-        panel.plot(
-            length,
-            spent[0] / length[0] * length,
-            color="#888888",
-            linestyle=":",
-            label="proportional to length",
-        )
+        panel.plot(length, linear, ":", color="#888888", label="proportional to length")
         panel.set_xlabel("digits per string")
         panel.set_ylabel("training time per string (ms)")
         panel.set_xlim(left=0)

@@ -180,11 +180,10 @@ def test_speed_is_measured_over_length(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "DIGITS", 4)
     config = get_config().system.to_dict()
     rows = reading.measure(config, rounds=1)
-    assert [row["length"] for row in rows] == [2]
-    assert rows[0]["strings_per_second"] * rows[0]["ms_per_string"] == pytest.approx(
-        1e3
-    )
-    assert min(rows[0]["alignment_ms"], rows[0]["ctc_ms"]) > 0
+    assert rows["length"].tolist() == [2]
+    [row] = rows.to_dict("records")
+    assert row["strings_per_second"] * row["ms_per_string"] == pytest.approx(1e3)
+    assert min(row["alignment_ms"], row["ctc_ms"]) > 0
     reading.draw(rows, tmp_path)
     assert (tmp_path / "speed.png").stat().st_size > 5000
 
