@@ -164,6 +164,20 @@ def random_directions(params: Any, seed: int, count: int) -> tuple[Any, ...]:
     )
 
 
+def moved(params: Any, directions: Sequence[Any], point: Any) -> Any:
+    """The parameters at a point: the centre plus a multiple of each direction.
+
+    Args:
+      params: the centre.
+      directions: trees like ``params``.
+      point: an array or tuple, the coordinate along each direction.
+    """
+    for axis, direction in enumerate(directions):
+        step = point[axis]
+        params = jax.tree.map(lambda p, d, step=step: p + step * d, params, direction)
+    return params
+
+
 def evaluate(
     objective: Objective,
     params: Any,
@@ -223,11 +237,7 @@ def _row(
     side_by_side: int,
 ) -> dict[str, Float[Array, " points"]]:
     def at(point: Float[Array, " axes"]) -> dict[str, Array]:
-        moved = params
-        for axis, direction in enumerate(directions):
-            step = point[axis]
-            moved = jax.tree.map(lambda p, d, step=step: p + step * d, moved, direction)
-        return objective(moved, *fixed)
+        return objective(moved(params, directions, point), *fixed)
 
     return jax.lax.map(
         at, points, batch_size=side_by_side if side_by_side > 1 else None

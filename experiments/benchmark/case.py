@@ -22,29 +22,17 @@ LOW, HIGH = -1.0, 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A network and the conditions under which its train step is timed.
+    """A network and the conditions under which its train step is timed."""
 
-    Attributes:
-      net: name as on the command line, 'resnet20@32x32x3'.
-      model: the config section of the network, without 'dtype'.
-      image: height, width, channels.
-      classes: size of the output.
-      batch: images per step, over all devices.
-      dtype: dtype of the computation, 'float32' or 'bfloat16'.
-      devices: number of devices.
-      dispatch: steps per call to the devices; only this package uses it.
-      platform: jax's name for the platform ('cpu', 'gpu').
-    """
-
-    net: str
-    model: dict[str, Any]
-    image: tuple[int, int, int]
-    classes: int
-    batch: int
-    dtype: str
+    net: str  # name as on the command line, 'resnet20@32x32x3'
+    model: dict[str, Any]  # config section of the network, without 'dtype'
+    image: tuple[int, int, int]  # height, width, channels
+    classes: int  # size of the output
+    batch: int  # images per step, over all devices
+    dtype: str  # of the computation, 'float32' or 'bfloat16'
     devices: int
-    dispatch: int = 1
-    platform: str = "cpu"
+    dispatch: int = 1  # steps per call to the devices; only this package uses it
+    platform: str = "cpu"  # in jax's words: 'cpu', 'gpu', 'tpu'
 
     def module(self) -> nn.Module:
         """This package's network."""
@@ -117,12 +105,8 @@ def noise(image: tuple[int, int, int], classes: int, size: int) -> Dataset:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (size + 1, *image), np.uint8)
     labels = random.integers(0, classes, size + 1).astype(np.int32)
-    return Dataset(
-        "noise",
-        classes,
-        Arrays(images[:size], labels[:size]),
-        Arrays(images[size:], labels[size:]),
-    )
+    train = Arrays(images[:size], labels[:size])
+    return Dataset("noise", classes, train, Arrays(images[size:], labels[size:]))
 
 
 def parse(
@@ -142,13 +126,13 @@ def parse(
     Raises:
       ConfigError: unknown name, or a description of no valid network.
     """
-    found = re.fullmatch(r"([^@:]+)(?:@(\d+)x(\d+)x(\d+))?(?::(\d+))?", net)
+    found = re.fullmatch(r"(([^@:]+)(?:@(\d+)x(\d+)x(\d+))?)(?::(\d+))?", net)
     if not found:
         raise names.ConfigError(
             f"net {net!r}: expected NAME[@HEIGHTxWIDTHxCHANNELS][:BATCH], such as "
             "lenet5@32x32x3:128"
         )
-    name, *size, own_batch = found.groups()
+    net, name, *size, own_batch = found.groups()
     model: dict[str, Any] = {"name": name}
     if name not in models.NETS:
         family = re.fullmatch(r"(resnet|plain)(\d+)", name)
@@ -171,7 +155,6 @@ def parse(
         model["hidden"] = (512, 512)  # the usual heads for small images
     model |= {key: value for key, value in fields.items() if key in accepted}
     classes = entry.num_classes if image == own else 10
-    net = net.partition(":")[0]
     case = Case(net, model, image, classes, batch, dtype, devices, dispatch)
     case.summary()
     return case

@@ -54,10 +54,8 @@ def rows_of(one: Case) -> list[Row]:
 def line(row: Row) -> dict[str, str]:
     """Format a row for printing."""
     given = {k: v for k, v in row["model"].items() if k not in ("name", "depth")}
-    seconds = [row[stage] for stage in STAGES]
-    cells = report.cells(
-        row | {"sum": None if row["reason"] else sum(seconds)}, FORMATS
-    )
+    total = None if row["reason"] else sum(row[stage] for stage in STAGES)
+    cells = report.cells(row | {"sum": total}, FORMATS)
     return {
         "net": row["net"],
         "fields": ", ".join(f"{key}={value}" for key, value in given.items()),

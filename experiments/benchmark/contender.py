@@ -1,9 +1,8 @@
 """This package as a contender, and the machine's peak matrix-product rate."""
 
 import collections
-import math
-import time
-from typing import Any, Protocol
+import timeit
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from cnn_jax.training.program import Program
 from experiments.benchmark.case import Case
 
 
-class Contender(Protocol):
+class Contender:
     """One framework, ready to train one case on images already on the device."""
 
     parameters: int  # that are trained
@@ -25,20 +24,27 @@ class Contender(Protocol):
 
     def run(self, steps: int) -> float:
         """Take steps, a multiple of the case's ``dispatch``; return the last loss."""
+        raise NotImplementedError
 
     def device_memory(self) -> int | None:
         """Peak bytes on the accelerator; None for a device that uses host memory."""
+        device = jax.local_devices()[0]
+        if device.platform == "cpu":
+            return None
+        return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
-class CnnJax:
+class CnnJax(Contender):
     """This package: the step of `cnn_jax.training.program`, as `fit` calls it.
 
     Unlike the peers' steps, its step also gathers the batch from the resident images
     and normalises their uint8 pixels.
     """
 
-    def __init__(self, case: Case):
-        self.program = program = Program(case.config())
+    def __init__(self, case: Case, mode: str = "pmap"):
+        config = case.config()
+        config["parallel"]["mode"] = mode
+        self.program = program = Program(config)
         self.parameters = program.num_parameters
         self.state = program.place(program.initial_state(0))
         self.dispatches = feed(program.source, program.devices, program.config, 0, b"")
@@ -56,17 +62,6 @@ class CnnJax:
         sums = self.program.devices.fetch(pending[-1])
         return float(sums["loss"][-1] / sums["count"][-1])
 
-    def device_memory(self) -> int | None:
-        """See `Contender.device_memory`."""
-        return jax_memory(self.program.devices.devices[0])
-
-
-def jax_memory(device: jax.Device) -> int | None:
-    """Peak bytes in use on a device with its own memory, else None."""
-    if device.platform == "cpu":
-        return None
-    return (device.memory_stats() or {}).get("peak_bytes_in_use")
-
 
 def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
     """Floating-point operations per second of a large square matrix product.
@@ -80,12 +75,10 @@ def peak_rate(dtype: str, devices: int, side: int = 0) -> float:
     matrix = jnp.full((side, side), 1 / side, dtype)
     product = jax.jit(jnp.matmul)
     product(matrix, matrix).block_until_ready()
-    shortest = math.inf
-    for _ in range(3):
-        start = time.perf_counter()
-        product(matrix, matrix).block_until_ready()
-        shortest = min(shortest, time.perf_counter() - start)
-    return 2 * side**3 / shortest * (1 if on_cpu else devices)
+    times = timeit.repeat(
+        lambda: product(matrix, matrix).block_until_ready(), repeat=3, number=1
+    )
+    return 2 * side**3 / min(times) * (1 if on_cpu else devices)
 
 
 def readable_step(case: Case) -> tuple[Any, tuple[Any, ...]]:
@@ -94,10 +87,8 @@ def readable_step(case: Case) -> tuple[Any, tuple[Any, ...]]:
     The step uses shard_map, whose program is readable and whose stages are distinct;
     pmap's program is the same.
     """
-    config = case.config()
-    config["parallel"]["mode"] = "shard_map"
-    program = Program(config)
-    state = program.place(program.initial_state(0))
-    dispatch = next(feed(program.source, program.devices, config, 0, b""))
-    count = program.devices.replicate(np.int32(dispatch.count))
-    return program.train_steps, (state, (program.resident, count), dispatch.items)
+    ours = CnnJax(case, "shard_map")
+    dispatch = next(ours.dispatches)
+    count = ours.program.devices.replicate(np.int32(dispatch.count))
+    data = ((ours.program.resident, count), dispatch.items)
+    return ours.program.train_steps, (ours.state, *data)

@@ -12,12 +12,12 @@ import os
 import tempfile
 import time
 
-from cnn_jax.data import prepared
+from cnn_jax.data import Dataset, prepared
 from cnn_jax.data.disk import open_parts
 from experiments import launch
 
 
-def measure(name: str, path: str) -> dict[str, float]:
+def measure(name: str, path: str) -> tuple[Dataset, float, float]:
     """Time the first and the second reading of a set's 'train' and 'test' splits.
 
     Args:
@@ -25,7 +25,7 @@ def measure(name: str, path: str) -> dict[str, float]:
       path: directory of the set.
 
     Returns:
-      'images', 'first' and 'cached' (seconds), and 'megabytes' of pixels.
+      The set, and the seconds of the first and of the second reading.
     """
     with tempfile.TemporaryDirectory() as place:
         for file in os.scandir(path):
@@ -39,13 +39,7 @@ def measure(name: str, path: str) -> dict[str, float]:
             seconds.append(time.perf_counter() - started)
     if found[0].fingerprint != found[1].fingerprint:
         raise RuntimeError(f"{name}: the cached arrays differ from the decoded ones")
-    both = (found[0].train, found[0].test)
-    return {
-        "images": sum(map(len, both)),
-        "first": seconds[0],
-        "cached": seconds[1],
-        "megabytes": sum(part.images.nbytes for part in both) / 1e6,
-    }
+    return found[0], *seconds
 
 
 def define(parser: argparse.ArgumentParser) -> None:
@@ -57,8 +51,10 @@ def define(parser: argparse.ArgumentParser) -> None:
 @launch.command(__doc__, define)
 def main(values: argparse.Namespace) -> None:
     """Measure and print the results."""
-    found = measure(values.name, prepared.find(values.name, values.data_dir))
+    path = prepared.find(values.name, values.data_dir)
+    found, first, cached = measure(values.name, path)
+    size = (found.train.images.nbytes + found.test.images.nbytes) / 1e6
     print(
-        f"{values.name}: {found['images']:,} images, {found['megabytes']:.0f} MB: "
-        f"{found['first']:.2f} s to decode, {found['cached']:.2f} s from the cache"
+        f"{values.name}: {len(found.train) + len(found.test):,} images, {size:.0f} MB: "
+        f"{first:.2f} s to decode, {cached:.2f} s from the cache"
     )

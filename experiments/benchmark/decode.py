@@ -148,13 +148,15 @@ def measure(files: Sequence[bytes], rounds: int) -> pandas.DataFrame:
             print(f"skipping {name}: {str(error).splitlines()[0]}")
         else:
             runs[name] = run
-    rates = pandas.DataFrame(columns=list(runs), dtype=float)
-    for number in range(rounds):
-        for name, run in runs.items():
-            start = time.process_time()
-            run(files)
-            rates.loc[number, name] = len(files) / (time.process_time() - start)
-    return rates
+
+    def rate(run: Callable[[Sequence[bytes]], None]) -> float:
+        start = time.process_time()
+        run(files)
+        return len(files) / (time.process_time() - start)
+
+    return pandas.DataFrame(
+        [{name: rate(run) for name, run in runs.items()} for _ in range(rounds)]
+    )
 
 
 def define(parser: argparse.ArgumentParser) -> None:

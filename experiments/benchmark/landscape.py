@@ -19,6 +19,7 @@ compiler and libraries.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,8 +38,6 @@ from experiments.benchmark.rounds import in_child, resident
 
 # Objective, parameters, directions and the objective's remaining arguments.
 Problem = tuple[landscape.EvaluationLoss, Any, tuple[Any, ...], tuple[Any, ...]]
-# A function from a row of points to the loss at each.
-Method = Callable[[np.ndarray], np.ndarray]
 
 
 def problem(family: str, depth: int, images: int) -> Problem:
@@ -49,55 +48,42 @@ def problem(family: str, depth: int, images: int) -> Problem:
     program = Program(study.merge(run.config, {"parallel": {"devices": 1}}))
     net = at_initialisation(program, family, depth, seed=0)
     params = net.variables["params"]
+    directions = landscape.random_directions(params, 0, 2)
     batches = landscape.stack(net.batches("train", images))
+    objective = landscape.EvaluationLoss(net.model, program.loss, program.errors)
     fixed = (net.variables["batch_stats"], batches)
-    return (
-        landscape.EvaluationLoss(net.model, program.loss, program.errors),
-        *jax.device_put((params, landscape.random_directions(params, 0, 2), fixed)),
-    )
+    return objective, *jax.device_put((params, directions, fixed))
 
 
-def moved(params: Any, directions: Any, point: Any) -> Any:
-    """The weights at a point of the plane."""
-    return jax.tree.map(
-        lambda p, a, b: p + point[0] * a + point[1] * b, params, *directions
-    )
+@functools.partial(jax.jit, static_argnums=0)
+def loss_at(
+    objective: Any, params: Any, directions: Any, fixed: Any, point: Any
+) -> jax.Array:
+    """The loss at a point; of ``params`` themselves without any direction."""
+    return objective(landscape.moved(params, directions, point), *fixed)["loss"]
 
 
-def one_program(given: Problem) -> Method:
-    """The computation of `landscape.evaluate` for a row of the grid."""
+def one_program(given: Problem, points: np.ndarray) -> Sequence[float]:
+    """The losses of a row of the grid, by `landscape.evaluate`."""
     *where, fixed = given
-    return lambda points: landscape.evaluate(
-        *where, (points[:1, 0], points[:, 1]), fixed
-    )["loss"][0]
+    axes = (points[:1, 0], points[:, 1])
+    return landscape.evaluate(*where, axes, fixed)["loss"][0]
 
 
-def a_call_a_point(given: Problem) -> Method:
-    """A compiled evaluation of each point, whose loss is read before the next."""
-    objective, *arguments, fixed = given
-
-    @jax.jit
-    def at(params: Any, directions: Any, point: Any, fixed: Any) -> Any:
-        return objective(moved(params, directions, point), *fixed)["loss"]
-
-    return lambda points: np.array(
-        [float(at(*arguments, point, fixed)) for point in points.astype(np.float32)]
-    )
+def a_call_a_point(given: Problem, points: np.ndarray) -> Sequence[float]:
+    """Each point's loss is read before the next call."""
+    return [float(loss_at(*given, point)) for point in points]
 
 
-def moved_on_the_host(given: Problem) -> Method:
+def moved_on_the_host(given: Problem, points: np.ndarray) -> Sequence[float]:
     """NumPy moves the weights; they are sent to the device for each point."""
-    objective, *arguments, fixed = given
-    arguments = jax.device_get(arguments)
-    at = jax.jit(lambda params, fixed: objective(params, *fixed)["loss"])
-
-    def loss(point: np.ndarray) -> float:
-        return float(at(jax.device_put(moved(*arguments, point)), fixed))
-
-    return lambda points: np.array([loss(p) for p in points.astype(np.float32)])
+    objective, *where, fixed = given
+    where = jax.device_get(where)
+    weights = (jax.device_put(landscape.moved(*where, point)) for point in points)
+    return [float(loss_at(objective, own, (), fixed, ())) for own in weights]
 
 
-METHODS: dict[str, Callable[[Problem], Method]] = {
+METHODS: dict[str, Callable[[Problem, np.ndarray], Sequence[float]]] = {
     "one program": one_program,
     "one call per point": a_call_a_point,
     "moved on the host": moved_on_the_host,
@@ -112,7 +98,7 @@ def clock() -> float:
 
 def grid(points: int) -> np.ndarray:
     """Rows of points from -1 to 1 on both axes, (rows, points, 2)."""
-    axis = np.linspace(-1, 1, points)
+    axis = np.linspace(-1, 1, points, dtype=np.float32)
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)
 
 
@@ -122,23 +108,23 @@ def times(given: Problem, points: int, rows: int) -> pandas.DataFrame:
     Raises:
       ArithmeticError: the losses of two methods differ by more than rounding.
     """
-    methods = {name: make(given) for name, make in METHODS.items()}
-    found = pandas.DataFrame(columns=list(methods), dtype=float)
     chosen = np.linspace(0, points - 1, rows + 1).astype(int)
-    for number, row in enumerate(grid(points)[chosen]):
-        losses = {}
-        for name, method in methods.items():
+    found = []
+    for row in grid(points)[chosen]:
+        losses, seconds = {}, {}
+        for name, method in METHODS.items():
             start = clock()
-            losses[name] = method(row)
-            found.loc[number, name] = clock() - start
+            losses[name] = method(given, row)
+            seconds[name] = clock() - start
             if not np.allclose(losses[name], losses["one program"], rtol=1e-3):
                 raise ArithmeticError(f"{name} and one program disagree on a loss")
-    return found[1:]  # the first row compiles
+        found.append(seconds)
+    return pandas.DataFrame(found[1:])  # the first row compiles
 
 
 def peak_memory(name: str, net: Sequence[Any], points: int) -> float:
     """Peak memory of this process after one row, in megabytes."""
-    METHODS[name](problem(*net))(grid(points)[0])
+    METHODS[name](problem(*net), grid(points)[0])
     return resident("VmHWM") / 2**20
 
 

@@ -75,32 +75,29 @@ def measure(config: dict[str, Any], rounds: int) -> pandas.DataFrame:
       Rows with 'length', 'strings_per_second', 'ms_per_string' (of a training step),
       'alignment_ms' and 'ctc_ms' (loss and gradient, per string).
     """
-    runs: dict[tuple[int, str], tuple[int, Run]] = {}
+    runs: dict[tuple[int, str], Run] = {}
     for length in LENGTHS:
-        batch_size, width, step = training(config, length)
-        alignment, ctc = alignment_and_ctc(length, width // STRIDE)
-        runs[length, "step"] = batch_size, step
-        runs[length, "alignment"] = DIGITS // length, alignment
-        runs[length, "ctc"] = DIGITS // length, ctc
-    per_string = pandas.DataFrame(columns=pandas.MultiIndex.from_tuples(runs))
-    for number in range(rounds + 1):
-        for key, (strings_per_run, run) in runs.items():
-            started = time.perf_counter()
-            jax.block_until_ready(run())
-            seconds = (time.perf_counter() - started) / strings_per_run
-            per_string.loc[number, key] = seconds
-    median = per_string.loc[1:].astype(float).median().unstack()  # round 0 compiles
-    found = {
-        "strings_per_second": 1 / median["step"],
-        "ms_per_string": 1000 * median["step"],
-        "alignment_ms": 1000 * median["alignment"],
-        "ctc_ms": 1000 * median["ctc"],
-    }
-    return pandas.DataFrame(found).rename_axis("length").reset_index()
+        width, runs[length, "ms_per_string"] = training(config, length)
+        losses = alignment_and_ctc(length, width // STRIDE)
+        runs[length, "alignment_ms"], runs[length, "ctc_ms"] = losses
+
+    def milliseconds(run: Run) -> float:
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        return 1000 * (time.perf_counter() - started)
+
+    timed = [[milliseconds(run) for run in runs.values()] for _ in range(rounds + 1)]
+    columns = pandas.MultiIndex.from_tuples(runs)
+    median = pandas.DataFrame(timed[1:], columns=columns).median()  # round 0 compiles
+    rows = median.unstack()[["ms_per_string", "alignment_ms", "ctc_ms"]]
+    rows = rows.rename_axis("length").div(DIGITS // rows.index, axis=0)
+    rows["ms_per_string"] /= jax.local_device_count()
+    rows.insert(0, "strings_per_second", 1000 / rows["ms_per_string"])
+    return rows.reset_index()
 
 
-def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
-    """Strings per batch, columns per line, and a training step on such lines."""
+def training(config: dict[str, Any], length: int) -> tuple[int, Run]:
+    """Columns per line, and a training step of all devices on such lines."""
     lines = {"min_length": length, "max_length": length, "num_lines": 1}
     batch_size = DIGITS // length * jax.local_device_count()
     room = {"cuts": 3 * length + 1, "average": 4 * length}
@@ -115,7 +112,7 @@ def training(config: dict[str, Any], length: int) -> tuple[int, int, Run]:
         state, sums = program.train_step(state, program.resident, item)
         return state, sums
 
-    return batch_size, program.source.image_shape[1], step
+    return program.source.image_shape[1], step
 
 
 def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:

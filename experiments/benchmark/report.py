@@ -86,12 +86,12 @@ def measure(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()  # fails now rather than after the measurements
     machine = rounds.machine()
-    for one in wanted:
-        if one.devices > machine.devices:
-            raise names.ConfigError(
-                f"devices {one.devices}: this machine has {machine.devices} "
-                f"{machine.platform} device(s)"
-            )
+    most = max(one.devices for one in wanted)
+    if most > machine.devices:
+        raise names.ConfigError(
+            f"devices {most}: this machine has {machine.devices} "
+            f"{machine.platform} device(s)"
+        )
     if machine.load > machine.cores / 2:
         print(
             f"warning: the machine is busy (load {machine.load:.1f} on "

@@ -7,6 +7,8 @@ load on the machine thus affects all of them, and a ratio compares adjacent bloc
 
 import contextlib
 import dataclasses
+import functools
+import gc
 import math
 import multiprocessing
 import os
@@ -16,6 +18,7 @@ import signal
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,6 +58,8 @@ class Measurement:
 
     contender: str
     reason: str = ""
+    ask: Callable[..., Any] | None = None  # of the child, see `Child.ask`
+    steps: int = 0  # per block
     # Mean time of a step in each block.
     seconds: list[float] = dataclasses.field(default_factory=list)
     compile_seconds: float = math.nan  # the first step's time minus a later one's
@@ -149,18 +154,16 @@ def measure(
       ConfigError: the case cannot be run here.
     """
     ours, *others = found = [Measurement(name) for name in (OURS, *peers)]
-    children: dict[str, Child] = {}
-    steps: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         for one in found:
             if ours.reason:
                 break
             with one.attempt():
-                children[one.contender] = child = stack.enter_context(Child())
-                answer = child.ask(start, one.contender, case, bool(others))
+                one.ask = stack.enter_context(Child()).ask
+                answer = one.ask(start, one.contender, case, bool(others))
                 one.parameters, one.compile_seconds, step = answer
                 block = math.ceil(min(seconds / step, MOST_STEPS) / case.dispatch)
-                steps[one.contender] = max(1, block) * case.dispatch
+                one.steps = max(1, block) * case.dispatch
                 if one.parameters != ours.parameters:
                     raise ChildError(
                         f"has {one.parameters:,} parameters, unlike {OURS}"
@@ -170,19 +173,18 @@ def measure(
                 if ours.reason or one.reason:
                     continue
                 with one.attempt():
-                    child = children[one.contender]
-                    spent, one.loss = child.ask(run, steps[one.contender])
+                    spent, one.loss = one.ask(run, one.steps)
                     if not math.isfinite(one.loss):
                         raise ChildError(f"the loss is {one.loss}")
                     one.seconds.append(spent)
             if not ours.reason:
                 with ours.attempt():
-                    rate = children[OURS].ask(peak_rate, case.dtype, case.devices)
+                    rate = ours.ask(peak_rate, case.dtype, case.devices)
                     ours.peak_rates.append(rate)
         for one in found:
             if one.seconds and not one.reason:
                 with one.attempt():
-                    one.memory = children[one.contender].ask(memory)
+                    one.memory = one.ask(memory)
     for other in others:
         if not other.seconds and not other.reason:
             other.reason = f"{OURS} could not be measured"
@@ -207,11 +209,8 @@ def start(name: str, case: Case, shared: bool) -> tuple[int, float, float]:
     build = names.resolve("contender", CONTENDERS[name], {})
     _memory_before, _dispatch = resident("VmRSS"), case.dispatch
     _contender = build(case)
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        _contender.run(_dispatch)
-        times.append(time.perf_counter() - begin)
+    once = functools.partial(_contender.run, _dispatch)
+    times = timeit.repeat(once, gc.enable, repeat=3, number=1)
     return _contender.parameters, times[0] - times[2], times[2] / _dispatch
 
 

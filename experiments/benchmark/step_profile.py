@@ -26,6 +26,13 @@ from experiments.benchmark.case import Case, parse
 from experiments.benchmark.contender import readable_step
 
 STEPS = 5
+# Name, shape, source and target of an operation in a compiled program's text.
+OPERATION = re.compile(
+    r"""^\s*(?:ROOT\ )?%?([\w.\-]+)\ =\ \w+\[([\d,]*)\]
+    (?=(?:.*?op_name="([^"]*)")?)
+    (?=(?:.*?custom_call_target="([^"]*)")?)""",
+    re.MULTILINE | re.VERBOSE,
+)
 
 
 def kind(
@@ -67,18 +74,8 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
     step, (state, *data) = readable_step(case)
     step = step.lower(state, *data).compile()
     kinds = {
-        name: kind(
-            name,
-            [int(size) for size in re.findall(r"\d+", shape)],
-            _quoted("op_name", rest),
-            _quoted("custom_call_target", rest),
-            case.batch,
-        )
-        for name, shape, rest in re.findall(
-            r"^\s*(?:ROOT )?%?([\w.\-]+) = \w+\[([\d,]*)\](.*)$",
-            step.as_text(),
-            re.MULTILINE,
-        )
+        name: kind(name, [int(n) for n in shape.split(",") if n], *rest, case.batch)
+        for name, shape, *rest in OPERATION.findall(step.as_text())
     }
     for _ in range(2):
         state, _ = step(state, *data)
@@ -99,18 +96,11 @@ def profile(case: Case) -> tuple[float, Mapping[str, float]]:
     return sum(times.values()), dict(times.most_common())
 
 
-def _quoted(name: str, text: str) -> str:
-    """The value of an attribute in a program's text; '' if it has none."""
-    found = re.search(rf'{name}="([^"]*)"', text)
-    return found[1] if found else ""
-
-
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--net", default="resnet20@32x32x3", help="net, as in `steps`")
-    parser.add_argument(
-        "--batch", type=launch.at_least(1), default=128, help="batch size"
-    )
+    add = parser.add_argument
+    add("--net", default="resnet20@32x32x3", help="net, as in `steps`")
+    add("--batch", type=launch.at_least(1), default=128, help="batch size")
 
 
 @launch.command(__doc__, define)

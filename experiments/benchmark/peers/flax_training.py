@@ -14,15 +14,12 @@ import optax
 from cnn_jax.kernels import plain
 from cnn_jax.training.state import TrainState, create_state
 from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
-from experiments.benchmark.contender import jax_memory
+from experiments.benchmark.contender import Contender
 from experiments.benchmark.peers import NoPeer
 
 
-class Flax:
+class Flax(Contender):
     """Plain flax on one device.
-
-    Args:
-      case: the case to train.
 
     Raises:
       NoPeer: the case has several devices.
@@ -46,24 +43,16 @@ class Flax:
     def run(self, steps: int) -> float:
         """See `experiments.benchmark.contender.Contender.run`."""
         for _ in range(steps):
-            self.state, loss = self.step(self.state, *self.batch)
+            self.state, loss = self.step(self.state, self.batch)
         jax.block_until_ready(self.state)
         return float(loss)
 
-    def device_memory(self) -> int | None:
-        """See `experiments.benchmark.contender.Contender.device_memory`."""
-        return jax_memory(jax.devices()[0])
-
 
 def train_step(
-    net: Any,
-    optimizer: Any,
-    loss_name: str,
-    state: TrainState,
-    images: Any,
-    labels: Any,
+    net: Any, optimizer: Any, loss_name: str, state: TrainState, batch: Any
 ) -> tuple[TrainState, Any]:
     """Take one step; return the new state and the mean loss of the batch."""
+    images, labels = batch
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
     def objective(params: Any) -> Any:

@@ -4,7 +4,7 @@ AlexNet (one tower, no LRN), VGG and ResNet (v1.5, shortcut B) use the names of
 torchvision's state_dict. Other arguments build the papers' other nets.
 """
 
-import collections
+from collections import OrderedDict
 
 import flax.linen
 import numpy as np
@@ -20,11 +20,6 @@ from cnn_jax.models.nin import LAYOUTS, NIN
 from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.vgg import VGG
 from experiments.benchmark.peers import NoPeer
-
-
-def named(**layers):
-    """A sequence of named layers."""
-    return nn.Sequential(collections.OrderedDict(layers))
 
 
 class Squash(nn.Module):
@@ -57,18 +52,18 @@ class TableConv(nn.Module):
     def __init__(self):
         super().__init__()
         table = lenet.c3_connections()
-        sources, maps = (torch.from_numpy(index) for index in np.nonzero(table))
+        sources, maps = np.nonzero(table)
         bound = torch.from_numpy(2.4 / (25 * table.sum(0))).float()[maps, None, None]
         kernels = torch.empty(len(maps), 5, 5).uniform_(-1, 1)
         self.kernels = nn.Parameter(bound * kernels)
         self.bias = nn.Parameter(torch.zeros(16))
-        self.register_buffer("sources", sources, persistent=False)
-        self.register_buffer("maps", maps, persistent=False)
+        places = torch.from_numpy(np.stack([maps, sources]))
+        self.register_buffer("places", places, persistent=False)
 
     def forward(self, x):
         """From (n, 6, h, w) to (n, 16, h - 4, w - 4)."""
         dense = self.kernels.new_zeros(16, 6, 5, 5)
-        dense = dense.index_put((self.maps, self.sources), self.kernels)
+        dense = dense.index_put(tuple(self.places), self.kernels)
         return functional.conv2d(x, dense, self.bias)
 
 
@@ -85,24 +80,26 @@ class Penalties(nn.Module):
         return -(x.float()[:, None] - self.codes).square().sum(-1)
 
 
-def lenet5(classes, activation, subsampling, c3, output, channels=1):
-    """LeNet-5, of 1998 or modern; the arguments are those of this package's module."""
-    paper = activation == "tanh"
-    activate = Squash if paper else nn.ReLU
+def lenet5(module, channels):
+    """LeNet-5, of 1998 or modern, with the fields of this package's module."""
+    paper = module.activation == "tanh"
+    activate, last = (Squash, Squash()) if paper else (nn.ReLU, nn.Identity())
 
-    def subsample(channels):
-        last = Squash() if paper else nn.Identity()
-        return nn.MaxPool2d(2) if subsampling == "max" else Subsampling(channels, last)
+    def subsample(width):
+        pool = module.subsampling == "max"
+        return nn.MaxPool2d(2) if pool else Subsampling(width, last)
 
+    classes = module.num_classes
+    linear = module.output == "linear"
     layers = {
         **{"c1": nn.Conv2d(channels, 6, 5), "a1": activate(), "s2": subsample(6)},
-        "c3": TableConv() if c3 == "table" else nn.Conv2d(6, 16, 5),
+        "c3": TableConv() if module.c3 == "table" else nn.Conv2d(6, 16, 5),
         **{"a3": activate(), "s4": subsample(16)},
         **{"c5": nn.Conv2d(16, 120, 5), "a5": activate(), "flatten": nn.Flatten()},
         **{"f6": nn.Linear(120, 84), "a6": activate()},
-        "output": nn.Linear(84, classes) if output == "linear" else Penalties(classes),
+        "output": nn.Linear(84, classes) if linear else Penalties(classes),
     }
-    return named(**layers)
+    return nn.Sequential(OrderedDict(layers))
 
 
 def alexnet(
@@ -134,12 +131,13 @@ def with_head(
         layer, drop = [nn.Linear(units, width), nn.ReLU()], nn.Dropout(dropout)
         dense += [drop, *layer] if dropout_at == "input" else [*layer, drop]
         units = width
-    return named(
-        features=nn.Sequential(*features),
-        avgpool=nn.AdaptiveAvgPool2d(side),
-        flatten=nn.Flatten(),
-        classifier=nn.Sequential(*dense, nn.Linear(units, classes)),
-    )
+    layers = {
+        "features": nn.Sequential(*features),
+        "avgpool": nn.AdaptiveAvgPool2d(side),
+        "flatten": nn.Flatten(),
+        "classifier": nn.Sequential(*dense, nn.Linear(units, classes)),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 def vgg(
@@ -180,19 +178,6 @@ def nin(layers, channels=3, dropout=0.5, drop_all=True):
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-class PadShortcut(nn.Module):
-    """Option A: every second pixel, padded with zero channels."""
-
-    def __init__(self, stride, more):
-        super().__init__()
-        self.stride, self.more = stride, more
-
-    def forward(self, x):
-        """From (n, c, h, w) to (n, c + more, h / stride, w / stride)."""
-        x = x[:, :, :: self.stride, :: self.stride]
-        return functional.pad(x, (0, 0, 0, 0, 0, self.more))
-
-
 class Block(nn.Module):
     """v1, v1.5 or v2, basic or bottleneck; shortcut 'none', 'A', 'B' or 'C'.
 
@@ -221,7 +206,9 @@ class Block(nn.Module):
             norm = [] if v2 else [nn.BatchNorm2d(out)]
             self.downsample = nn.Sequential(project, *norm)
         elif shortcut == "A" and changes:
-            self.downsample = PadShortcut(stride, out - channels)
+            # Every second pixel, padded with zero channels.
+            padding = nn.ConstantPad3d((0, 0, 0, 0, 0, out - channels), 0.0)
+            self.downsample = nn.Sequential(nn.AvgPool2d(1, stride), padding)
 
     def forward(self, x):
         """From (n, c, h, w) to (n, out, h / stride, w / stride)."""
@@ -260,8 +247,9 @@ def resnet(
         layers[f"layer{number}"] = nn.Sequential(*blocks)
     if preactivation:
         layers |= {"last": nn.BatchNorm2d(channels), "last_relu": nn.ReLU()}
-    head = {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
-    return named(**layers, **head, fc=nn.Linear(channels, classes))
+    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers["fc"] = nn.Linear(channels, classes)
+    return nn.Sequential(OrderedDict(layers))
 
 
 def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
@@ -279,8 +267,7 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
     """
     classes, kind = module.num_classes, type(module)
     if kind is LeNet5 and not module.line:
-        fields = (module.activation, module.subsampling, module.c3, module.output)
-        return lenet5(classes, *fields, channels=channels)
+        return lenet5(module, channels)
     if kind is VGG:
         fields = (module.batch_norm, channels, module.dropout, module.image_size // 32)
         letter, widths = module.configuration, module.widths
@@ -301,15 +288,9 @@ def twin_of(module: flax.linen.Module, channels: int) -> nn.Module:
         usual = module.skipped_layers() == (3 if bottleneck else 2)
         projects = module.shortcut == "B" or not module.preactivation
         if usual and projects and not module.stochastic_depth:
-            return resnet(
-                classes,
-                module.blocks_per_stage(),
-                module.stage_widths(),
-                module.layout == "cifar",
-                module.preactivation,
-                channels,
-                bottleneck=bottleneck,
-                shortcut=module.shortcut,
-                v1=module.bottleneck_stride == "1x1",
-            )
+            fields = (module.layout == "cifar", module.preactivation, channels)
+            block = {"bottleneck": bottleneck, "shortcut": module.shortcut}
+            block["v1"] = module.bottleneck_stride == "1x1"
+            sizes, widths = module.blocks_per_stage(), module.stage_widths()
+            return resnet(classes, sizes, widths, *fields, **block)
     raise NoPeer(f"there is no torch version of this {kind.__name__}")

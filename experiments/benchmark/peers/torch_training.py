@@ -4,11 +4,10 @@ Images and convolutions are channels_last, and bfloat16 is autocast. On a GPU cu
 searches for its fastest kernels, and float32 products may use TF32, as jax's do.
 """
 
-import os
-
 import torch
 from torch.nn import functional
 
+from cnn_jax.runtime import backend
 from experiments.benchmark.case import MAP_J, MOMENTUM, RATE, WEIGHT_DECAY, Case
 from experiments.benchmark.peers import NoPeer
 from experiments.benchmark.peers.torch_nets import twin_of
@@ -16,9 +15,6 @@ from experiments.benchmark.peers.torch_nets import twin_of
 
 class Torch:
     """torch in eager mode, on one device: CUDA's if the case is for a GPU.
-
-    Args:
-      case: the case to train.
 
     Raises:
       NoPeer: several devices, a network that is not in `torch_nets`, or a torch
@@ -37,8 +33,8 @@ class Torch:
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
-        elif hasattr(os, "sched_getaffinity"):
-            torch.set_num_threads(len(os.sched_getaffinity(0)))  # as many as XLA uses
+        else:
+            torch.set_num_threads(len(backend.cores()))  # as many as XLA uses
         torch.manual_seed(0)
         net = twin_of(case.module(), case.image[2])
         self.parameters = sum(p.numel() for p in net.parameters())

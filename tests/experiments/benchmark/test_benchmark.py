@@ -137,7 +137,7 @@ def test_rows_hold_medians_ratios_and_rates():
     )
     torch = rounds.Measurement("torch", seconds=[0.2, 0.8, 0.2], compile_seconds=1.0)
     absent = rounds.Measurement("flax", reason="no such net")
-    first, second, third = steps.step_rows(one, summary, [ours, torch, absent])
+    first, second, third = steps.step_rows(one, [ours, torch, absent])
     # for each of 4 images: 2 operations per MAC, forward and twice that backward
     rate = 6 * summary.macs * 4 / 0.2
     assert first["step"] == 0.2
