@@ -25,16 +25,13 @@ from experiments import config_file, launch, train
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("network", help=", ".join(families.NETS))
-    parser.add_argument("source", help="weight file to read")
-    parser.add_argument("target", help="safetensors file to write")
-    parser.add_argument(
-        "--evaluate",
-        metavar="CONFIG",
-        default="",
-        help="evaluate the weights on the data of this config",
-    )
-    parser.add_argument("--data_dir", default="", help="directory of the dataset")
+    add = parser.add_argument
+    add("network", help=", ".join(families.NETS))
+    add("source", help="weight file to read")
+    add("target", help="safetensors file to write")
+    measured = "evaluate the weights on the data of this config"
+    add("--evaluate", metavar="CONFIG", default="", help=measured)
+    add("--data_dir", default="", help="directory of the dataset")
 
 
 @launch.command(__doc__, define)

@@ -86,8 +86,7 @@ def train(
     """Train the unfinished runs; return the last event of each that did not finish."""
     if values.launcher == "none":
         launch.check_machine()
-        workers = values.workers or execution.default_workers(runs)
-        return execution.execute(runs, directory, report, workers)
+        return execution.execute(runs, directory, report, values.workers)
     if not values.workers:
         raise ConfigError(
             f"--launcher={values.launcher} needs --workers=N, the number of jobs"

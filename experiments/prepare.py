@@ -19,16 +19,12 @@ from experiments import launch
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("name", help="TFDS dataset, or package.module:Builder")
-    parser.add_argument(
-        "--data_dir",
-        default="",
-        help="directory of datasets (default: TFDS_DATA_DIR, else "
-        "~/tensorflow_datasets)",
-    )
-    parser.add_argument(
-        "--manual_dir", default="", help="folder of files that you downloaded yourself"
-    )
+    add = parser.add_argument
+    add("name", help="TFDS dataset, or package.module:Builder")
+    data = "directory of datasets (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)"
+    add("--data_dir", default="", help=data)
+    manual = "folder of files that you downloaded yourself"
+    add("--manual_dir", default="", help=manual)
 
 
 @launch.command(__doc__, define)

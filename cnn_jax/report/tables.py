@@ -101,6 +101,31 @@ def seeds(rows: pd.DataFrame, what: str = "seeds") -> str:
     return f"{over} {counts[0]} to {counts[-1]} {what} (see the column)"
 
 
+def summarize(
+    rows: pd.DataFrame, numbers: Callable[[pd.DataFrame], Iterable[tuple[str, float]]]
+) -> pd.DataFrame:
+    """Numbers of nets as mean and spread over seeds.
+
+    Args:
+      rows: rows of an analysis.
+      numbers: rows of one net to (quantity, value).
+
+    Returns:
+      'quantity', 'family', 'depth', 'seeds' (that have the number), 'mean' and 'std'
+      (sample standard deviation, 0 for a single seed).
+    """
+    found = [
+        (quantity, *net[:2], value)
+        for net, own in rows.groupby(NET)
+        for quantity, value in numbers(own)
+    ]
+    keys = ["quantity", *GROUP]
+    table = pd.DataFrame(found, columns=[*keys, "value"]).dropna()
+    values = table.groupby(keys, sort=False)["value"]
+    means = values.agg(seeds="size", mean="mean", std="std").reset_index()
+    return means.assign(std=means["std"].where(means["seeds"] > 1, 0.0))
+
+
 def errors(table: pd.DataFrame, held_out: str = "test") -> pd.DataFrame:
     """The final errors of a study's finished runs, formatted in percent.
 

@@ -79,7 +79,8 @@ def execute(
       directory: the study's directory.
       report: called in this process as runs progress.
       workers: number of training processes, each on its share of the cores; 1 for
-        this process alone. If a worker dies, the others take over its run.
+        this process alone, 0 for `default_workers`. If a worker dies, the others take
+        over its run.
 
     Returns:
       The last event of every run that did not finish.
@@ -106,6 +107,7 @@ def execute(
             f"study in {directory} began; its finished runs are kept",
             flush=True,
         )
+    workers = workers or default_workers(runs)
     if workers > 1:
         processes.share_work(_work, runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}

@@ -30,8 +30,7 @@ from cnn_jax.analysis import trained
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
-from cnn_jax.report import page
-from cnn_jax.report.tables import NET
+from cnn_jax.report import page, tables
 from cnn_jax.study import execution
 from cnn_jax.study.pool import compute_all
 from cnn_jax.study.progress import StudyProgress, counted
@@ -85,9 +84,8 @@ def main(values: argparse.Namespace) -> int:
     missing: list[str] = []
     study_directory = None
     if values.run:
-        kind = trained.family_and_depth(
-            program_of(values.run, values.data_dir), values.run
-        )
+        program = program_of(values.run, values.data_dir)
+        kind = trained.family_and_depth(program, values.run)
         groups = [Group(*kind, (values.run,))]
     elif values.study or any(analysis.of_nets for analysis in analyses.values()):
         study_directory = pathlib.Path(values.study or directory / "study")
@@ -125,7 +123,7 @@ def main(values: argparse.Namespace) -> int:
         else:
             print(f"{name}: skipped, no net to analyse", file=sys.stderr)
     write_summary(show.numbers, chosen, directory)
-    trained_here = study_directory is not None and not values.study
+    trained_here = not (values.study or values.run)
     runs = [
         (group.family, group.depth, RunDirectory(run).config() or {})
         for group in groups
@@ -141,9 +139,8 @@ def main(values: argparse.Namespace) -> int:
 def results_directory(values: argparse.Namespace, name: str) -> pathlib.Path:
     """The directory of the results, a different one for each study or run."""
     looked_at = values.study or values.run
-    if values.workdir or not looked_at:
-        return files.local(values.workdir or f"runs/{name}")
-    return pathlib.Path(looked_at) / "why_resnets_work"
+    default = f"{looked_at}/why_resnets_work" if looked_at else f"runs/{name}"
+    return files.local(values.workdir or default)
 
 
 def title_of(values: argparse.Namespace, name: str) -> str:
@@ -162,7 +159,6 @@ def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None
     """
     runs = study.StudyDirectory(directory).enter(config)
     with StudyProgress(runs) as progress:
-        workers = workers or execution.default_workers(runs)
         unfinished = execution.execute(runs, directory, progress, workers)
     if unfinished:
         lines = "; ".join(f"{e.run.name} {e.status}: {e.message}" for e in unfinished)
@@ -241,15 +237,16 @@ class Show:
         rows = pd.DataFrame([row for rows in results for row in rows])
 
         def show() -> page.Section:
-            table = rows.sort_values(NET, kind="stable", ignore_index=True)
+            table = rows.sort_values(tables.NET, kind="stable", ignore_index=True)
             write_csv(table, self.directory / f"{name}.csv")
-            # Non-finite numbers count as missing, see `tables`.
+            # Non-finite numbers count as missing.
             table = table.replace([np.inf, -np.inf], np.nan)
             self.draw(analysis, table)
             made = analysis.section(table, settings)
             for figure in made.figures:
                 figure.source(self.directory)  # raises if the file is missing
-            self.numbers.append(summary_of(name, analysis, table))
+            numbers = tables.summarize(table, analysis.summary)
+            self.numbers.append(numbers.assign(analysis=name)[COLUMNS])
             return made
 
         return attempt(name, show)
@@ -266,33 +263,15 @@ class Show:
                 plots.save(figure, self.directory, name)
 
 
-def summary_of(name: str, analysis: Analysis, rows: pd.DataFrame) -> pd.DataFrame:
-    """The summary of an analysis, as mean and spread over seeds.
-
-    Returns:
-      A table of `COLUMNS`; 'std' is the sample standard deviation over the seeds that
-      have the number, 0 for a single seed. It is empty if the analysis has no summary.
-    """
-    found = [
-        (name, quantity, *net[:2], value)
-        for net, own in rows.groupby(NET)
-        for quantity, value in analysis.summary(own)
-    ]
-    table = pd.DataFrame(found, columns=[*COLUMNS[:4], "value"]).dropna()
-    values = table.groupby(COLUMNS[:4], sort=False)["value"]
-    means = values.agg(seeds="size", mean="mean", std="std").reset_index()
-    return means.assign(std=means["std"].where(means["seeds"] > 1, 0.0))
-
-
 def write_summary(
     numbers: Sequence[pd.DataFrame], chosen: Iterable[str], directory: pathlib.Path
 ) -> None:
     """Write the summaries, keeping those of analyses not requested this time."""
-    path, tables = directory / "summary.csv", [pd.DataFrame(columns=COLUMNS), *numbers]
+    path, parts = directory / "summary.csv", [pd.DataFrame(columns=COLUMNS), *numbers]
     if path.exists():
         before = pd.read_csv(path, dtype=str, keep_default_na=False)
-        tables.insert(0, before[~before["analysis"].isin(list(chosen))])
-    write_csv(pd.concat([table.astype(object) for table in tables]), path)
+        parts.insert(0, before[~before["analysis"].isin(list(chosen))])
+    write_csv(pd.concat([part.astype(object) for part in parts]), path)
 
 
 def write_csv(table: pd.DataFrame, path: pathlib.Path) -> None:

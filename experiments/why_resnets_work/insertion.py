@@ -15,24 +15,24 @@ from cnn_jax.plots.style import STYLES, name_lines
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
 
-# Ways of inserting: name in the figure, name in the table, and line style.
+# Ways of inserting: names in the figure and in the table, and line styles.
 WAYS = {
-    "none": (
-        *("nothing inserted", "nothing inserted"),
-        {"color": "#000000", "marker": "D", "linestyle": ":"},
-    ),
-    "residual": (
-        *("residual, identity", "residual block, last BN scale zero"),
-        STYLES["residual"],
-    ),
-    "plain_identity": (
-        *("plain, set to identity", "plain layers, set to identity"),
-        {"color": "#009E73", "marker": "^", "linestyle": "-."},
-    ),
-    "plain_he": (
-        *("plain, He-initialised", "plain layers, He-initialised"),
-        STYLES["plain"],
-    ),
+    "none": "nothing inserted",
+    "residual": "residual, identity",
+    "plain_identity": "plain, set to identity",
+    "plain_he": "plain, He-initialised",
+}
+LAYERS = {
+    "none": "nothing inserted",
+    "residual": "residual block, last BN scale zero",
+    "plain_identity": "plain layers, set to identity",
+    "plain_he": "plain layers, He-initialised",
+}
+LOOKS = {
+    "none": {"color": "#000000", "marker": "D", "linestyle": ":"},
+    "residual": STYLES["residual"],
+    "plain_identity": {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    "plain_he": STYLES["plain"],
 }
 
 
@@ -113,7 +113,6 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot training error after the insertion, a panel per rate and block number."""
     rows = with_control(rows.assign(percent=100 * rows["train_error"]))
     steps = sorted(set(rows["more_steps"]))
-    looks = {how: look for how, (*_, look) in WAYS.items()}
     shape = rows["rate"].nunique(), rows["blocks"].nunique()
     size = (4.0 * shape[1], 2.6 * shape[0] + 1.0)
     shared = {"sharex": True, "sharey": True, "squeeze": False}
@@ -121,7 +120,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     cases = rows.groupby(["rate", "blocks"])
     for panel, ((rate, count), own) in zip(panels.flat, cases, strict=True):
         lines = curves.draw_lines(
-            *(panel, own, "how", "more_steps", "percent", looks),
+            *(panel, own, "how", "more_steps", "percent", LOOKS),
             **{"markersize": 4, "linewidth": 1.4},
         )
         panel.set_title(f"{2 * count} more layers, rate {rate:g}")
@@ -135,8 +134,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         panel.set_ylabel("training error, clean (%)")
     for panel in panels[-1]:
         panel.set_xlabel("steps after insertion")
-    names = [name for name, *_ in WAYS.values()]
-    name_lines(figure, [lines[how] for how in WAYS], names)
+    name_lines(figure, [lines[how] for how in WAYS], list(WAYS.values()))
     family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
     figure.suptitle(
         f"layers inserted into a trained {family} net of {depth} layers, "
@@ -192,7 +190,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 ),
                 [
                     (
-                        *(WAYS[how][1], str(2 * count), f"{rate:g}"),
+                        *(LAYERS[how], str(2 * count), f"{rate:g}"),
                         tables.percent(tables.of(own, more_steps=0)["train_error"]),
                         tables.percent(tables.of(own, more_steps=last)["train_error"]),
                         str(own["changed_logits"].max()),

@@ -77,14 +77,15 @@ def _distinct(
     runs: Sequence[tuple[str, int, Mapping[str, Any]]],
 ) -> dict[str, Mapping[str, Any]]:
     """The distinct configs of the runs, ignoring seeds, named by their nets."""
-    found: list[tuple[str, dict[str, Any]]] = []
+    if len(runs) == 1:
+        [(family, depth, run)] = runs
+        return {f"Run {family}-{depth}": run}
+    found: dict[str, dict[str, Any]] = {}
     for family, depth, run in runs:
         shared = {key: value for key, value in run.items() if key != "seed"}
-        if shared not in [config for _, config in found]:
-            found.append((f"{family}-{depth}", shared))
-    if len(runs) == 1:
-        return {f"Run {found[0][0]}": runs[0][2]}
-    return {f"Runs of {name}": config for name, config in found}
+        if shared not in found.values():
+            found[f"Runs of {family}-{depth}"] = shared
+    return found
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -125,11 +125,10 @@ def measurements(
     found = {name: registry.resolve(name, config[name]) for name in chosen}
     pairs = [
         (name, group)
-        for group in groups
+        for group in (*groups, NO_NETS)
         for name, (analysis, settings) in found.items()
-        if analysis.of_nets and analysis.wants(group, settings)
+        if analysis.of_nets == bool(group.runs) and analysis.wants(group, settings)
     ]
-    pairs += [(name, NO_NETS) for name in chosen if not found[name][0].of_nets]
     pairs.sort(key=lambda pair: (not found[pair[0]][0].long, -pair[1].depth))
     return [
         Measurement(name, group, config[name], directory, data_dir)

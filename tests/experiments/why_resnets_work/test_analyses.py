@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
+from cnn_jax.report import tables
 from experiments.why_resnets_work import __main__ as command
 from experiments.why_resnets_work import degradation as effect
 from experiments.why_resnets_work.registry import ANALYSES
@@ -229,7 +230,7 @@ def test_a_gradient_of_zero_is_a_number_that_is_not_there():
         for panel in figure.axes:
             assert panel.get_ylim()[0] > 1e-9
         plt.close(figure)
-    table = command.summary_of("gradients", ANALYSES["gradients"], pd.DataFrame(rows))
+    table = tables.summarize(pd.DataFrame(rows), ANALYSES["gradients"].summary)
     assert set(table["family"]) == {"plain"}
 
 
@@ -263,7 +264,7 @@ def test_a_number_that_is_not_there_ends_no_section(name, column, value):
         assert section(name, rows).tables[0].rows
         # one figure for each value: of all nets or of one
         if name != "degradation" and (value == 0.0) == (chosen == (0,)):
-            command.summary_of(name, ANALYSES[name], pd.DataFrame(rows))
+            tables.summarize(pd.DataFrame(rows), ANALYSES[name].summary)
             for figure in drawn(name, rows).values():
                 figure.draw_without_rendering()
                 plt.close(figure)

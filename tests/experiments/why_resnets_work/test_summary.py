@@ -3,15 +3,15 @@
 import pandas as pd
 import pytest
 
-from experiments.why_resnets_work import __main__ as command
+from cnn_jax.report import tables
 from experiments.why_resnets_work.registry import ANALYSES
 
-COLUMNS = ["analysis", "quantity", "family", "depth", "seeds", "mean", "std"]
+COLUMNS = ["quantity", "family", "depth", "seeds", "mean", "std"]
 
 
 def summarize(name, made):
     """The lines of summary.csv."""
-    table = command.summary_of(name, ANALYSES[name], pd.DataFrame(made))
+    table = tables.summarize(pd.DataFrame(made), ANALYSES[name].summary)
     assert list(table.columns) == COLUMNS
     return table.to_dict("records")
 
