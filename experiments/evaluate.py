@@ -51,19 +51,14 @@ def main(values: argparse.Namespace) -> None:
         show_pictures(net, values.images)
     elif values.folder:
         files, labels = given_pictures.classes(values.folder, net.class_names)
-        images = _read(net, files)
-        show(net, values.folder, confusion.of_images(net, images, labels))
+        found = confusion.of_images(net, net.read(files), labels)
+        show(net, values.folder, found)
     elif net.program.facts.strings:
         state = net.program.initial_state(net.seed).replace(**net.variables)
         found = net.program.evaluate(net.program.place(state), values.split)
         launch.show({"split": values.split, **found})
     else:
         show(net, values.split, confusion.of_split(net, values.split))
-
-
-def _read(net: Net, files: Sequence[str]) -> np.ndarray:
-    shape, section = net.program.facts.image_shape, net.config["dataset"]
-    return given_pictures.read(files, shape, section)
 
 
 def show(net: Net, what: str, found: Confusion) -> None:
@@ -96,7 +91,7 @@ def show(net: Net, what: str, found: Confusion) -> None:
 
 def show_pictures(net: Net, files: Sequence[str]) -> None:
     """Print the most likely classes of each image, with their probabilities."""
-    logits = net.predict(_read(net, files)).astype(np.float64)
+    logits = net.predict(net.read(files)).astype(np.float64)
     likely = np.exp(logits - logits.max(1, keepdims=True))
     likely /= likely.sum(1, keepdims=True)
     for file, row in zip(files, likely, strict=True):

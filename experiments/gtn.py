@@ -19,12 +19,11 @@ from typing import Any
 import jax.numpy as jnp
 import pandas
 
-from cnn_jax import names
+from cnn_jax import names, study
 from cnn_jax.analysis import trained
 from cnn_jax.analysis.reading import Reader, explain
 from cnn_jax.plots import reading as figures
 from cnn_jax.report.tables import percent
-from cnn_jax.study import write_table
 from cnn_jax.study.progress import single_run
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
@@ -76,11 +75,11 @@ def define(parser: argparse.ArgumentParser) -> None:
 def main(values: argparse.Namespace) -> None:
     """Train the unfinished runs, then write the table and the figures."""
     config = check(values.config)
-    study = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
+    runs = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
     if not values.plot_only:
         launch.check_machine()
-        study.train()
-    study.write()
+        runs.train()
+    runs.write()
 
 
 def check(config: Any) -> dict[str, Any]:
@@ -132,10 +131,8 @@ class Study:
     @functools.cache  # noqa: B019
     def reader(self, stage: str, normalize: bool = False) -> Reader:
         """The reader for a stage's lines."""
-        config = self.config[stage]
-        if normalize:
-            config = {**config, "model": {**config["model"], "normalize": True}}
-        return Reader(config)
+        changes = {"model": {"normalize": True}} if normalize else {}
+        return Reader(study.merge(self.config[stage], changes))
 
     def train(self) -> None:
         """Train every unfinished run, with one compiled program per stage."""
@@ -167,7 +164,7 @@ class Study:
         rows = [self.row(system, seed) for system in SYSTEMS for seed in self.seeds]
         table = pandas.DataFrame(rows, columns=list(COLUMNS))
         results = self.directory / "results.csv"
-        write_table(table, results)
+        study.write_table(table, results)
         count = len(self.seeds)
         heading = "1 seed" if count == 1 else f"mean ± std of {count} seeds"
         title = f"{self.config['name']}: {heading}"

@@ -200,12 +200,8 @@ def at_least(least: float, read: Callable[[str], Any] = int) -> Callable[[str], 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers``, a number of processes that train or measure."""
-    parser.add_argument(
-        "--workers",
-        type=at_least(0),
-        default=0,
-        help="worker processes; 0: one per core on CPU, one on a GPU or TPU",
-    )
+    workers = "worker processes; 0: one per core on CPU, one on a GPU or TPU"
+    parser.add_argument("--workers", type=at_least(0), default=0, help=workers)
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -224,9 +220,9 @@ def _no_backend() -> str:
         jax.devices()
         return ""
     except (AssertionError, RuntimeError):  # AssertionError: the plugin is missing
+        platforms = os.environ.get("JAX_PLATFORMS", "")
         return (
-            f"JAX finds no device (JAX_PLATFORMS is "
-            f"{os.environ.get('JAX_PLATFORMS', '')!r}): a GPU needs "
+            f"JAX finds no device (JAX_PLATFORMS is {platforms!r}): a GPU needs "
             "`pip install -e '.[cuda]'` in the project's folder, a TPU '.[tpu]'; unset "
             "JAX_PLATFORMS to use the fastest available device"
         )

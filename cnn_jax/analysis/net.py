@@ -7,13 +7,15 @@ facts about it that a network needs (see `cnn_jax.data.facts`).
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
+from cnn_jax.data import given_pictures
 from cnn_jax.data.item import Split
 from cnn_jax.data.preprocess import Preprocess
 from cnn_jax.names import ConfigError
@@ -131,6 +133,21 @@ class Net:
             logits = _logits(self.program, self.variables, padded)
             found.append(np.asarray(logits)[: len(part)])
         return np.concatenate(found)
+
+    def read(self, files: Sequence[str | os.PathLike[str]]) -> np.ndarray:
+        """Read image files with the preprocessing of the run's test set.
+
+        Args:
+          files: paths of the images.
+
+        Returns:
+          Images for `predict`, uint8 (n, height, width, channels).
+
+        Raises:
+          ConfigError: see `cnn_jax.data.given_pictures.read`.
+        """
+        shape = self.program.facts.image_shape
+        return given_pictures.read(files, shape, self.config["dataset"])
 
     @property
     def label(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnn_jax.analysis.net import Net, variables
@@ -111,6 +112,32 @@ def check_data(directory: str | os.PathLike[str], source: Any) -> None:
             f"its dataset now has ({source.fingerprint[:12]}); pass the directory of "
             "the original data with --data_dir"
         )
+
+
+def check_stored(
+    directories: Iterable[str], data_dir: str | os.PathLike[str] = ""
+) -> None:
+    """Refuse results of runs whose dataset has changed since they were trained.
+
+    Missing data is no error, since stored results need none; it is reported on stderr.
+
+    Args:
+      directories: the run directories.
+      data_dir: current location of the data; '' for the location in the configs.
+
+    Raises:
+      ConfigError: see `check_data`.
+    """
+    opened: dict[str, sources.Source] = {}
+    for directory in dict.fromkeys(directories):
+        dataset = dataset_of(directory, data_dir)
+        if repr(dataset) not in opened:
+            try:
+                opened[repr(dataset)] = sources.open_source(dataset, 0, 1)
+            except ConfigError as error:
+                print(f"warning: cannot verify the data: {error}", file=sys.stderr)
+                return
+        check_data(directory, opened[repr(dataset)])
 
 
 def _config_of(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Only the functions that make tables import pandas, so training processes do not.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -107,17 +108,21 @@ def over_seeds(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
     return groups.agg(["mean", "std", "count"]).reset_index()
 
 
-def groups(table: "pandas.DataFrame") -> dict[tuple[str, int], list[str]]:
-    """The names of the finished runs of each family and depth, sorted by seed.
+def groups(directory: str | pathlib.Path) -> dict[tuple[str, int], list[str]]:
+    """The directories of the finished runs, sorted by seed, by family and depth.
 
     Args:
-      table: from `load`.
+      directory: the study's directory.
+
+    Raises:
+      ConfigError: a file of a run is damaged.
     """
-    finished = table[table["status"] == "finished"]
-    return {
-        (family, int(depth)): list(own.index)
-        for (family, depth), own in finished.groupby(["family", "depth"])
-    }
+    found: dict[tuple[str, int], list[str]] = {}
+    for name, run in load(directory).iterrows():
+        if run["status"] == "finished":
+            path = os.path.join(directory, "runs", str(name))
+            found.setdefault((run["family"], run["depth"]), []).append(path)
+    return found
 
 
 def unfinished(directory: str | pathlib.Path) -> dict[str, str]:

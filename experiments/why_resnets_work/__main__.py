@@ -27,7 +27,6 @@ import pandas as pd
 
 from cnn_jax import plots, study
 from cnn_jax.analysis import trained
-from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles
 from cnn_jax.report import page, tables
@@ -40,9 +39,9 @@ from cnn_jax.training.checkpoint import write_atomically
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from experiments.why_resnets_work import degradation, introduction, registry
-from experiments.why_resnets_work.analysis import Analysis, Group, Settings, Styles
+from experiments.why_resnets_work.analysis import Analysis, Settings, Styles
 from experiments.why_resnets_work.measurement import (
-    Measurement,
+    MeasurementFailed,
     measurements,
     program_of,
     reason_of,
@@ -80,18 +79,20 @@ def main(values: argparse.Namespace) -> int:
     title = title_of(values, config["name"])
     launch.check_machine()
     analyses = {name: registry.resolve(name, config[name])[0] for name in chosen}
-    groups: list[Group] = []
+    groups: dict[tuple[str, int], list[str]] = {}
     missing: list[str] = []
     study_directory = None
     if values.run:
         program = program_of(values.run, values.data_dir)
         kind = trained.family_and_depth(program, values.run)
-        groups = [Group(*kind, (values.run,))]
+        groups = {kind: [values.run]}
     elif values.study or any(analysis.of_nets for analysis in analyses.values()):
         study_directory = pathlib.Path(values.study or directory / "study")
         if not values.study:
             train(config["study"], study_directory, values.workers)
-        groups = groups_of(study_directory)
+        groups = study.groups(study_directory)
+        if not groups:
+            raise ConfigError(f"{study_directory} contains no finished runs of a study")
         unfinished = study.unfinished(study_directory)
         missing = [f"{name} ({status})" for name, status in unfinished.items()]
     if missing:
@@ -100,34 +101,36 @@ def main(values: argparse.Namespace) -> int:
         config, chosen, groups, directory / "analyses", values.data_dir
     )
     if not tasks:
-        names = ", ".join(group.name for group in groups)
-        what = ", ".join(chosen)
-        raise ConfigError(f"{what}: no net to analyse among {names}")
-    check_data(tasks, values.data_dir)
+        nets = ", ".join(f"{family}-{depth}" for family, depth in groups)
+        raise ConfigError(f"{', '.join(chosen)}: no net to analyse among {nets}")
+    # For rows still to be measured, loading the net checks the data.
+    stored = [run for task in tasks if task.cached() for run in task.group.runs]
+    trained.check_stored(stored, values.data_dir)
     directory.mkdir(parents=True, exist_ok=True)
     with counted("analyses", len(tasks)) as progress:
         found = compute_all(tasks, values.workers, progress)
     results: dict[str, list[Any]] = {name: [] for name in chosen}
     for task, of_task in zip(tasks, found, strict=True):
         results[task.analysis].append(of_task)
-    show = Show(title, directory, depth_styles(group.depth for group in groups))
+    show = Show(title, directory, depth_styles(depth for _, depth in groups))
     sections: dict[str, page.Section] = {}
     if study_directory:
         sections["degradation"] = attempt(
-            "degradation",
-            lambda: degradation.draw(study_directory, directory, title),
+            "degradation", degradation.draw, study_directory, directory, title
         )
     for name, analysis in analyses.items():
         if results[name]:
-            sections[name] = show.section(name, analysis, config[name], results[name])
+            sections[name] = attempt(
+                name, show.section, name, analysis, config[name], results[name]
+            )
         else:
             print(f"{name}: skipped, no net to analyse", file=sys.stderr)
     write_summary(show.numbers, chosen, directory)
     trained_here = not (values.study or values.run)
     runs = [
-        (group.family, group.depth, RunDirectory(run).config() or {})
-        for group in groups
-        for run in group.runs
+        (*kind, RunDirectory(run).config() or {})
+        for kind, of_kind in groups.items()
+        for run in of_kind
     ]
     report = introduction.compose(title, config, sections, runs, missing, trained_here)
     path = directory / "report.html"
@@ -165,56 +168,19 @@ def train(config: dict[str, Any], directory: pathlib.Path, workers: int) -> None
         raise ConfigError(f"the study is incomplete: {lines}")
 
 
-def groups_of(directory: pathlib.Path) -> list[Group]:
-    """The groups of a study's finished runs.
-
-    Raises:
-      ConfigError: the study has no finished runs.
-    """
-    found = study.groups(study.load(directory))
-    if not found:
-        raise ConfigError(f"{directory} contains no finished runs of a study")
-    return [
-        Group(*key, tuple(str(directory / "runs" / name) for name in names))
-        for key, names in found.items()
-    ]
-
-
-def check_data(tasks: Sequence[Measurement], data_dir: str) -> None:
-    """Refuse stored rows if the dataset has changed since the runs were trained.
-
-    For rows still to be measured, loading the net checks the data. Missing data is no
-    error if every row is stored.
-
-    Raises:
-      ConfigError: the dataset differs from that of the runs.
-    """
-    runs = [run for task in tasks if task.cached() for run in task.group.runs]
-    opened: dict[str, sources.Source] = {}
-    for run in dict.fromkeys(runs):
-        dataset = trained.dataset_of(run, data_dir)
-        if repr(dataset) not in opened:
-            try:
-                opened[repr(dataset)] = sources.open_source(dataset, 0, 1)
-            except ConfigError as error:
-                print(f"warning: cannot verify the data: {error}", file=sys.stderr)
-                return
-        trained.check_data(run, opened[repr(dataset)])
-
-
-def failed(name: str, reason: str) -> page.Section:
-    """Report a failed analysis on stderr; return a section that shows the failure."""
-    print(f"error: {name} failed: {reason}", file=sys.stderr)
-    return page.Section(title=name, failure=reason)
-
-
-def attempt(name: str, make: Callable[[], page.Section]) -> page.Section:
+def attempt(
+    name: str, make: Callable[..., page.Section], *arguments: Any
+) -> page.Section:
     """Call ``make``; if it raises an error, return a section that shows the failure."""
     try:
-        return make()
+        return make(*arguments)
+    except MeasurementFailed as error:
+        reason = str(error)
     except Exception as error:  # the report still shows the other analyses
         traceback.print_exc()
-        return failed(name, reason_of(error))
+        reason = reason_of(error)
+    print(f"error: {name} failed: {reason}", file=sys.stderr)
+    return page.Section(title=name, failure=reason)
 
 
 @dataclasses.dataclass
@@ -230,26 +196,26 @@ class Show:
     def section(
         self, name: str, analysis: Analysis, settings: Settings, results: Sequence[Any]
     ) -> page.Section:
-        """The section of an analysis from the rows of its groups, or of its failure."""
+        """The section of an analysis from the results of its measurements.
+
+        Raises:
+          MeasurementFailed: a result is the reason of a failure.
+        """
         failures = [reason for reason in results if isinstance(reason, str)]
         if failures:
-            return failed(name, "; ".join(failures))
-        rows = pd.DataFrame([row for rows in results for row in rows])
-
-        def show() -> page.Section:
-            table = rows.sort_values(tables.NET, kind="stable", ignore_index=True)
-            write_csv(table, self.directory / f"{name}.csv")
-            # Non-finite numbers count as missing.
-            table = table.replace([np.inf, -np.inf], np.nan)
-            self.draw(analysis, table)
-            made = analysis.section(table, settings)
-            for figure in made.figures:
-                figure.source(self.directory)  # raises if the file is missing
-            numbers = tables.summarize(table, analysis.summary)
-            self.numbers.append(numbers.assign(analysis=name)[COLUMNS])
-            return made
-
-        return attempt(name, show)
+            raise MeasurementFailed("; ".join(failures))
+        table = pd.DataFrame([row for rows in results for row in rows])
+        table = table.sort_values(tables.NET, kind="stable", ignore_index=True)
+        write_csv(table, self.directory / f"{name}.csv")
+        # Non-finite numbers count as missing.
+        table = table.replace([np.inf, -np.inf], np.nan)
+        self.draw(analysis, table)
+        made = analysis.section(table, settings)
+        for figure in made.figures:
+            figure.source(self.directory)  # raises if the file is missing
+        numbers = tables.summarize(table, analysis.summary)
+        self.numbers.append(numbers.assign(analysis=name)[COLUMNS])
+        return made
 
     def draw(self, analysis: Analysis, rows: pd.DataFrame) -> None:
         """Write an analysis's figures; those of nets carry the study's name."""

@@ -35,9 +35,8 @@ def measure(
     """
     sites = blocks.sites(net.model, net.variables, net.program.image_shape)
     data = list(net.batches("test", images))
-    for kind, keep, order, columns in lesions.cases(
-        sites, net.seed, removed, swaps, draws
-    ):
+    cases = lesions.cases(sites, net.seed, removed, swaps, draws)
+    for kind, keep, order, columns in cases:
         variables = lesions.exchanged(net.variables, sites, order)
         error = lesions.error_without(
             net.model, variables, data, keep, net.program.errors

@@ -38,8 +38,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         lines, "change", label, styles, **curves.POINTS
     )
     panels[0][0].set_ylim(bottom=0)
-    title = f"distance of blocks from the identity, {curves.seeds_of(rows)}"
-    figure.suptitle(title)
+    figure.suptitle(f"distance of blocks from the identity, {curves.seeds_of(rows)}")
     return {"linearity": figure}
 
 

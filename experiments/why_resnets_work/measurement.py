@@ -25,6 +25,10 @@ NO_NETS = Group("", 0, ())
 program_of = functools.lru_cache(maxsize=1)(trained.program_of)
 
 
+class MeasurementFailed(Exception):
+    """Some nets could not be measured; the tracebacks have been printed."""
+
+
 def reason_of(error: Exception) -> str:
     """An unexpected error as one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
@@ -114,18 +118,20 @@ class Measurement:
 def measurements(
     config: Mapping[str, Any],
     chosen: Sequence[str],
-    groups: Sequence[Group],
+    groups: Mapping[tuple[str, int], Sequence[str]],
     directory: pathlib.Path,
     data_dir: str = "",
 ) -> list[Measurement]:
     """A measurement for each chosen analysis and each group that it applies to.
 
-    The longest come first, and those of a group stand together.
+    ``groups`` are runs by family and depth, see `cnn_jax.study.groups`. The longest
+    measurements come first, and those of a group stand together.
     """
     found = {name: registry.resolve(name, config[name]) for name in chosen}
+    nets = [Group(*key, tuple(runs)) for key, runs in groups.items()]
     pairs = [
         (name, group)
-        for group in (*groups, NO_NETS)
+        for group in (*nets, NO_NETS)
         for name, (analysis, settings) in found.items()
         if analysis.of_nets == bool(group.runs) and analysis.wants(group, settings)
     ]

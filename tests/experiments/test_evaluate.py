@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 import cnn_jax
-from cnn_jax.data import given_pictures
 from cnn_jax.names import ConfigError
 from cnn_jax.training.run import train
 from experiments import evaluate, export
@@ -76,6 +75,7 @@ def test_pictures_have_their_likeliest_classes_also_from_an_exported_file(
     Image.open(files[0]).resize((12, 12), 0).save(wide)
     net = cnn_jax.load_run(run[0])
     image = np.asarray(Image.open(files[0]))[None, ..., None]
+    np.testing.assert_array_equal(net.read(files[:1]), image)
     likely = jax.nn.softmax(net.predict(image)[0])
     best = int(likely.argmax())
     weights = tmp_path / "net.safetensors"
@@ -129,14 +129,12 @@ def test_a_reader_of_strings_has_an_error_and_no_classes(tmp_path, capsys):
         net.predict(np.zeros((1, *net.program.facts.image_shape), np.uint8))
 
 
-def test_the_five_likeliest_classes_of_an_image_are_printed(monkeypatch, capsys):
-    monkeypatch.setattr(given_pictures, "read", lambda files, *_: files)
+def test_the_five_likeliest_classes_of_an_image_are_printed(capsys):
     shares = np.array([0.05, 0.4, 0.1, 0.2, 0.15, 0.1])
     net = types.SimpleNamespace(
+        read=list,
         predict=lambda images: np.log([shares]) + 100,
         class_names=tuple("abcdef"),
-        program=types.SimpleNamespace(facts=types.SimpleNamespace(image_shape=())),
-        config={"dataset": {}},
     )
     evaluate.show_pictures(net, ["a.png"])
     told = "a.png: b 40.0 %, d 20.0 %, e 15.0 %, c 10.0 %, f 10.0 %\n"

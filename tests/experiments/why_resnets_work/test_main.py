@@ -245,8 +245,8 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
         "plain-8-seed1": "diverged",
         "residual-20-seed0": "not finished",  # and not plain-20-seed1: not requested
     }
-    [*_, group] = command.groups_of(tmp_path)
-    assert [path.split("/")[-1] for path in group.runs] == [
+    [*_, runs] = study.groups(tmp_path).values()
+    assert [path.split("/")[-1] for path in runs] == [
         "residual-8-seed0",
         "residual-8-seed1",
     ]

@@ -88,7 +88,7 @@ def test_what_an_analysis_raises_is_told_and_not_kept(tmp_path, monkeypatch, cap
 
 def test_long_ones_begin_first_and_those_of_a_group_stay_together():
     config = why_resnets_work_digits.get_config().to_dict()
-    groups = [Group(f, d, ("x",)) for f in ("plain", "residual") for d in (20, 56)]
+    groups = {(f, d): ["x"] for f in ("plain", "residual") for d in (20, 56)}
     chosen = ["insertion", "grid", "responses", "paths", "linearity"]
     found = measurements(config, chosen, groups, pathlib.Path())
     assert [task.name for task in found] == [
@@ -109,5 +109,5 @@ def test_long_ones_begin_first_and_those_of_a_group_stay_together():
 @pytest.mark.parametrize("name", ["paths", "stochastic_depth", "insertion"])
 def test_an_analysis_may_want_none_of_the_nets(name):
     config = why_resnets_work_digits.get_config().to_dict()
-    groups = [Group("plain", 110, ("x",))]
+    groups = {("plain", 110): ["x"]}
     assert measurements(config, [name], groups, pathlib.Path()) == []
