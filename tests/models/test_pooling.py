@@ -144,27 +144,6 @@ def test_padding_receives_no_gradient():
     assert float(gradient[0, 3, 3, 0]) == float(gradient.sum()) == 1.0
 
 
-@pytest.mark.parametrize("channels", [1, 4, 6])
-@pytest.mark.parametrize("name", fast(["ResNet's stem", "VGG, odd map"], CASES))
-def test_the_extension_chooses_the_same_pixels_as_xla(name, channels, monkeypatch):
-    *how, height, width = CASES[name]
-    random = np.random.default_rng(channels)
-    values = np.array([-np.inf, -1, 0, 1, np.inf, np.nan], np.float32)
-    shape = (3, height, width, channels)
-    x = jnp.asarray(random.choice(values, shape, p=[0.3, 0.2, 0.2, 0.2, 0.05, 0.05]))
-
-    def value_and_gradient():
-        maps, pull = jax.vjp(lambda x: max_pool(x, *how), x)
-        (gradient,) = pull(jax.random.normal(jax.random.key(0), maps.shape))
-        return maps, gradient
-
-    maps, gradient = value_and_gradient()
-    monkeypatch.setenv("CNN_JAX_ONEDNN", "false")
-    expected = value_and_gradient()
-    np.testing.assert_array_equal(maps, expected[0])
-    np.testing.assert_allclose(gradient, expected[1], atol=1e-6)
-
-
 @pytest.mark.parametrize("axis", range(5))
 def test_vmap(axis):
     x = jax.random.normal(jax.random.key(0), (3, 2, 8, 7, 4))

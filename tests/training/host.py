@@ -80,4 +80,4 @@ def record(source):
 
 
 if __name__ == "__main__":
-    sys.exit(launch.run(body, lambda values: None, __doc__, []))
+    sys.exit(launch.command(__doc__, lambda parser: None)(body)([]))

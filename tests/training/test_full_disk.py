@@ -17,6 +17,11 @@ from tests.needs import skip_without
 from tests.tiers import fast
 
 
+def run(body):
+    """Run a command of no flags; returns its exit status."""
+    return launch.command("", lambda parser: None)(body)([])
+
+
 def mount(*arguments):
     return subprocess.run(("mount", *arguments), capture_output=True, check=False)
 
@@ -109,12 +114,7 @@ def test_checkpoints_that_become_read_only(program, reference, small_disk):
 
 def test_a_read_only_directory_is_refused_with_a_line(program, small_disk, capsys):
     with read_only(small_disk):
-        status = launch.run(
-            lambda values: fit(program, 0, RunDirectory(small_disk / "run")),
-            lambda values: None,
-            "",
-            [],
-        )
+        status = run(lambda values: fit(program, 0, RunDirectory(small_disk / "run")))
     assert status == 2
     error = capsys.readouterr().err
     assert "cannot be written: Read-only file system" in error
@@ -154,12 +154,8 @@ def test_a_quota(program, reference, tmp_path, size):
 
 def test_the_exit_status_is_2_and_the_message_one_line(program, tmp_path, capsys):
     with from_step(5, quota(0)) as report:
-        status = launch.run(
-            lambda values: fit(program, 0, RunDirectory(tmp_path / "run"), report),
-            lambda values: None,
-            "",
-            [],
-        )
+        place = RunDirectory(tmp_path / "run")
+        status = run(lambda values: fit(program, 0, place, report))
     assert status == 2
     error = capsys.readouterr().err
     assert error == "error: [Errno 27] File too large\n"
