@@ -80,8 +80,8 @@ def without_onednn(monkeypatch):
     monkeypatch.setenv(SWITCH, "false")
 
 
-# One of each form, and one with groups.
-FAST = ("to stage 2", "2x2 map", "projection", "5x5 in two groups")
+# One of each form, one with groups and one in tiles.
+FAST = ("to stage 2", "2x2 map", "projection", "5x5 in two groups", "C3")
 FORMS = [
     name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
     for name in CASES
@@ -104,6 +104,18 @@ def test_equals_lax_in_value_and_derivatives(name):
     cotangent = jax.random.normal(jax.random.key(3), expected.shape)
     for ours, theirs in zip(pull_ours(cotangent), pull(cotangent), strict=True):
         close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "tile", "kernel"),
+    [("C1", 4, (5, 8, 1, 24)), ("C3", 2, (5, 6, 6, 32)), ("wide", 1, (3, 3, 32, 32))],
+)
+def test_few_channels_are_convolved_in_tiles(name, tile, kernel):
+    x, weights, call = drawn(CASES[name])
+    compiled = jax.make_jaxpr(call(conv_general_dilated))(x, weights)
+    text = str(compiled)
+    assert f"window_strides=(1, {tile})" in text
+    assert f"f32[{','.join(map(str, kernel))}]" in text
 
 
 @pytest.mark.parametrize("name", CASES)
