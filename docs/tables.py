@@ -175,7 +175,8 @@ def speed(file: str) -> str:
     for step in steps:
         row = rows.setdefault((step["net"], step["batch"], step["dtype"]), {})
         if step["contender"] == "cnn_jax":
-            row["ours"] = f"{1000 * step['step']:.3g}"
+            milliseconds = float(f"{1000 * step['step']:.3g}")
+            row["ours"] = f"{milliseconds:,g}"
         elif step["ratio"]:
             low, high = step["ratio_range"]
             row[step["contender"]] = f"{step['ratio']:.2f} ({low:.2f} to {high:.2f})"
