@@ -25,13 +25,15 @@ SPLIT = PartitionSpec(AXIS)
 
 def psum(tree: Any) -> Any:
     """Sum over devices; for use inside a step."""
-    # XLA copies what an all-reduce sums, even on a single device.
-    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.psum(tree, AXIS)
+    # On one device too: the all-reduce copies its operands, but it also keeps XLA from
+    # fusing the gradients' sums into the update, which it does differently inside the
+    # loop of several steps. Without it the loop's bits are not those of single steps.
+    return jax.lax.psum(tree, AXIS)
 
 
 def pmean(tree: Any) -> Any:
     """Mean over devices; for use inside a step."""
-    return tree if jax.lax.axis_size(AXIS) == 1 else jax.lax.pmean(tree, AXIS)
+    return jax.lax.pmean(tree, AXIS)
 
 
 def device_index() -> jax.Array:
