@@ -8,7 +8,7 @@ and the weight decay are written here as one writes them in torch. Errors of the
 step can be compared with those of ``configs/degradation_cifar10_short.py``.
 
 Writes ``metrics.jsonl`` (errors are fractions) and a checkpoint into the directory.
-The same command resumes a run that was stopped.
+The same command resumes a run that was stopped. A GPU is used if there is one.
 """
 
 import argparse
@@ -69,7 +69,10 @@ def error(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of images with a wrong label, in evaluation mode."""
     net.eval()
     batches = zip(images.split(1000), labels.split(1000), strict=True)
-    wrong = sum((net(x).argmax(1) != y).sum().item() for x, y in batches)
+    device = next(net.parameters()).device
+    wrong = sum(
+        (net(x.to(device)).argmax(1).cpu() != y).sum().item() for x, y in batches
+    )
     net.train()
     return wrong / len(labels)
 
@@ -97,13 +100,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     mean = images.mean(0)
     images, test_images = images - mean, test_images - mean
 
-    net = network(options.family, options.depth).train()
+    # The augmentation stays on the CPU, so its random numbers are the same everywhere.
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = network(options.family, options.depth).train().to(device)
     optimizer = torch.optim.SGD(
         net.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY
     )
     start = 0
     if saved.exists():
-        state = torch.load(saved, weights_only=True)
+        state = torch.load(saved, map_location=device, weights_only=True)
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
@@ -117,21 +122,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         random = torch.Generator().manual_seed(options.steps * options.seed + step)
         chosen = order[place * BATCH : (place + 1) * BATCH]
         x, y = augmented(images[chosen], random), labels[chosen]
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(device, memory_format=torch.channels_last)
+        y = y.to(device)
         passed = (step >= options.steps // 2) + (step >= options.steps * 3 // 4)
         optimizer.param_groups[0]["lr"] = RATE / 10**passed
         optimizer.zero_grad(set_to_none=True)
         logits = torch.cat([net(part) for part in x.split(GROUP)])
         functional.cross_entropy(logits, y).backward()
         optimizer.step()
-        wrong += (logits.argmax(1) != y).sum().item()
+        wrong += (logits.argmax(1) != y).sum()
         seen += len(y)
         done = step + 1
         last = done == options.steps
         if done % options.evaluate_every == 0 or last:
             row = {
                 "step": done,
-                "running_train_error": wrong / seen,
+                "running_train_error": int(wrong) / seen,
                 "test_error": error(net, test_images, test_labels),
             }
             if last:
