@@ -68,7 +68,9 @@ def local_response_norm(
         window_strides=(1, 1, 1, 1),
         padding=((0, 0), (0, 0), (0, 0), (n // 2, (n - 1) // 2)),
     )
-    return (wide / (k + alpha * energy) ** beta).astype(x.dtype)
+    # exp(log): a power and its derivative take 2.5 times as long on a CPU.
+    scale = jnp.exp(-beta * jnp.log(k + alpha * energy))
+    return (wide * scale).astype(x.dtype)
 
 
 class AlexNet(nn.Module):
