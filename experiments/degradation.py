@@ -85,7 +85,7 @@ def train(
 ) -> list[execution.Event]:
     """Train the unfinished runs; return the last event of each that did not finish."""
     if values.launcher == "none":
-        launch.check_machine()
+        launch.check_machine(values.workers)
         return execution.execute(runs, directory, report, values.workers)
     if not values.workers:
         raise ConfigError(

@@ -161,12 +161,18 @@ def _load(values: argparse.Namespace, unknown: Sequence[str], parser: Parser) ->
     override(values.config, dict(values.overrides))
 
 
-def check_machine() -> None:
+def check_machine(workers: int = 1) -> None:
     """Before training, check that the machine computes correctly, and print advice.
+
+    Args:
+      workers: number of processes that will compute. Several of them share a GPU, so
+        none may reserve its memory.
 
     Raises:
       WrongBackend: the machine computes wrongly.
     """
+    if workers > 1:  # read when the backend starts; workers inherit it
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     selfcheck.check_backend()
     advise()
 

@@ -5,6 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 from cnn_jax.plots.curves import seeds_of
 from cnn_jax.plots.style import FIGURE_STYLE, depth_styles, name_lines, save, style_of
@@ -137,6 +138,8 @@ def training_curves(
                 )
             panel.set_title(family)
             panel.set_xlabel("optimizer step")
+            panel.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+            panel.xaxis.set_major_formatter("{x:,.0f}")
             panel.tick_params(labelbottom=True)
         for panel in grid.flat[len(families) :]:
             panel.set_axis_off()

@@ -77,7 +77,7 @@ def main(values: argparse.Namespace) -> int:
         raise ConfigError("--data_dir needs --study or --run")
     directory = results_directory(values, config["name"])
     title = title_of(values, config["name"])
-    launch.check_machine()
+    launch.check_machine(values.workers)
     analyses = {name: registry.resolve(name, config[name])[0] for name in chosen}
     groups: dict[tuple[str, int], list[str]] = {}
     missing: list[str] = []

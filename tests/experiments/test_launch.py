@@ -102,6 +102,24 @@ def test_a_terminal_that_lacks_a_sign_gets_another(monkeypatch):
     assert terminal.buffer.getvalue() == b"2.1 +- 0.2 %, ?\n"
 
 
+@pytest.mark.parametrize(
+    ("workers", "own", "reserves"),
+    [(1, None, None), (0, None, None), (4, None, "false"), (4, "true", "true")],
+)
+def test_processes_that_share_a_gpu_do_not_reserve_it(
+    workers, own, reserves, monkeypatch
+):
+    variable = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    monkeypatch.setenv(variable, own or "")
+    if own is None:
+        monkeypatch.delenv(variable)
+    seen = []
+    read = lambda: seen.append(os.environ.get(variable))  # noqa: E731
+    monkeypatch.setattr(launch.selfcheck, "check_backend", read)
+    launch.check_machine(workers)
+    assert seen == [reserves]
+
+
 def test_results_are_shown_in_percent_as_progress_is(capsys):
     launch.show({"test_error": 0.0168, "test_loss": 0.5, "parameters": 61706})
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]

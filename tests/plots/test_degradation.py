@@ -202,6 +202,18 @@ def test_a_run_that_is_evaluated_once_is_a_point(drawn):
         assert {line.get_marker() for line in bold} == {"o"}
 
 
+def test_numbers_of_steps_do_not_touch(drawn):
+    logs = logs_of(table_of(), steps=(391, 32_000, 64_000))
+    figure = drawn(plots.training_curves, logs)
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        texts = [text for text in panel.get_xticklabels() if text.get_text()]
+        boxes = [text.get_window_extent() for text in texts]
+        assert "20,000" in [text.get_text() for text in texts]
+        gaps = [right.x0 - left.x1 for left, right in itertools.pairwise(boxes)]
+        assert min(gaps) > 2
+
+
 NAMES = ("_private", "a$b$c", "learning rate 0.1", "x" * 40, "plain", "residual", "é")
 
 
