@@ -25,10 +25,21 @@ SPLIT = PartitionSpec(AXIS)
 
 def psum(tree: Any) -> Any:
     """Sum over devices; for use inside a step."""
-    # On one device too: the all-reduce copies its operands, but it also keeps XLA from
-    # fusing the gradients' sums into the update, which it does differently inside the
-    # loop of several steps. Without it the loop's bits are not those of single steps.
     return jax.lax.psum(tree, AXIS)
+
+
+def sum_gradients(gradients: Any) -> Any:
+    """Sum gradients over devices; for use inside a step.
+
+    On one device the all-reduce only copies its operands. It also keeps XLA from fusing
+    a gradient's sum into the update, which it does differently inside the loop of
+    several steps, whose bits would then not be those of single steps. The gradient of
+    a dense layer's kernel is the result of a matrix product, so it needs no such
+    barrier, and AlexNet's are too large to copy.
+    """
+    if jax.lax.axis_size(AXIS) > 1:
+        return psum(gradients)
+    return jax.tree.map(lambda leaf: leaf if leaf.ndim == 2 else psum(leaf), gradients)
 
 
 def pmean(tree: Any) -> Any:

@@ -122,7 +122,7 @@ def make_train_step(
 
         grad = jax.grad(objective, has_aux=True)
         gradients, (outputs, losses, changed) = grad(state.params)
-        gradients = parallel.psum(gradients)
+        gradients = parallel.sum_gradients(gradients)
         sums = masked_sums(losses, errors(outputs, labelled), batch["mask"])
 
         rate = current_rate(
