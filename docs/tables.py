@@ -59,6 +59,42 @@ def depths(study: str) -> str:
     return markdown(["layers", *(title for _, _, title in columns)], rows)
 
 
+def last_evaluations(study: str) -> str:
+    """Errors (%) at the last evaluation of each log, finished or not."""
+    rows = []
+    for path in (RESULTS / study / "logs").glob("*.jsonl"):
+        family, depth, _ = path.stem.split("-")
+        log = pd.read_json(path, lines=True).dropna(subset="clean_train_error")
+        last = log.iloc[-1]
+        errors = (f"{100 * last[f'{split}_error']:.2f}" for split in SPLITS)
+        rows.append([family, int(depth), f"{last.step:,.0f}", *errors])
+    header = [
+        "family",
+        "layers",
+        "step",
+        *(f"{word} error (%)" for word in SPLITS.values()),
+    ]
+    return markdown(header, sorted(rows))
+
+
+SPLITS = {"clean_train": "training", "test": "test"}
+
+
+def independent(study: str) -> str:
+    """Final errors (%) of this package and of the torch script."""
+    runs = pd.read_csv(RESULTS / study / "results.csv")
+    rows = []
+    for path in sorted((RESULTS / study / "torch").glob("*.jsonl")):
+        family, depth = path.stem.split("-")
+        own = runs[(runs.family == family) & (runs.depth == int(depth))]
+        last = pd.read_json(path, lines=True).iloc[-1]
+        for split, word in SPLITS.items():
+            error = f"{split}_error"
+            ours, theirs = spread(100 * own[error]), f"{100 * last[error]:.2f}"
+            rows.append([f"{family}, {depth} layers: {word} error (%)", ours, theirs])
+    return markdown(["", "cnn_jax", "torch"], rows)
+
+
 def strings(study: str) -> str:
     """String and digit error (%) of each way to read a line of digits."""
     runs = pd.read_csv(RESULTS / study / "results.csv")
@@ -190,6 +226,8 @@ def speed(file: str) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "depths": depths,
+    "last_evaluations": last_evaluations,
+    "independent": independent,
     "strings": strings,
     "recipes": recipes,
     "analyses": analyses,
