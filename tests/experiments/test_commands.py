@@ -8,7 +8,6 @@ import re
 import pytest
 
 from cnn_jax.names import ConfigError
-from cnn_jax.study import progress
 from cnn_jax.training import hosts
 from cnn_jax.training.interrupt import Interrupted
 from cnn_jax.training.run_directory import RunDirectory
@@ -86,14 +85,6 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, capsys
     assert message in captured.err
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
-
-
-def test_what_is_held_out_is_called_validation():
-    row = {"test_error": 0.25}
-    config = {"dataset": {"name": "digits"}}
-    assert progress.describe(row, config) == "error: test 25.00 %"
-    config["dataset"]["validation_size"] = 100
-    assert progress.describe(row, config) == "error: validation 25.00 %"
 
 
 def test_a_config_is_needed_and_the_known_ones_are_listed(tmp_path, capsys):
