@@ -5,7 +5,8 @@
 
 A table is between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its numbers
 come from ``experiments/results/``, which the command next to each table writes, so
-nobody types a number.
+nobody types a number. ``logs/RUN.jsonl`` and ``torch/NET.jsonl`` are copies of the
+``metrics.jsonl`` of runs.
 """
 
 import json
@@ -60,21 +61,22 @@ def depths(study: str) -> str:
 
 
 def last_evaluations(study: str) -> str:
-    """Errors (%) at the last evaluation of each log, finished or not."""
-    rows = []
-    for path in (RESULTS / study / "logs").glob("*.jsonl"):
-        family, depth, _ = path.stem.split("-")
-        log = pd.read_json(path, lines=True).dropna(subset="clean_train_error")
-        last = log.iloc[-1]
-        errors = (f"{100 * last[f'{split}_error']:.2f}" for split in SPLITS)
-        rows.append([family, int(depth), f"{last.step:,.0f}", *errors])
-    header = [
-        "family",
-        "layers",
-        "step",
-        *(f"{word} error (%)" for word in SPLITS.values()),
+    """Errors (%) at each run's last evaluation and at the last that all runs have."""
+    logs = {
+        tuple(path.stem.split("-")): pd.read_json(path, lines=True)
+        .dropna(subset="clean_train_error")
+        .set_index("step")
+        for path in sorted((RESULTS / study / "logs").glob("*.jsonl"))
+    }
+    common = set.intersection(*(set(log.index) for log in logs.values()))
+    rows = [
+        [f"{family}, {depth} layers", f"{step:,}"]
+        + [f"{100 * log.loc[step, f'{split}_error']:.2f}" for split in SPLITS]
+        for (family, depth, _), log in logs.items()
+        for step in sorted({max(common), log.index.max()})
     ]
-    return markdown(header, sorted(rows))
+    errors = [f"{word} error (%)" for word in SPLITS.values()]
+    return markdown(["run", "step", *errors], rows)
 
 
 SPLITS = {"clean_train": "training", "test": "test"}

@@ -21,7 +21,7 @@ import jax
 
 from cnn_jax import kernels, names
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import compilation_cache, selfcheck
+from cnn_jax.runtime import backend, compilation_cache, selfcheck
 from cnn_jax.runtime.selfcheck import WrongBackend
 from cnn_jax.training import hosts
 from cnn_jax.training.checkpoint import CheckpointError
@@ -165,14 +165,13 @@ def check_machine(workers: int = 1) -> None:
     """Before training, check that the machine computes correctly, and print advice.
 
     Args:
-      workers: number of processes that will compute. Several of them share a GPU, so
-        none may reserve its memory.
+      workers: number of processes that will compute, on the same devices.
 
     Raises:
       WrongBackend: the machine computes wrongly.
     """
-    if workers > 1:  # read when the backend starts; workers inherit it
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if workers > 1:
+        backend.share_memory()
     selfcheck.check_backend()
     advise()
 

@@ -68,7 +68,7 @@ def local_response_norm(
         window_strides=(1, 1, 1, 1),
         padding=((0, 0), (0, 0), (0, 0), (n // 2, (n - 1) // 2)),
     )
-    # exp(log): a power and its derivative take 2.5 times as long on a CPU.
+    # exp(log): XLA's power and its derivative are slow on a CPU.
     scale = jnp.exp(-beta * jnp.log(k + alpha * energy))
     return (wide * scale).astype(x.dtype)
 

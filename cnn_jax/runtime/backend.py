@@ -1,4 +1,4 @@
-"""XLA flags that must be set before jax's backend starts.
+"""Settings of XLA that must be made before jax's backend starts.
 
 On CPU, jaxlib 0.10.2 delegates parts of a program to its library YNNPACK. Two of
 these choices need correction:
@@ -49,6 +49,14 @@ def choose_library(
         added = f"{FLAG}=-reduce" + (",-individual_convolution" if several else "")
         environment[ADDED] = added
         environment["XLA_FLAGS"] = f"{flags} {added}".strip()
+
+
+def share_memory() -> None:
+    """Reserve no GPU memory in advance, because other processes use the same GPU.
+
+    Must be called before the backend starts. A user's own setting has precedence.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def cores() -> list[int]:

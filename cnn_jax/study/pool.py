@@ -40,7 +40,7 @@ def compute_all(
     Args:
       tasks: the tasks, longest first.
       workers: number of processes; 0 for one per core on CPU, and only this process
-        on a GPU or TPU, which a single process holds.
+        on a GPU or TPU.
       report: called with the name of each finished task.
 
     Returns:

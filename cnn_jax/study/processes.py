@@ -27,10 +27,12 @@ def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
     """Apply the set-up of a command to a process that computes for it.
 
     Args:
-      cores: CPU cores to pin the process to, if the system supports it; () for no
-        pinning.
+      cores: this process's share of the machine: CPU cores to pin it to, if the
+        system supports it; () if it has the machine for itself.
       keep_compiled: whether to enable the compilation cache.
     """
+    if cores:
+        backend.share_memory()
     if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, cores)
         backend.choose_library()

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from cnn_jax.names import ConfigError
-from experiments import launch
+from experiments import degradation, launch
+from experiments.why_resnets_work import __main__ as why_resnets_work
 
 
 def run(words, define=lambda parser: None, body=lambda values: 0, config=None):
@@ -103,20 +104,31 @@ def test_a_terminal_that_lacks_a_sign_gets_another(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("workers", "own", "reserves"),
-    [(1, None, None), (0, None, None), (4, None, "false"), (4, "true", "true")],
+    ("command", "workers", "own", "reserves"),
+    [
+        (degradation, 1, None, None),
+        (degradation, 0, None, None),
+        (degradation, 4, None, "false"),
+        (degradation, 4, "true", "true"),
+        (why_resnets_work, 4, None, "false"),
+    ],
 )
 def test_processes_that_share_a_gpu_do_not_reserve_it(
-    workers, own, reserves, monkeypatch
+    command, workers, own, reserves, monkeypatch, tmp_path
 ):
     variable = "XLA_PYTHON_CLIENT_PREALLOCATE"
     monkeypatch.setenv(variable, own or "")
     if own is None:
         monkeypatch.delenv(variable)
     seen = []
-    read = lambda: seen.append(os.environ.get(variable))  # noqa: E731
-    monkeypatch.setattr(launch.selfcheck, "check_backend", read)
-    launch.check_machine(workers)
+
+    def check_backend():
+        seen.append(os.environ.get(variable))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(launch.selfcheck, "check_backend", check_backend)
+    words = [f"--workers={workers}", f"--workdir={tmp_path / 'study'}"]
+    assert command.main(words) == 2
     assert seen == [reserves]
 
 

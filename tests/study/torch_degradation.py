@@ -5,7 +5,9 @@
 The network is `torch_nets.resnet`; data loading apart, nothing else of this package
 takes part: the loop, the order of the images, the augmentation, the initial weights
 and the weight decay are written here as one writes them in torch. Errors of the last
-step can be compared with those of ``configs/degradation_cifar10_short.py``.
+step can be compared with those of ``configs/degradation_cifar10_short.py``. Two details
+differ: the last 80 images of an epoch are dropped, and the running statistics of batch
+norm are updated once per group of 64 images, not once per step.
 
 Writes ``metrics.jsonl`` (errors are fractions) and a checkpoint into the directory.
 The same command resumes a run that was stopped. A GPU is used if there is one.
