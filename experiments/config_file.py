@@ -57,7 +57,7 @@ def define(
     add = parser.add_argument_group("config").add_argument
     file = "config file: a path, or the name of a file in configs/"
     add("--config", metavar="FILE", default=default, help=file)
-    change = "replace a value of the config, as in --config.model.depth=32"
+    change = "replace a value of the config; --config.SECTION.KEY=VALUE in a section"
     given = [word.partition("=")[0] for word in arguments if word.startswith(PREFIX)]
     for flag in dict.fromkeys([f"{PREFIX}KEY", *given]):
         add(
