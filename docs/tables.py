@@ -83,18 +83,24 @@ SPLITS = {"clean_train": "training", "test": "test"}
 
 
 def independent(study: str) -> str:
-    """Final errors (%) of this package and of the torch script."""
+    """Final errors (%) of the study's runs, of runs on a CPU and of the torch script."""
     runs = pd.read_csv(RESULTS / study / "results.csv")
     rows = []
     for path in sorted((RESULTS / study / "torch").glob("*.jsonl")):
         family, depth = path.stem.split("-")
         own = runs[(runs.family == family) & (runs.depth == int(depth))]
-        last = pd.read_json(path, lines=True).iloc[-1]
+        others = [
+            pd.read_json(RESULTS / study / folder / path.name, lines=True).iloc[-1]
+            for folder in ("cpu", "torch")
+        ]
         for split, word in SPLITS.items():
             error = f"{split}_error"
-            ours, theirs = spread(100 * own[error]), f"{100 * last[error]:.2f}"
-            rows.append([f"{family}, {depth} layers: {word} error (%)", ours, theirs])
-    return markdown(["", "cnn_jax", "torch"], rows)
+            cells = [
+                spread(100 * own[error]),
+                *(f"{100 * o[error]:.2f}" for o in others),
+            ]
+            rows.append([f"{family}, {depth} layers: {word} error (%)", *cells])
+    return markdown(["", "cnn_jax, GPU", "cnn_jax, CPU", "torch, GPU"], rows)
 
 
 def strings(study: str) -> str:
