@@ -83,7 +83,7 @@ SPLITS = {"clean_train": "training", "test": "test"}
 
 
 def independent(study: str) -> str:
-    """Final errors (%) of the study's runs, of those on a CPU and of the torch script."""
+    """Final errors (%): the study's runs, runs on a CPU, and the torch script."""
     runs = pd.read_csv(RESULTS / study / "results.csv")
     rows = []
     for path in sorted((RESULTS / study / "torch").glob("*.jsonl")):
