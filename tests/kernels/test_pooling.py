@@ -56,7 +56,7 @@ def test_the_same_pixels_are_the_largest(name):
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_any_window(data):
     window = data.draw(st.integers(1, 4), "window")
