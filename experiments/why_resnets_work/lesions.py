@@ -70,6 +70,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     panels[0][0].set_ylim(0, 100)
     for panel in panels[2]:
         panel.invert_xaxis()
+        panel.locator_params(axis="x", nbins=6)
     figure.suptitle(f"lesions, {curves.seeds_of(rows)}")
     return {"lesions": figure}
 
