@@ -7,6 +7,7 @@ do not depend on the seed, so one program trains any number of seeds.
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -308,7 +309,7 @@ class Program:
         if ":" in name:
             optimizer.check_descends(name, self.optimizer, variables["params"])
         leaves = jax.tree.leaves(variables["params"])
-        return int(sum(np.prod(leaf.shape, dtype=np.int64) for leaf in leaves))
+        return sum(math.prod(leaf.shape) for leaf in leaves)
 
     def _check_loss(self, outputs: Any) -> None:
         """Refuse a built-in loss that does not fit the outputs and labels."""

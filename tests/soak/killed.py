@@ -14,7 +14,7 @@ import sys
 
 import jax
 
-from cnn_jax.training import checkpoint, run_directory
+from cnn_jax.training import checkpoint, files, run_directory
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
@@ -86,7 +86,7 @@ def arm(moment):
             die()
         unlink(path, *rest, **more)
 
-    checkpoint.open = run_directory.open = open_
+    files.open = run_directory.open = open_
     os.fsync, os.replace = trapped_fsync, trapped_replace
     checkpoint.pathlib.Path.unlink = trapped_unlink
 

@@ -56,6 +56,14 @@ def test_a_norm_that_cannot_be_is_refused(model, message):
         Program({**tiny.config(), "model": model})
 
 
+@pytest.mark.parametrize("width", [1e6, 3e38])  # 3e38: sizes that no int64 holds
+def test_a_net_too_large_for_the_machine_is_refused(width):
+    config = tiny.config()
+    config["model"] = {"name": "nin_cifar", "width": width}
+    with pytest.raises(ConfigError, match=r"config\.model: .* GiB .* make it smaller"):
+        Program(config)
+
+
 def test_batch_larger_than_the_training_set():
     with pytest.raises(ConfigError, match=r"batch_size 41 .* set of 40 images"):
         Program(tiny.config(batch_size=41))
