@@ -40,7 +40,7 @@ def extensions() -> list[setuptools.Extension]:
                 *(f"-isystem{folder}" for folder in theirs),
             ],
             # By name, without a path: the package loads the library first.
-            extra_link_args=[f"-L{library}", "-l:libdnnl.so.3", "-lgomp"],
+            extra_link_args=[f"-L{library}", "-l:libdnnl.so.3", "-lgomp", "-pthread"],
             language="c++",
             optional=True,
             py_limited_api=True,  # it does not use Python's API

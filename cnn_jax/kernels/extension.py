@@ -17,7 +17,7 @@ import jax
 
 # Incremented whenever the interface of `onednn.cc` changes, because `git pull` does not
 # recompile it.
-VERSION = 5
+VERSION = 6
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
 # The functions that `onednn.cc` exports, under the names registered with XLA.

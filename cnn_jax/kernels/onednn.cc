@@ -19,13 +19,16 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <future>
 #include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
@@ -143,8 +146,11 @@ struct Plan {
 };
 
 const dnnl::engine& Engine() {
-  static const auto& engine = *new dnnl::engine(dnnl::engine::kind::cpu, 0);
-  return engine;
+  static const dnnl::engine* const engine = [] {
+    dnnl::set_primitive_cache_capacity(0);  // `FindPlan` keeps the plans
+    return new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  }();
+  return *engine;
 }
 
 memory::desc Activations(const Dims& nhwc, memory::data_type type) {
@@ -216,6 +222,18 @@ void Product(const Geometry& g, const float* images, const float* maps, float* k
   }
 }
 
+// Throws if oneDNN cannot generate code on this thread. Code that needs offsets beyond
+// 32 bits cannot be generated. oneDNN then records an error for the rest of the
+// thread's life, and some of its convolutions do not report it: they would call code
+// that does not exist.
+void CheckGenerator() {
+  const memory::desc values({1, 1, 1, 8}, memory::data_type::f32,
+                            memory::format_tag::nhwc);
+  const dnnl::eltwise_forward any(dnnl::eltwise_forward::primitive_desc(
+      Engine(), dnnl::prop_kind::forward_inference, dnnl::algorithm::eltwise_relu,
+      values, values));
+}
+
 std::shared_ptr<const Plan> MakePlan(const Geometry& g) {
   const OneThread one;
   auto plan = std::make_shared<Plan>();
@@ -261,7 +279,16 @@ std::shared_ptr<const Plan> MakePlan(const Geometry& g) {
         Engine(), back ? plan->own_kernel : plan->kernel, Engine(),
         back ? plan->kernel : plan->own_kernel));
   }
+  CheckGenerator();
   return plan;
+}
+
+// Makes a plan on a new thread, whose generator has no error of an earlier plan.
+std::shared_ptr<const Plan> MakePlanApart(const Geometry& g) {
+  std::packaged_task<std::shared_ptr<const Plan>()> task([&g] { return MakePlan(g); });
+  auto plan = task.get_future();
+  std::thread(std::move(task)).join();
+  return plan.get();
 }
 
 struct Hash {
@@ -279,7 +306,7 @@ std::shared_ptr<const Plan> FindPlan(const Geometry& geometry) {
   const Dims key = geometry.Key();
   const std::lock_guard<std::mutex> guard(lock);
   auto& plan = plans[key];
-  if (plan == nullptr) plan = MakePlan(geometry);
+  if (plan == nullptr) plan = MakePlanApart(geometry);
   return plan;
 }
 
@@ -609,7 +636,7 @@ ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
 #pragma GCC visibility push(default)
 
 // Must equal VERSION in `extension.py`.
-extern "C" const int cnn_jax_version = 5;
+extern "C" const int cnn_jax_version = 6;
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());

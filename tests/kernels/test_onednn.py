@@ -322,3 +322,17 @@ def test_an_extension_of_another_version_is_not_used(monkeypatch):
     assert load() is not None
     monkeypatch.setattr(extension, "VERSION", extension.VERSION + 1)
     assert load() is None
+
+
+def test_a_convolution_too_large_for_onednn_leaves_the_next_ones_right():
+    """After it, oneDNN generates no more code on the thread that planned it."""
+    images, kernel = (
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in ((4, 32, 32, 3), (5, 5, 3, 192_000_000))
+    )
+    ours = drawn(((4, 32, 32, 3), 1, (5, 5), 1, 2, 1, 1))[2]
+    assert "cnn_jax_maps" not in str(jax.make_jaxpr(ours)(images, kernel))
+    # Sizes that no other test has: oneDNN keeps the code of those it has seen.
+    x, kernel, ours, theirs = drawn(((6, 2, 2, 5), 5, (3, 3), 1, 1, 1, 1))
+    assert "cnn_jax_maps" in str(jax.make_jaxpr(ours)(x, kernel))
+    close(ours(x, kernel), theirs(x, kernel))
