@@ -5,8 +5,8 @@
 
 Runs a few steps under jax's profiler and sums the time of the compiled program's
 operations: the convolutions of the forward pass and of both gradients, the copies
-that change array layouts for them, normalisation, and the rest. On one core
-(`taskset -c 0`) the parts add up to the step. On several cores, the times of
+that change array layouts for them, max-pooling, normalisation, and the rest. On one
+core (`taskset -c 0`) the parts add up to the step. On several cores, the times of
 concurrent operations are all counted, and work on XLA's own threads is not seen.
 For CPU only: other backends name their operations differently.
 """
@@ -26,9 +26,19 @@ from experiments.benchmark.case import Case, parse
 from experiments.benchmark.contender import readable_step
 
 STEPS = 5
-# Name, shape, source and target of an operation in a compiled program's text.
+# The extension's functions, each an operation of its own.
+EXTENSION = {
+    "cnn_jax_maps": "convolution",
+    "cnn_jax_images": "its gradient w.r.t. the images",
+    "cnn_jax_kernel": "its gradient w.r.t. the kernel",
+    "cnn_jax_largest": "max-pooling",
+    "cnn_jax_route": "the gradient of max-pooling",
+}
+# Name, shape (of a tuple, its first part), source and target of an operation in a
+# compiled program's text. A loop or a call is counted by its own operations.
 OPERATION = re.compile(
-    r"""^\s*(?:ROOT\ )?%?([\w.\-]+)\ =\ \w+\[([\d,]*)\]
+    r"""^\s*(?:ROOT\ )?%?([\w.\-]+)\ =\ \(?\w+\[([\d,]*)\]
+    (?!.*?\ (?:while|call|conditional)\()
     (?=(?:.*?op_name="([^"]*)")?)
     (?=(?:.*?custom_call_target="([^"]*)")?)""",
     re.MULTILINE | re.VERBOSE,
@@ -47,13 +57,8 @@ def kind(
       target: the foreign function that it calls; '' if it calls none.
       batch: images per step.
     """
-    # oneDNN's convolutions are operations of their own.
-    if target.startswith("cnn_jax_"):
-        return {
-            "cnn_jax_maps": "convolution",
-            "cnn_jax_images": "its gradient w.r.t. the images",
-            "cnn_jax_kernel": "its gradient w.r.t. the kernel",
-        }[target]
+    if target in EXTENSION:
+        return EXTENSION[target]
     copies = operation.startswith(("transpose", "copy", "concatenate"))
     if "conv_general_dilated" in source or ("/conv" in source.lower() and copies):
         if copies:

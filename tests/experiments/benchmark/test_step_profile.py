@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from cnn_jax.kernels import extension
 from experiments.benchmark import step_profile
 
 FORWARD, BACKWARD = "jit(f)/conv_general_dilated", "transpose(jvp)/conv_general_dilated"
@@ -29,6 +30,24 @@ def test_operations_by_their_names(operation, shape, source, kind):
     assert step_profile.kind(operation, shape, source, "", 32) == kind
     gradient = step_profile.kind(operation, shape, source, "cnn_jax_kernel", 32)
     assert gradient == "its gradient w.r.t. the kernel"
+
+
+def test_every_function_of_the_extension_has_a_kind():
+    assert set(step_profile.EXTENSION) == set(extension.TARGETS)
+
+
+def test_operations_are_found_in_a_programs_text():
+    """With tuples as results; a loop's time is that of the operations in it."""
+    text = """
+  %while.5 = (s32[], f32[8]{0}) while(%tuple.3), condition=%c, body=%b
+  %custom-call.2 = (f32[8,2]{1,0}, u8[4]{0}) custom-call(%p), \
+custom_call_target="cnn_jax_largest", metadata={op_name="jit(f)/pool"}
+  ROOT %fusion.1 = f32[3,3]{1,0} fusion(%a), metadata={op_name="jit(f)/call(x)/add"}
+"""
+    assert step_profile.OPERATION.findall(text) == [
+        ("custom-call.2", "8,2", "jit(f)/pool", "cnn_jax_largest"),
+        ("fusion.1", "3,3", "jit(f)/call(x)/add", ""),
+    ]
 
 
 @pytest.mark.slow
