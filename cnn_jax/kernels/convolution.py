@@ -57,6 +57,7 @@ def conv_general_dilated(
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and _is_layout(lhs, rhs, dimension_numbers)
         and all(step == 1 for step in lhs_dilation or ())
+        and feature_group_count > 0
         and 0 not in (*lhs.shape, *rhs.shape)
     )
     if usual:

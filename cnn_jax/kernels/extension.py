@@ -77,11 +77,17 @@ def computes(numbers: tuple[int, ...]) -> bool:
 
     Args:
       numbers: the arguments of `cnn_jax_has` in `onednn.cc`.
+
+    Raises:
+      MemoryError: there is no memory, or no thread, to find out.
     """
     loaded = load()
     if loaded is None:
         return False
-    return bool(loaded.cnn_jax_has((ctypes.c_int64 * len(numbers))(*numbers)))
+    answer = loaded.cnn_jax_has((ctypes.c_int64 * len(numbers))(*numbers))
+    if answer < 0:  # 'no' would stay in the cache, and change the results of a run
+        raise MemoryError("oneDNN: no memory, or no thread, to plan a convolution")
+    return answer == 1
 
 
 def _path_of_onednn() -> str:

@@ -49,6 +49,11 @@ using Integers = ffi::Span<const int64_t>;
 constexpr int64_t kSmallestPart = 1 << 20;
 // Values below which a part of a sum does not justify it either.
 constexpr int64_t kSmallestSum = 1 << 16;
+constexpr int64_t kAlignment = 64;  // bytes: a cache line
+// Bytes of kernels that a thread keeps for its next call.
+constexpr size_t kMostKept = 64 << 20;
+// Channels of an image gradient are a multiple of this: `_LANES` in `onednn.py`.
+constexpr int64_t kChannels = 8;
 
 // Channels that max-pooling compares at once, without branches, which would be
 // mispredicted. Every x86-64 processor has vectors of 16 bytes.
@@ -77,22 +82,35 @@ class OneThread {
   int before_;
 };
 
+int64_t RoundUp(int64_t value, int64_t step) {
+  return (value + step - 1) / step * step;
+}
+
 // Memory that a thread reuses across calls, so that its pages are mapped only once.
 class Scratch {
  public:
-  ~Scratch() { std::free(place_); }
+  ~Scratch() { Free(); }
   char* Get(size_t bytes) {
     if (bytes > size_) {
-      std::free(place_);
-      size_ = 0;
-      place_ = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+      Free();
+      place_ = std::aligned_alloc(kAlignment, RoundUp(bytes, kAlignment));
       if (place_ == nullptr) throw std::bad_alloc();
       size_ = bytes;
     }
     return static_cast<char*>(place_);
   }
+  // Sums of many parts are large, and any of XLA's threads may have made them.
+  void FreeIfLarge() {
+    if (size_ > kMostKept) Free();
+  }
 
  private:
+  void Free() {
+    std::free(place_);
+    place_ = nullptr;
+    size_ = 0;
+  }
+
   void* place_ = nullptr;
   size_t size_ = 0;
 };
@@ -167,13 +185,26 @@ memory::desc Kernel(const Geometry& g, memory::data_type type, bool any) {
   return {sizes, type, any ? tag::any : tag::hwigo};
 }
 
-// Whether a kernel gradient takes less time as a product of matrices. On processors
-// with AVX2 alone oneDNN's code for this pass reaches 20 to 70 % of the speed of the
-// other two passes. With few features, copying the patches
-// costs more than the product saves.
-bool IsProductFaster(const Geometry& g, const std::string& implementation) {
-  if (g.groups != 1 || g.type != memory::data_type::f32) return false;
-  return implementation.rfind("x64:gemm", 0) == 0 ||
+// Whether oneDNN's code for a kernel gradient writes past its scratchpad. Strided 1x1
+// convolutions first gather the pixels in use, in whole vectors of channels, but ask
+// for the memory of the channels that there are (seen on AVX2 below 8 channels).
+bool Overruns(const Geometry& g, const std::string& implementation) {
+  constexpr int64_t kWidestVector = 16;
+  return implementation.rfind("jit_1x1", 0) == 0 &&
+         std::max(g.strides[0], g.strides[1]) > 1 && g.kernel[2] % kWidestVector != 0;
+}
+
+// Whether a kernel gradient is computed as a product of matrices, because it must be,
+// or because that takes less time. On processors with AVX2 alone oneDNN's code for this
+// pass reaches 20 to 70 % of the speed of the other two passes. With few features,
+// copying the patches costs more than the product saves.
+bool IsProduct(const Geometry& g, const std::string& implementation) {
+  const bool overruns = Overruns(g, implementation);
+  if (g.groups != 1 || g.type != memory::data_type::f32) {
+    if (overruns) throw dnnl::error(dnnl_unimplemented, "faulty implementation");
+    return false;
+  }
+  return overruns || implementation.rfind("x64:gemm", 0) == 0 ||
          (implementation == "jit:avx2" && g.kernel[3] >= kFewestFeatures);
 }
 
@@ -222,10 +253,10 @@ void Product(const Geometry& g, const float* images, const float* maps, float* k
   }
 }
 
-// Throws if oneDNN cannot generate code on this thread. Code that needs offsets beyond
-// 32 bits cannot be generated. oneDNN then records an error for the rest of the
-// thread's life, and some of its convolutions do not report it: they would call code
-// that does not exist.
+// Throws if oneDNN failed to generate code on this thread, as it does if the code needs
+// offsets beyond 32 bits. oneDNN records the error for the rest of the thread's life,
+// and all that it generates there fails. Some of its convolutions do not report it:
+// they would call code that does not exist.
 void CheckGenerator() {
   const memory::desc values({1, 1, 1, 8}, memory::data_type::f32,
                             memory::format_tag::nhwc);
@@ -269,21 +300,26 @@ std::shared_ptr<const Plan> MakePlan(const Geometry& g) {
         forward, attributes);
     plan->Take(backward, backward.diff_weights_desc());
     plan->convolution = dnnl::convolution_backward_weights(backward);
-    plan->product = IsProductFaster(g, plan->implementation);
+    plan->product = IsProduct(g, plan->implementation);
     if (plan->product) plan->own_kernel = plan->kernel;
   }
   plan->reorders = plan->own_kernel != plan->kernel;
   if (plan->reorders) {
     const bool back = g.pass == Pass::kKernel;
-    plan->reorder = dnnl::reorder(dnnl::reorder::primitive_desc(
+    const dnnl::reorder::primitive_desc reorder(
         Engine(), back ? plan->own_kernel : plan->kernel, Engine(),
-        back ? plan->kernel : plan->own_kernel));
+        back ? plan->kernel : plan->own_kernel, attributes);
+    if (reorder.scratchpad_desc().get_size() > 0)  // none does so far
+      throw dnnl::error(dnnl_unimplemented, "a reorder needs a scratchpad");
+    plan->reorder = dnnl::reorder(reorder);
   }
   CheckGenerator();
   return plan;
 }
 
-// Makes a plan on a new thread, whose generator has no error of an earlier plan.
+// Makes a plan on a new thread, whose generator has no error of an earlier plan. No
+// other thread makes plans, so all of them can execute: `dnnl::sgemm` generates its
+// code when it is first called.
 std::shared_ptr<const Plan> MakePlanApart(const Geometry& g) {
   std::packaged_task<std::shared_ptr<const Plan>()> task([&g] { return MakePlan(g); });
   auto plan = task.get_future();
@@ -384,12 +420,15 @@ void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
   const size_t item = memory::data_type_size(whole.type);
   const size_t image = item * x[1] * x[2] * x[3], map = item * y[1] * y[2] * y[3];
   const size_t size = item * k[0] * k[1] * k[2] * k[3];
-  // Kernels in the layout that oneDNN requires, or partial sums of kernel gradients.
+  // Kernels in the layout that oneDNN requires, or partial sums of kernel gradients,
+  // which are float32 also for bfloat16.
   thread_local Scratch kept;
+  const std::unique_ptr<Scratch, void (*)(Scratch*)> at_the_end(
+      &kept, [](Scratch* scratch) { scratch->FreeIfLarge(); });
   char* own = kernel;
   size_t step = size;
   if (large->reorders || (to_kernel && parts > 1)) {
-    step = (large->own_kernel.get_size() + 63) / 64 * 64;
+    step = RoundUp(large->own_kernel.get_size(), kAlignment);
     own = kept.Get(step * stack * (to_kernel ? parts : 1));
   }
   auto reorder = [&](char* from, const memory::desc& source, char* to,
@@ -479,6 +518,11 @@ ffi::Error Call(ffi::ThreadPool pool, ffi::AnyBuffer left, ffi::AnyBuffer right,
   auto start = [](const ffi::AnyBuffer& b) {
     return static_cast<char*>(b.untyped_data());
   };
+  const size_t values = left.element_count() * right.element_count();
+  if (values == 0) {
+    std::memset(start(*out), 0, out->size_bytes());
+    return ffi::Error::Success();
+  }
   try {
     Compute(geometry, left.dimensions()[0], start(images), start(kernel), start(maps),
             pool);
@@ -658,7 +702,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_route, Route,
                                   .Attr<Integers>("windows"));
 
 // Whether oneDNN has optimised (not reference) code for all three passes of a
-// convolution on this processor. Numbers: images (4), kernel (4), maps (4), strides
+// convolution on this processor; -1 if there is no memory or no thread to find out.
+// Numbers: images (4), kernel (4), maps (4), strides
 // (2), padding (4), dilation (2), groups, and 1 for bfloat16.
 extern "C" int cnn_jax_has(const int64_t* numbers) {
   const int64_t* next = numbers;
@@ -667,14 +712,21 @@ extern "C" int cnn_jax_has(const int64_t* numbers) {
   geometry.images = take(4), geometry.kernel = take(4), geometry.maps = take(4);
   geometry.strides = take(2), geometry.padding = take(4), geometry.dilation = take(2);
   geometry.groups = *next++;
+  if (geometry.groups < 1) return 0;
   geometry.type = *next ? memory::data_type::bf16 : memory::data_type::f32;
   try {
     for (Pass pass : {Pass::kMaps, Pass::kImages, Pass::kKernel}) {
-      geometry.pass = pass;
-      if (FindPlan(geometry)->implementation.rfind("ref", 0) == 0) return 0;
+      Geometry asked = geometry;
+      asked.pass = pass;
+      if (pass == Pass::kImages && geometry.groups == 1 &&
+          geometry.type == memory::data_type::f32)
+        asked.images[3] = asked.kernel[2] = RoundUp(geometry.images[3], kChannels);
+      if (FindPlan(asked)->implementation.rfind("ref", 0) == 0) return 0;
     }
+  } catch (const dnnl::error& error) {
+    return error.status == dnnl_out_of_memory ? -1 : 0;
   } catch (const std::exception&) {
-    return 0;
+    return -1;
   }
   return 1;
 }

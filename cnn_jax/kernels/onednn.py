@@ -29,7 +29,7 @@ from cnn_jax.kernels.geometry import Geometry
 Images = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "taps_down taps_across share features"]
 Maps = Float[Array, "batch rows columns features"]
-_LANES = 8  # float32 values in a vector of AVX2
+_LANES = 8  # float32 values in a vector of AVX2; `kChannels` in `onednn.cc`
 _TYPES = {"float32": 0, "bfloat16": 1}
 
 
@@ -104,6 +104,8 @@ def _shape(
 def _abstract(
     primitive: Primitive, left: Any, right: Any, *, geometry: Geometry
 ) -> Any:
+    if left.dtype != right.dtype or left.shape[0] != right.shape[0]:
+        raise TypeError(f"{primitive.name}: {left} and {right} differ in type or stack")
     shape = _shape(primitive, left, right, geometry)
     return left.update(shape=shape, weak_type=False)
 

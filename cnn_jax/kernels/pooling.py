@@ -26,9 +26,10 @@ Places = UInt8[Array, "batch rows columns channels"]
 
 
 def computes(array: Images | FeatureMaps, geometry: Geometry) -> bool:
-    """Whether the extension is there and computes arrays of this type and size."""
+    """Whether the extension is there and computes arrays of this type and shape."""
     return (
         extension.library() == "onednn"
+        and array.ndim == 4
         and array.dtype == jnp.float32
         and min(*array.shape, *geometry.outputs()) > 0
         and min(sum(geometry.padding, ())) >= 0

@@ -1,6 +1,8 @@
 """oneDNN's convolutions against lax: values, derivatives of each order, batching."""
 
 import ctypes
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -13,8 +15,9 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from cnn_jax import kernels
-from cnn_jax.kernels import extension, plain
+from cnn_jax.kernels import extension, onednn, plain
 from cnn_jax.kernels.convolution import conv_general_dilated
+from cnn_jax.kernels.geometry import Geometry
 from tests.needs import needs
 
 pytestmark = needs("oneDNN")
@@ -35,6 +38,9 @@ CASES = {
     "one image, several blocks": ((1, 41, 40, 5), 48, (3, 3), 1, 1, 1, 1),
     "one image, one channel, one feature": ((1, 5, 3, 1), 1, (3, 2), 1, 1, 1, 1),
     "a map smaller than its kernel": ((2, 1, 1, 5), 7, (3, 3), 1, 1, 1, 1),
+    # oneDNN's own code for their kernel gradients writes past its memory
+    "narrow projection": ((1, 128, 128, 3), 8, (1, 1), 2, 0, 1, 1),
+    "narrow projection of groups": ((2, 64, 64, 8), 8, (1, 1), 2, 0, 1, 2),
 }
 
 
@@ -336,3 +342,51 @@ def test_a_convolution_too_large_for_onednn_leaves_the_next_ones_right():
     x, kernel, ours, theirs = drawn(((6, 2, 2, 5), 5, (3, 3), 1, 1, 1, 1))
     assert "cnn_jax_maps" in str(jax.make_jaxpr(ours)(x, kernel))
     close(ours(x, kernel), theirs(x, kernel))
+
+
+SEVERAL_CALLS = """
+import jax, jax.numpy as jnp
+from cnn_jax.kernels.convolution import conv_general_dilated as convolve
+
+for size, channels in ((128, 1), (224, 3), (112, 4), (64, 6)):
+    x, kernel = jnp.ones((2, size, size, channels)), jnp.ones((1, 1, channels, 12))
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    loss = lambda kernel: jnp.sin(convolve(x, kernel, (2, 2), "SAME", **how)).sum()
+    step = jax.jit(jax.grad(loss))
+    for _ in range(30):
+        step(kernel).block_until_ready()
+"""
+
+
+@pytest.mark.slow
+def test_narrow_strided_projections_leave_the_memory_of_others_alone():
+    """glibc ends the process when it finds its own notes overwritten."""
+    done = subprocess.run([sys.executable, "-c", SEVERAL_CALLS], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_lax_refuses_what_is_no_convolution():
+    x, kernel = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 1, 2, 2))
+    with pytest.raises(ValueError, match="feature_group_count"):
+        conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, feature_group_count=0
+        )
+    geometry = Geometry((4, 4), (1, 1))
+    for other in (kernel.astype(jnp.bfloat16)[None], jnp.stack([kernel, kernel])):
+        with pytest.raises(TypeError, match="differ in type or stack"):
+            onednn.bind(onednn.maps_p, x[None], other, geometry=geometry)
+
+
+def test_no_memory_is_not_an_answer(monkeypatch):
+    """A resumed run would otherwise use other code than before."""
+    answers = [-1, 1]
+
+    class Extension:
+        def cnn_jax_has(self, numbers):
+            return answers.pop(0)
+
+    monkeypatch.setattr(extension, "load", Extension)
+    with pytest.raises(MemoryError, match="no memory, or no thread"):
+        extension.computes((9,) * 22)
+    assert extension.computes((9,) * 22)
+    extension.computes.cache_clear()
