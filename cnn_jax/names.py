@@ -13,6 +13,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import sys
 import traceback
 import types
 import typing
@@ -150,7 +151,8 @@ def has_type(value: Any, annotation: Any) -> bool:
     """Whether ``value`` has the plain type that ``annotation`` names.
 
     Checks bool, int, float, str, tuples, sections and unions of these. Any other
-    annotation (a module) accepts everything. An int is a float; a bool is not an int.
+    annotation (a module) accepts everything. An int is a float, if it is not larger
+    than any float; a bool is not an int.
     """
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -171,7 +173,8 @@ def has_type(value: Any, annotation: Any) -> bool:
     if origin is Callable:
         return callable(value)
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        small = isinstance(value, int) and abs(value) <= sys.float_info.max
+        return isinstance(value, float) or (small and not isinstance(value, bool))
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation in (bool, str):
@@ -179,6 +182,18 @@ def has_type(value: Any, annotation: Any) -> bool:
     if annotation is type(None):
         return value is None
     return True
+
+
+def as_type(value: Any, annotation: Any) -> Any:
+    """A value that has a type, with floats in place of ints where it names floats."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return as_type(value, next(kind for kind in inner if has_type(value, kind)))
+    if origin in (tuple, Sequence) and inner:
+        if origin is Sequence or inner[1:] == (...,):
+            inner = inner[:1] * len(value)
+        return type(value)(map(as_type, value, inner))
+    return float(value) if annotation is float else value
 
 
 def describe(annotation: Any) -> str:
@@ -204,7 +219,7 @@ def check_fields(
     target: Callable[..., Any],
     fields: Mapping[str, Any],
     given: Sequence[str] = (),
-) -> None:
+) -> dict[str, Any]:
     """Refuse fields that ``target`` does not accept or that have the wrong type.
 
     Args:
@@ -212,6 +227,9 @@ def check_fields(
       target: the callable.
       fields: keyword arguments from a config.
       given: arguments that the program supplies, which a config must not set.
+
+    Returns:
+      The fields, with floats in place of ints where the target expects floats.
 
     Raises:
       ConfigError: unknown field, wrong type, or missing required field.
@@ -222,20 +240,23 @@ def check_fields(
         if name not in given
     }
     hints = annotations(target)
+    typed = dict(fields)
     for name, value in fields.items():
         if name not in accepted:
             raise choices(f"field of {kind}", name, sorted(accepted))
         annotation = hints.get(name, accepted[name].annotation)
-        if annotation is not inspect.Parameter.empty and not has_type(
-            value, annotation
-        ):
+        if annotation is inspect.Parameter.empty:
+            continue
+        if not has_type(value, annotation):
             raise ConfigError(
                 f"{kind}: {name} must be {describe(annotation)}, "
                 f"got {value!r} ({type(value).__name__})"
             )
+        typed[name] = as_type(value, annotation)
     for name, parameter in accepted.items():
         if parameter.default is inspect.Parameter.empty and name not in fields:
             raise ConfigError(f"{kind} needs the field {name!r}")
+    return typed
 
 
 def build(
@@ -264,7 +285,7 @@ def build(
     name = section["name"]
     target = resolve(kind, name, table)
     fields = {key: value for key, value in section.items() if key != "name"}
-    check_fields(f"{kind} {name!r}", target, fields, given=tuple(supplied))
+    fields = check_fields(f"{kind} {name!r}", target, fields, given=tuple(supplied))
     accepted = parameters(target)
     extra = {key: value for key, value in supplied.items() if key in accepted}
     return target(**fields, **extra)
@@ -295,7 +316,7 @@ def configure(
         raise ConfigError(f"{kind} needs a 'name'; choices: {', '.join(table)}")
     target = resolve(kind, section["name"], table)
     fields = {key: value for key, value in section.items() if key != "name"}
-    check_fields(f"{kind} {section['name']!r}", target, fields, given)
+    fields = check_fields(f"{kind} {section['name']!r}", target, fields, given)
     return functools.partial(target, **fields) if fields else target
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/, made from the committed results.
+"""The tables of README.md and docs/, made from the committed results and the code.
 
     python docs/tables.py            # rewrites the tables
     python docs/tables.py --check    # exit status 1 if one of them is out of date
@@ -6,7 +6,7 @@
 A table is between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its numbers
 come from ``experiments/results/``, which the command next to each table writes, so
 nobody types a number. ``logs/RUN.jsonl`` and ``torch/NET.jsonl`` are copies of the
-``metrics.jsonl`` of runs.
+``metrics.jsonl`` of runs. `config_tables` makes the tables of config keys.
 """
 
 import json
@@ -16,7 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import config_tables
 import pandas as pd
+
+from cnn_jax import models
+from cnn_jax.models.__main__ import summary_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -118,6 +122,20 @@ def strings(study: str) -> str:
         for system, own in runs.groupby("system", sort=False)
     ]
     return markdown(["system", "string error (%)", "digit error (%)"], rows)
+
+
+def sizes() -> str:
+    """Input, parameters and multiply-accumulates of every classifier."""
+    rows = []
+    for name in models.NETS:
+        found = summary_of(name, {})
+        macs = f"{found.macs / 1e9:#.4g}"
+        if name in ("resnet50", "resnet101", "resnet152"):
+            strided = summary_of(name, {"bottleneck_stride": "3x3"})
+            macs += f" (v1.5: {strided.macs / 1e9:#.4g})"
+        size = " x ".join(map(str, found.input))
+        rows.append([f"`{name}`", size, f"{found.parameters:,}", macs])
+    return markdown(["network", "input", "parameters", "GMAC"], rows)
 
 
 def recipes() -> str:
@@ -237,9 +255,11 @@ TABLES: dict[str, Callable[..., str]] = {
     "last_evaluations": last_evaluations,
     "independent": independent,
     "strings": strings,
+    "sizes": sizes,
     "recipes": recipes,
     "analyses": analyses,
     "speed": speed,
+    **config_tables.TABLES,
 }
 
 

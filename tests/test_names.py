@@ -18,7 +18,9 @@ TABLE = {"circle": circle, "unit": functools.partial(circle, radius=1.0)}
 
 
 def test_a_section_is_a_call():
-    assert names.build("shape", {"name": "circle", "radius": 2}, TABLE) == "2 False ()"
+    assert (
+        names.build("shape", {"name": "circle", "radius": 2}, TABLE) == "2.0 False ()"
+    )
     assert names.build("shape", {"name": "unit", "fill": True}, TABLE) == "1.0 True ()"
 
 
@@ -84,6 +86,26 @@ def test_what_cannot_be_is_refused_with_the_choices(section, message):
 )
 def test_types_that_a_config_can_express(value, annotation, fits):
     assert names.has_type(value, annotation) is fits
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "typed"),
+    [
+        (2, float, 2.0),
+        (2, int | float, 2),
+        (None, float | None, None),
+        ((1, 0.1), Sequence[float], (1.0, 0.1)),
+        ([3, 4], tuple[int, float], [3, 4.0]),
+        ((1, 2), Sequence[int], (1, 2)),
+    ],
+)
+def test_ints_become_floats_where_floats_are_expected(value, annotation, typed):
+    assert repr(names.as_type(value, annotation)) == repr(typed)
+
+
+def test_an_int_beyond_all_floats_is_refused():
+    with pytest.raises(names.ConfigError, match="radius must be float"):
+        names.build("shape", {"name": "circle", "radius": 10**400}, TABLE)
 
 
 @pytest.mark.parametrize(
