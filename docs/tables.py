@@ -222,6 +222,20 @@ QUANTITIES = (
         56,
         3,
     ),
+    ("blocks on a path, mean over all paths", "mean path length, all paths", 56, 1),
+    ("the same, weighted by the gradient", "mean path length, gradient", 56, 1),
+    (
+        "test error (%)",
+        "test error (%), death rate 0, 0 blocks removed",
+        56,
+        1,
+    ),
+    (
+        "test error (%), trained with stochastic depth",
+        "test error (%), death rate 0.5, 0 blocks removed",
+        56,
+        1,
+    ),
 )
 
 
@@ -250,6 +264,18 @@ def speed(file: str) -> str:
     return markdown(header, lines)
 
 
+def compilation() -> str:
+    """Seconds to trace, lower and compile a train step."""
+    rows: dict[str, list[str]] = {}
+    for file in ("compile", "compile_xla"):
+        found = json.loads((RESULTS / "speed" / f"{file}.json").read_text())
+        for one in found["compilations"]:
+            seconds = one["trace"] + one["lower"] + one["compile"]
+            rows.setdefault(one["net"], []).append(f"{seconds:.1f}")
+    header = ["network", "oneDNN: seconds", "XLA: seconds"]
+    return markdown(header, [[net, *cells] for net, cells in rows.items()])
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "depths": depths,
     "last_evaluations": last_evaluations,
@@ -259,6 +285,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "recipes": recipes,
     "analyses": analyses,
     "speed": speed,
+    "compilation": compilation,
     **config_tables.TABLES,
 }
 
