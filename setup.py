@@ -1,4 +1,4 @@
-"""The one compiled file, `cnn_jax/kernels/onednn.cc`; all else is in setup.cfg.
+"""The compiled extension, `cnn_jax/kernels/*.cc`; all else is in setup.cfg.
 
 It is built where there is oneDNN for the processor and a C++17 compiler, and left
 out without a word elsewhere: XLA computes convolutions then.
@@ -34,7 +34,8 @@ def extensions() -> list[setuptools.Extension]:
     return [
         setuptools.Extension(
             "cnn_jax.kernels._onednn",
-            ["cnn_jax/kernels/onednn.cc"],
+            ["cnn_jax/kernels/onednn.cc", "cnn_jax/kernels/pooling.cc"],
+            depends=["cnn_jax/kernels/threads.h"],
             extra_compile_args=[
                 *("-std=c++17", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"),
                 *(f"-isystem{folder}" for folder in theirs),

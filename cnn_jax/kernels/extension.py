@@ -1,8 +1,8 @@
 """Loads oneDNN and reports which convolutions it can compute.
 
 It consists of two files: Intel's library, from the distribution onednn-cpu-gomp, and
-`_onednn`, which the installation of this package builds from `onednn.cc` if a compiler
-is available. `CNN_JAX_ONEDNN=false` disables both.
+`_onednn`, which the installation of this package builds from `onednn.cc` and `pooling.cc`
+if a compiler is available. `CNN_JAX_ONEDNN=false` disables both.
 """
 
 import ctypes
@@ -15,12 +15,12 @@ import sys
 
 import jax
 
-# Incremented whenever the interface of `onednn.cc` changes, because `git pull` does not
-# recompile it.
+# Incremented with every change of the compiled files, because `git pull` does not
+# recompile them.
 VERSION = 6
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
-# The functions that `onednn.cc` exports, under the names registered with XLA.
+# The functions that the compiled files export, under the names registered with XLA.
 TARGETS = tuple(
     f"cnn_jax_{name}" for name in ("maps", "images", "kernel", "largest", "route")
 )

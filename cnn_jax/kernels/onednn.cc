@@ -1,5 +1,4 @@
-// Convolutions and their two derivatives by oneDNN, and max-pooling and its derivative,
-// as targets of XLA's FFI.
+// Convolutions and their two derivatives by oneDNN, as targets of XLA's FFI.
 //
 // Arrays have jax's layout: images and maps (stack, n, h, w, c), kernels (stack, h, w,
 // c / groups, features). The members of a stack are independent convolutions of one
@@ -12,15 +11,12 @@
 // kernel gradient are summed in order: the same pool gives bitwise equal results.
 
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <future>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -32,34 +28,26 @@
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "threads.h"
 #include "xla/ffi/api/ffi.h"
-
-// From libgomp, which oneDNN brings; its header requires a compiler option.
-extern "C" int omp_get_max_threads();
-extern "C" void omp_set_num_threads(int);
 
 namespace {
 
 namespace ffi = xla::ffi;
+using cnn_jax::ForEach;
+using cnn_jax::kSmallestSum;
+using cnn_jax::OneThread;
 using dnnl::memory;
 using Dims = std::vector<int64_t>;
 using Integers = ffi::Span<const int64_t>;
 
 // Multiply-accumulates below which a part of a batch does not justify waking a thread.
 constexpr int64_t kSmallestPart = 1 << 20;
-// Values below which a part of a sum does not justify it either.
-constexpr int64_t kSmallestSum = 1 << 16;
 constexpr int64_t kAlignment = 64;  // bytes: a cache line
 // Bytes of kernels that a thread keeps for its next call.
 constexpr size_t kMostKept = 64 << 20;
 // Channels of an image gradient are a multiple of this: `_LANES` in `onednn.py`.
 constexpr int64_t kChannels = 8;
-
-// Channels that max-pooling compares at once, without branches, which would be
-// mispredicted. Every x86-64 processor has vectors of 16 bytes.
-constexpr int64_t kLanes = 4;
-using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
-using Indices = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 // Features from which a kernel gradient is computed as a product. A block of patches
 // has about kPatches values, which fit the level-2 cache, but at least kFewestPixels
@@ -70,17 +58,6 @@ constexpr int64_t kPatches = 1 << 16, kFewestPixels = 512;
 // The result: feature maps from images and kernel, images from maps and kernel, or
 // kernel from images and maps.
 enum class Pass : int64_t { kMaps, kImages, kKernel };
-
-// Limits the calling thread to one OpenMP thread, which oneDNN queries when it plans
-// and when it computes. The destructor restores the limit for other libraries.
-class OneThread {
- public:
-  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before_); }
-
- private:
-  int before_;
-};
 
 int64_t RoundUp(int64_t value, int64_t step) {
   return (value + step - 1) / step * step;
@@ -353,47 +330,6 @@ void Execute(const dnnl::primitive& primitive,
   stream.wait();
 }
 
-// Runs tasks 0 ... count - 1 on this thread and on idle threads of the pool. This
-// thread takes tasks as well and then waits only for tasks already begun elsewhere, so
-// calls from within the pool cannot deadlock.
-void ForEach(ffi::ThreadPool& pool, int64_t threads, int64_t count,
-             const std::function<void(int64_t)>& task) {
-  struct State {
-    std::atomic<int64_t> next{0};
-    std::mutex lock;
-    std::condition_variable changed;
-    int64_t done = 0;
-    std::exception_ptr error;
-  };
-  auto state = std::make_shared<State>();
-  // A copy of this may start after all tasks are done. It may touch `task`, which lives
-  // only as long as this call, only after it has obtained a valid number.
-  auto take = [state, count, &task] {
-    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
-      std::exception_ptr error;
-      try {
-        const OneThread one;
-        task(i);
-      } catch (...) {
-        error = std::current_exception();
-      }
-      const std::lock_guard<std::mutex> guard(state->lock);
-      if (error) state->error = error;
-      if (++state->done == count) state->changed.notify_one();
-    }
-  };
-  try {
-    for (int64_t i = 1; i < std::min(count, threads); ++i)
-      pool.Schedule(std::function<void()>(take));
-  } catch (const std::bad_alloc&) {
-    // This thread does the rest.
-  }
-  take();
-  std::unique_lock<std::mutex> guard(state->lock);
-  state->changed.wait(guard, [&] { return state->done == count; });
-  if (state->error) std::rethrow_exception(state->error);
-}
-
 // A whole call. The pass reads two of images, kernel and maps, and writes the third.
 void Compute(const Geometry& whole, int64_t stack, char* images, char* kernel,
              char* maps, ffi::ThreadPool& pool) {
@@ -547,134 +483,6 @@ auto Binding() {
       .Attr<int64_t>("groups");
 }
 
-// The windows of a max-pooling, and the images that they slide over.
-struct Windows {
-  int64_t side, stride, top, left;
-  int64_t rows, columns, height, width, channels;
-
-  Windows(Dims numbers, const Integers& maps, const Integers& images)
-      : side(numbers[0]),
-        stride(numbers[1]),
-        top(numbers[2]),
-        left(numbers[3]),
-        rows(maps[1]),
-        columns(maps[2]),
-        height(images[1]),
-        width(images[2]),
-        channels(images[3]) {}
-  int64_t Image() const { return height * width * channels; }
-  int64_t Map() const { return rows * columns * channels; }
-};
-
-// A pixel of a window: its index, row by row, and its distance from the first pixel in
-// an array of images.
-struct Tap {
-  int64_t place, offset;
-};
-
-// Calls at(window, first, taps) for each window of an image: the place of the window in
-// the maps and of its first pixel in the image, and the pixels that are not padding.
-template <typename At>
-void ForWindows(const Windows& w, const At& at) {
-  std::vector<Tap> all, some;
-  for (int64_t place = 0; place < w.side * w.side; ++place)
-    all.push_back({place, (place / w.side * w.width + place % w.side) * w.channels});
-  for (int64_t row = 0; row < w.rows; ++row)
-    for (int64_t column = 0; column < w.columns; ++column) {
-      const int64_t y = row * w.stride - w.top, x = column * w.stride - w.left;
-      const int64_t window = (row * w.columns + column) * w.channels;
-      const int64_t first = (y * w.width + x) * w.channels;
-      if (y >= 0 && x >= 0 && y + w.side <= w.height && x + w.side <= w.width) {
-        at(window, first, all);
-        continue;
-      }
-      some.clear();
-      for (const Tap& tap : all) {
-        const int64_t down = y + tap.place / w.side, across = x + tap.place % w.side;
-        if (down >= 0 && across >= 0 && down < w.height && across < w.width)
-          some.push_back(tap);
-      }
-      at(window, first, some);
-    }
-}
-
-// Calls task(n) for each image, on as many threads as the size of the maps justifies.
-ffi::Error ForImages(ffi::ThreadPool& pool, const Windows& w, int64_t images,
-                     const std::function<void(int64_t)>& task) {
-  const int64_t threads = std::clamp<int64_t>(images * w.Map() / kSmallestSum, 1,
-                                              std::max<int64_t>(1, pool.num_threads()));
-  try {
-    ForEach(pool, threads, images, task);
-  } catch (const std::exception& error) {
-    return ffi::Error(ffi::ErrorCode::kInternal,
-                      "max-pooling: " + std::string(error.what()));
-  }
-  return ffi::Error::Success();
-}
-
-// Max-pooling: the largest pixel of each window and its index in the window. Of equal
-// pixels the first counts; NaN is larger than any number, and padding is -inf.
-ffi::Error Largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> images,
-                   ffi::ResultBuffer<ffi::F32> maps, ffi::ResultBuffer<ffi::U8> places,
-                   Integers windows) {
-  const Windows w(Dims(windows.begin(), windows.end()), maps->dimensions(),
-                  images.dimensions());
-  return ForImages(pool, w, images.dimensions()[0], [&](int64_t n) {
-    const float* in = images.typed_data() + n * w.Image();
-    const float* end = images.typed_data() + images.element_count();
-    float* best = maps->typed_data() + n * w.Map();
-    uint8_t* place = places->typed_data() + n * w.Map();
-    ForWindows(w, [&](int64_t window, int64_t first, const std::vector<Tap>& taps) {
-      for (int64_t c = 0; c < w.channels; c += kLanes) {
-        Lanes value{}, largest = Lanes{} - std::numeric_limits<float>::infinity();
-        Indices index{};
-        for (const Tap& tap : taps) {
-          const float* from = in + first + tap.offset + c;
-          if (from + kLanes <= end)
-            std::memcpy(&value, from, sizeof(value));
-          else
-            std::memcpy(&value, from, (end - from) * sizeof(float));
-          const Indices wins = ~(value <= largest) & (largest == largest);
-          largest = wins ? value : largest;
-          index = wins ? Indices{} + int32_t(tap.place) : index;
-        }
-        for (int64_t i = 0; i < std::min(kLanes, w.channels - c); ++i) {
-          best[window + c + i] = largest[i];
-          place[window + c + i] = uint8_t(index[i]);
-        }
-      }
-    });
-  });
-}
-
-// The derivative of max-pooling: adds the gradient of each window to the pixel that was
-// its largest. XLA takes ten times as long, because it computes all pixels of a window.
-ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
-                 ffi::Buffer<ffi::F32> gradient, ffi::ResultBuffer<ffi::F32> images,
-                 Integers windows) {
-  const Windows w(Dims(windows.begin(), windows.end()), gradient.dimensions(),
-                  images->dimensions());
-  return ForImages(pool, w, gradient.dimensions()[0], [&](int64_t n) {
-    float* out = images->typed_data() + n * w.Image();
-    std::fill_n(out, w.Image(), 0.f);
-    const float* value = gradient.typed_data() + n * w.Map();
-    const uint8_t* place = places.typed_data() + n * w.Map();
-    ForWindows(w, [&](int64_t window, int64_t first, const std::vector<Tap>& taps) {
-      const bool whole = int64_t(taps.size()) == w.side * w.side;
-      for (int64_t c = 0; c < w.channels; ++c) {
-        const int64_t chosen = place[window + c];
-        if (whole) {
-          out[first + taps[chosen].offset + c] += value[window + c];
-          continue;
-        }
-        // If all pixels are -inf, the largest may be one of the padding.
-        for (const Tap& tap : taps)
-          if (tap.place == chosen) out[first + tap.offset + c] += value[window + c];
-      }
-    });
-  });
-}
-
 }  // namespace
 
 #pragma GCC visibility push(default)
@@ -685,21 +493,6 @@ extern "C" const int cnn_jax_version = 6;
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_kernel, Call<Pass::kKernel>, Binding());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_largest, Largest,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::U8>>()
-                                  .Attr<Integers>("windows"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_route, Route,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::U8>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
-                                  .Attr<Integers>("windows"));
 
 // Whether oneDNN has optimised (not reference) code for all three passes of a
 // convolution on this processor; -1 if there is no memory or no thread to find out.
