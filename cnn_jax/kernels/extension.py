@@ -1,8 +1,8 @@
 """Loads oneDNN and reports which convolutions it can compute.
 
 It consists of two files: Intel's library, from the distribution onednn-cpu-gomp, and
-`_onednn`, which the installation of this package builds from `onednn.cc` and `pooling.cc`
-if a compiler is available. `CNN_JAX_ONEDNN=false` disables both.
+`_onednn`, which the installation of this package builds from `onednn.cc` and
+`pooling.cc` if a compiler is available. `CNN_JAX_ONEDNN=false` disables both.
 """
 
 import ctypes

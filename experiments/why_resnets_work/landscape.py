@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from cnn_jax.analysis import landscape, landscape_shape
+from cnn_jax.analysis import landscape, landscape_file, landscape_shape
 from cnn_jax.analysis.net import Net
 from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
@@ -49,7 +49,7 @@ def measure(
         (net.variables["batch_stats"], landscape.stack(net.batches("train", images))),
     )
     name = f"landscape-{net.family}-{net.depth}-seed{net.seed}.npz"
-    landscape.save(found, directory / name)
+    landscape_file.save(found, directory / name)
     for down, across in np.ndindex(points, points):
         yield {
             "first": float(axis[down]),

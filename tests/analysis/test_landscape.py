@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import models
-from cnn_jax.analysis import landscape, landscape_shape
+from cnn_jax.analysis import landscape, landscape_file, landscape_shape
 from cnn_jax.models import layers
 from cnn_jax.names import ConfigError
 from cnn_jax.training import losses, steps
@@ -211,9 +211,9 @@ def test_batch_norm_makes_raw_distances_meaningless_and_normalised_ones_not():
 def test_a_stored_landscape_is_made_again_to_the_bit(tmp_path):
     objective, params, fixed = tiny_net()
     made = landscape.explore(objective, params, [AXIS, AXIS[1:]], 11, fixed)
-    landscape.save(made, tmp_path / "landscape.npz")
-    stored = landscape.load(tmp_path / "landscape.npz")
-    assert (stored.seed, stored.centre) == (11, landscape.digest(params))
+    landscape_file.save(made, tmp_path / "landscape.npz")
+    stored = landscape_file.load(tmp_path / "landscape.npz")
+    assert (stored.seed, stored.centre) == (11, landscape_file.digest(params))
     again = landscape.evaluate(objective, params, stored.directions, stored.axes, fixed)
     for name in ("loss", "error"):
         assert made.values[name].shape == (5, 4)
@@ -240,21 +240,21 @@ def test_stacked_batches_hold_each_real_example_once():
 
 def test_the_digest_sees_one_bit():
     params = some_params()
-    before = landscape.digest(params)
+    before = landscape_file.digest(params)
     params["bn"]["bias"].view(np.uint32)[0] ^= 1
-    assert landscape.digest(params) != before
+    assert landscape_file.digest(params) != before
 
 
 def test_what_is_no_landscape_is_refused_in_one_line(tmp_path):
     path = tmp_path / "landscape.npz"
     with pytest.raises(ConfigError, match="cannot be read as a landscape"):
-        landscape.load(path)
+        landscape_file.load(path)
     path.write_bytes(b"PK nonsense")
     with pytest.raises(ConfigError, match="cannot be read as a landscape"):
-        landscape.load(path)
+        landscape_file.load(path)
     np.savez(path, loss=np.zeros(3))
     with pytest.raises(ConfigError, match="not a landscape of format 1"):
-        landscape.load(path)
+        landscape_file.load(path)
 
 
 def test_every_direction_needs_an_axis_and_rows_are_reported():

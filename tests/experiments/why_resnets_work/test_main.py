@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import study
-from cnn_jax.analysis import landscape, trained
+from cnn_jax.analysis import landscape_file, trained
 from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
 from experiments.why_resnets_work import __main__ as command
@@ -104,9 +104,9 @@ def test_landscapes_are_kept_with_their_directions(done):
     directory, _ = done
     for family, seed in itertools.product(("plain", "residual"), (0, 1)):
         path = directory / "analyses" / f"landscape-{family}-8-seed{seed}.npz"
-        kept = landscape.load(path)
+        kept = landscape_file.load(path)
         run = trained.load(directory / f"study/runs/{family}-8-seed{seed}")
-        assert kept.centre == landscape.digest(run.variables["params"])
+        assert kept.centre == landscape_file.digest(run.variables["params"])
         assert len(kept.directions) == 2
         found = [
             float(row["loss"])
