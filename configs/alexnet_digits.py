@@ -8,7 +8,8 @@ normalisation, overlapping pooling, dropout. The stem (5x5, stride 1) suits imag
         --workdir=runs/alexnet_digits
 
 Hardware and time: 2 CPU cores, 26 s including compilation.
-Expected: test error 0.34 % (seed 0; learning rates were tuned on this test set).
+Expected: test error 1.57 +- 0.19 % (seeds 0 to 2; learning rates were tuned on
+this test set).
 """
 
 from ml_collections import ConfigDict

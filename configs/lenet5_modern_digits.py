@@ -7,7 +7,8 @@ on 1,500 images of 8x8 pixels, enlarged to 32x32.
         --workdir=runs/lenet5_modern_digits
 
 Hardware and time: 2 CPU cores, 4 s including compilation.
-Expected: test error 3.03 % (seed 0; learning rates were tuned on this test set).
+Expected: test error 2.58 +- 0.70 % (seeds 0 to 2; learning rates were tuned on
+this test set).
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,8 @@ The CIFAR net of Lin et al. (2013), with batch norm, on images enlarged to 16x16
         --workdir=runs/nin_digits
 
 Hardware and time: 2 CPU cores, 15 s including compilation.
-Expected: test error 0.67 % (seed 0; learning rates were tuned on this test set).
+Expected: test error 0.90 +- 0.19 % (seeds 0 to 2; learning rates were tuned on
+this test set).
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ He et al. (2015), section 4.2, at half width on 8x8 images.
     python -m experiments.train --config=configs/resnet_digits.py --workdir=runs/first
 
 Hardware and time: 2 CPU cores, 8 s including compilation.
-Expected: test error 3.03 % (seed 0).
+Expected: test error 2.47 +- 0.70 % (seeds 0 to 2).
 """
 
 from ml_collections import ConfigDict

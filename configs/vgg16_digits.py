@@ -7,7 +7,8 @@ images of 32x32: the usual adaptation to CIFAR.
         --workdir=runs/vgg16_digits
 
 Hardware and time: 2 CPU cores, 17 s including compilation.
-Expected: test error 1.68 % (seed 0; learning rates were tuned on this test set).
+Expected: test error 0.79 +- 0.19 % (seeds 0 to 2; learning rates were tuned on
+this test set).
 """
 
 from ml_collections import ConfigDict
