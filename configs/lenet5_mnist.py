@@ -1,6 +1,6 @@
 """LeNet-5 of 1998 on MNIST, as published except for the optimizer step.
 
-LeCun, Bottou, Bengio and Haffner (1998), sections II.B and III.B: 60,000 images
+LeCun, Bottou, Bengio and Haffner (1998), section III.B and appendix A: 60,000 images
 in a 32x32 field, background -0.1 and ink 1.175, weights uniform in
 +-2.4 / fan-in, the discriminative loss of equation 9, 20 epochs, no distortions.
 The paper divides each learning rate (5e-4 to 1e-5) by an estimate of the weight's

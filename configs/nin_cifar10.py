@@ -11,7 +11,7 @@ rate is divided by 10 twice.
         --workdir=runs/nin_cifar10
 
 Hardware and time: one GPU; not measured.
-Expected test error (%), table 2 of the paper, with augmentation: 8.81.
+Expected test error (%), table 1 of the paper, with augmentation: 8.81.
 """
 
 from ml_collections import ConfigDict

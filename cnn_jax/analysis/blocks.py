@@ -124,7 +124,7 @@ def along_paths(
 
     The values equal the network's outputs in evaluation mode. In the backward pass, a
     block propagates the gradient only through its branch if ``through`` is 1, and only
-    through its shortcut if it is 0 (Veit et al. 2016, section 4.3).
+    through its shortcut if it is 0 (Veit et al. 2016, section 5).
 
     Args:
       model: the network; all its blocks must be residual.

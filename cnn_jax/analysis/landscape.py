@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis.landscape_file import Landscape, digest
+from cnn_jax.models.lenet import c3_connections
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
@@ -106,7 +107,8 @@ def filter_normalized(direction: Any, params: Any) -> Any:
 
     ``d <- d / |d| * |theta|`` for every filter, that is, for the weights of one
     output: (height, width, channels) of a convolution, or the inputs of a dense layer.
-    Biases, scales and all other one-axis parameters become zero.
+    Biases, scales and all other one-axis parameters become zero. LeNet-5's C3 stores
+    its filters by connection, (height, width, connections).
 
     Args:
       direction: a tree like ``params``.
@@ -121,8 +123,15 @@ def filter_normalized(direction: Any, params: Any) -> Any:
             return np.zeros_like(d)
         # Leading axes, before those of the kernel, stack layers for a scan.
         axes = (-4, -3, -2) if theta.ndim >= 4 else (-2,)
-        length = np.sqrt(np.square(theta).sum(axes, keepdims=True))
-        own = np.sqrt(np.square(d).sum(axes, keepdims=True))
+        by_connection = theta.ndim == 3 and path[-2].key == "C3"
+
+        def norm(values: np.ndarray) -> np.ndarray:
+            if by_connection:
+                _, maps = np.nonzero(c3_connections())
+                return np.sqrt(np.bincount(maps, np.square(values).sum((0, 1)))[maps])
+            return np.sqrt(np.square(values).sum(axes, keepdims=True))
+
+        length, own = norm(theta), norm(d)
         return d * np.divide(length, own, out=np.zeros_like(own), where=own > 0)
 
     direction, params = jax.tree.map(np.asarray, (direction, params))

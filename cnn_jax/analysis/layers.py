@@ -39,9 +39,15 @@ def watch(
       The network's outputs, and the batch statistics after the call.
     """
 
+    begun = False
+
     def interceptor(next_method, args, kwargs, context):
+        nonlocal begun
+        # A module applied unbound inside another counts as part of the other.
+        part = begun and not context.module.path
+        begun = True
         output = next_method(*args, **kwargs)
-        if context.method_name == "__call__":
+        if context.method_name == "__call__" and not part:
             see(context.module, args[0], output)
         return output
 

@@ -43,7 +43,8 @@ def responses(
 
     def see(module: nn.Module, inputs: Any, output: Any) -> None:
         own = layers.kernel_of(module)
-        if own is not None and own[1].ndim == 4 and math.prod(own[1].shape[:2]) > 1:
+        # A kernel is (height, width, ...), in LeNet-5's C3 by connection.
+        if own is not None and own[1].ndim > 2 and math.prod(own[1].shape[:2]) > 1:
             last.update(name=layers.name_of(module), output=output)
             found[last["name"]] = output
         elif inputs is last["output"] and "scale" in module.variables.get("params", {}):

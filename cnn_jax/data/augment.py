@@ -75,9 +75,10 @@ def crop_flip(pad: int = 4, flip: bool = True, erase: float = 0.0) -> Augment:
 def random_erasing(key: Key[Array, ""], images: Images, probability: float) -> Images:
     """Set a rectangle of some images to 0, the mean of standardised images.
 
-    Zhong et al. (2020), "Random erasing data augmentation", algorithm 1, with the
-    paper's numbers: 2 to 40 % of the area and an aspect ratio of 0.3 to 1 / 0.3, drawn
-    again if the rectangle does not fit.
+    Zhong et al. (2020), "Random erasing data augmentation", with the paper's numbers: 2
+    to 40 % of the area and an aspect ratio of 0.3 to 1 / 0.3, drawn again if the sides
+    do not fit. The place is drawn among those where the rectangle fits; the paper's
+    algorithm 1 draws the sides again as well, which favours small rectangles.
 
     Args:
       key: random key of this batch.

@@ -159,8 +159,9 @@ def interval(
 ) -> Preprocess:
     """Pixel 0 (background) becomes ``low``, pixel 255 (ink) ``high``.
 
-    The defaults are those of LeCun et al. (1998), section II.B: mean about 0 and
-    variance about 1 on MNIST. ``pad=2`` centres 28x28 digits in a 32x32 field.
+    The defaults are those of LeCun et al. (1998), section II.B, for a mean of about 0
+    and a variance of about 1; on the MNIST of today they give 0.03 and 0.12. ``pad=2``
+    centres 28x28 digits in a 32x32 field.
 
     Args:
       low: value of the background.

@@ -50,6 +50,8 @@ class Block(nn.Module):
         'B' (1x1 convolution + BN); 'C' uses that convolution in every block.
       num_layers: weight layers that the shortcut skips.
       preactivation: BN and ReLU before each convolution (v2).
+      activated: with ``preactivation``, the input is the stem's, which is normalised
+        and activated already (2016, appendix).
       bottleneck_stride: the layer of a bottleneck that has the stride, the
         first '1x1' (v1, the paper) or the '3x3' (v1.5, torchvision).
       zero_scale: initialise the branch's last BN scale to 0; not for plain nets,
@@ -66,6 +68,7 @@ class Block(nn.Module):
     shortcut: Shortcut = "A"
     num_layers: int = 2
     preactivation: bool = False
+    activated: bool = False
     bottleneck_stride: Literal["1x1", "3x3"] = "1x1"
     zero_scale: bool = False
     death_rate: float | Array = 0.0
@@ -91,7 +94,8 @@ class Block(nn.Module):
         same_shape = self.stride == 1 and x.shape[-1] == self.channels
         # Where the shape changes, v2 applies one activation before both paths (He et
         # al. 2016, code of section 5); an identity shortcut takes the raw input.
-        entry = self.activate(x, train, "bn_pre") if self.preactivation else x
+        bare = self.preactivation and not self.activated
+        entry = self.activate(x, train, "bn_pre") if bare else x
         z = self.branch(entry, train)
         if not isinstance(self.death_rate, float) or self.death_rate:
             z = self.survive(z, train)

@@ -39,33 +39,6 @@ def normal_fan_in(gain: float) -> Initializer:
     return initialize
 
 
-def normal(std: float) -> Initializer:
-    """Normal of standard deviation ``std``, independent of the layer's size.
-
-    Returns:
-      An initialiser ``(key, shape, dtype) -> array``.
-    """
-
-    def initialize(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
-        return _draw(lambda rng: std * rng.standard_normal(shape), key, shape, dtype)
-
-    return initialize
-
-
-def uniform_fan_in(bound: float) -> Initializer:
-    """Uniform in ``+- bound / fan_in`` (LeCun et al. 1998, section II.B: 2.4).
-
-    Returns:
-      An initialiser ``(key, shape, dtype) -> array``.
-    """
-
-    def initialize(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Any:
-        limit = bound / fan_in(shape)
-        return _draw(lambda rng: rng.uniform(-limit, limit, shape), key, shape, dtype)
-
-    return initialize
-
-
 he_normal = normal_fan_in(2.0)
 lecun_normal = normal_fan_in(1.0)
 

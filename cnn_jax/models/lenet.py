@@ -141,7 +141,7 @@ class TableConv(nn.Module):
 
     The parameters are the table's 60 kernels (``kernel``, 5 x 5 x 60) and 16 biases.
     They are placed in a dense kernel that is zero elsewhere, so the program computes
-    all 6 x 16 kernels.
+    all 6 x 16 kernels: 240,000 multiply-accumulates in place of the table's 150,000.
 
     Attributes:
       conv: module of the dense convolution.

@@ -291,7 +291,10 @@ class ResNet(nn.Module):
         for stage, (size, width) in enumerate(stages, start=1):
             name = f"stage{stage}_block"
             stride = 2 if stage > 1 else 1
-            x = self.make_block(f"{name}1", width, stride, next(rates))(x, train)
+            first = {"activated": True} if self.preactivation and stage == 1 else {}
+            x = self.make_block(f"{name}1", width, stride, next(rates), **first)(
+                x, train
+            )
             rest = [next(rates) for _ in range(size - 1)]
             if self.scan and rest:
                 block = self.make_block(f"{name}s", width, 1, 0.0)
@@ -305,9 +308,9 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=lecun_normal, name="head")(x)
 
     def make_block(
-        self, name: str, width: int, stride: int, death_rate: float
+        self, name: str, width: int, stride: int, death_rate: float, **more: Any
     ) -> nn.Module:
-        """A block with this net's fields."""
+        """A block with this net's fields, and more."""
         block = self.block_class()
         # A transformed module would draw other initial values.
         if self.remat and not self.is_initializing():
@@ -325,6 +328,7 @@ class ResNet(nn.Module):
             norm=self.norm,
             dtype=self.dtype,
             name=name,
+            **more,
             **self.block_fields(),
         )
 
@@ -365,8 +369,5 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             name="stem_conv",
         )(x)
-        if large or not self.preactivation:
-            x = relu(self.norm(dtype=self.dtype, name="stem_bn")(x, train))
-        if large:
-            x = max_pool(x, 3, 2, ((1, 1), (1, 1)))
-        return x
+        x = relu(self.norm(dtype=self.dtype, name="stem_bn")(x, train))
+        return max_pool(x, 3, 2, ((1, 1), (1, 1))) if large else x

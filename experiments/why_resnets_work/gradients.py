@@ -117,9 +117,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         method="Norm of the gradient of a training batch's mean loss with respect to "
         "each layer's weights, averaged over batches; with the batch's own batch-norm "
         "statistics, without weight decay. Growth is the norm of the second layer "
-        "divided by that of the last convolution, since the first layer and the "
-        "classifier have other shapes. A growth of 1 means that the gradient reaches "
-        "all layers equally.",
+        "divided by that of the last convolution. These two differ in width and "
+        "resolution, so compare growths of nets of the same widths only.",
         sources=[papers.HE, papers.YANG],
         figures=figures,
         tables=[

@@ -126,8 +126,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         + (f"the first {images} training images" if images else "the training set")
         + ". Each filter of a direction has the norm of the net's own filter. Biases "
         "and batch-norm parameters stay fixed, and batch norm uses the trained net's "
-        "running statistics. All nets share the same directions. The directions and "
-        "the losses are saved next to the tables.",
+        "running statistics. Nets of one depth share the noise of their directions. "
+        "The directions and the losses are saved next to the tables.",
         sources=[papers.LI],
         figures=[
             *(

@@ -54,9 +54,9 @@ def test_ten_crop_is_corners_centre_and_mirror_images():
     views = TenCrop(56, 64)(picture, generator())
     square = CenterCrop(64, 64)(picture, generator())
     assert views.shape == (10, 56, 56, 3)
-    np.testing.assert_array_equal(views[0], square[:56, :56])
-    np.testing.assert_array_equal(views[3], square[8:, 8:])
-    np.testing.assert_array_equal(views[4], square[4:60, 4:60])
+    corners = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]  # the last is the centre
+    for view, (top, left) in zip(views[:5], corners, strict=True):
+        np.testing.assert_array_equal(view, square[top:, left:][:56, :56])
     np.testing.assert_array_equal(views[5:], views[:5, :, ::-1])
 
 
@@ -116,6 +116,48 @@ def test_inception_crop_draws_area_and_shape():
 def uniform(found, low, high) -> bool:
     """Kolmogorov and Smirnov's test at p = 0.001, for a seeded draw."""
     return scipy.stats.kstest(found, "uniform", (low, high - low)).pvalue > 0.001
+
+
+def places(crop, height, width, count=400):
+    """Row and column, in pixels, at which crops of an image start."""
+    picture = coordinates(height, width)
+    sides = np.array([height - 1, width - 1]) / 255
+    corners = [crop(picture, generator(seed))[0, 0, :2] for seed in range(count)]
+    return (np.array(corners) * sides).T
+
+
+@pytest.mark.parametrize(
+    ("crop", "rows", "columns"),
+    [
+        (ScaleCrop(40, (80, 80), flip=False), (0, 40), (0, 120)),
+        # of 80 x 160 pixels, the central square begins at column 40
+        (AlexNetCrop(40, 80, flip=False), (0, 40), (40, 80)),
+    ],
+)
+def test_crops_begin_anywhere(crop, rows, columns):
+    """In an image of 80 x 160 pixels; a colour step is 1 / 3 to 2 / 3 of a pixel."""
+    for found, (low, high) in zip(places(crop, 80, 160), (rows, columns), strict=True):
+        assert low - 1 < found.min() < low + 3
+        assert high - 3 < found.max() < high + 1
+        assert uniform(found, low - 0.5, high + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [
+        (30, 300, (0, 130, 30, 40)),  # too wide: the largest of 4 : 3
+        (300, 30, (130, 0, 40, 30)),
+        (30, 33, (0, 0, 30, 33)),  # between 3 : 4 and 4 : 3: the whole
+    ],
+)
+def test_inception_crop_ends_with_the_centre(height, width, box):
+    """If no draw fits, as in torchvision's ``RandomResizedCrop``."""
+
+    class Empty(Picture):
+        def __init__(self):
+            self.height, self.width = height, width
+
+    assert InceptionCrop(8, area=(1.0, 1.0))._box(Empty(), generator()) == box
 
 
 def test_inception_crop_draws_area_uniformly_and_the_logarithm_of_its_shape():

@@ -433,3 +433,32 @@ def test_groups_that_do_not_divide_the_channels_are_refused():
 def test_an_imagenet_depth_off_the_table_names_the_choices():
     with pytest.raises(ConfigError, match="18, 34, 50, 101, 152"):
         models.create("resnet18", 10, depth=20)
+
+
+@pytest.mark.parametrize("layout", ["cifar", "imagenet"])
+def test_preactivation_activates_the_stem_once_before_both_paths(layout):
+    """He et al. 2016, appendix: the first unit adds to an activated input."""
+    fields = {"layout": layout, "depth": {"cifar": 8, "imagenet": 18}[layout]}
+    net = resnet.ResNet(num_classes=3, preactivation=True, **fields)
+    x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
+    variables = net.init(jax.random.key(1), x, train=False)
+    inputs = {}
+
+    def record(call, arguments, keywords, context):
+        if context.method_name == "__call__" and isinstance(context.module, BasicBlock):
+            inputs[context.module.name] = arguments[0]
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(record):
+        net.apply(variables, x, train=False)
+    assert "bn_pre" not in variables["params"]["stage1_block1"]
+    assert "bn_pre" in variables["params"]["stage2_block1"]
+    assert inputs["stage1_block1"].min() == 0 < inputs["stage1_block1"].max()
+    assert inputs["stage2_block1"].min() < 0
+
+
+def test_the_classifier_starts_with_variance_one_over_its_inputs():
+    net = models.create("cifar_resnet", 1000, depth=8, widths=(2, 2, 64))
+    params = net.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)["params"]
+    assert np.var(params["head"]["kernel"]) == pytest.approx(1 / 64, rel=0.03)
+    assert not np.any(params["head"]["bias"])

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -43,18 +44,27 @@ def test_c_has_three_convolutions_of_1x1():
     assert ones == {"conv3_3", "conv4_3", "conv5_3"}
 
 
-def test_dropout_is_active_in_training_only():
-    net = models.create("vgg11", num_classes=3, hidden=(50, 50), **SMALL)
-    variables, images = drawn.variables(net, 32, 32, 3), drawn.images(1, 32, 32, 3)
-
-    @jax.jit
-    def train(key):
-        return net.apply(variables, images, train=True, rngs={"dropout": key})
-
-    still = jax.jit(lambda: net.apply(variables, images, train=False))()
-    one, other = train(jax.random.key(2)), train(jax.random.key(3))
-    assert abs(one - other).max() > 0
-    assert abs(one - still).max() > 0
+@pytest.mark.parametrize(
+    ("initializer", "variance"),
+    [
+        ("glorot", lambda inputs, outputs: 2 / (inputs + outputs)),
+        ("he", lambda inputs, outputs: 2 / inputs),
+    ],
+)
+def test_initial_weights_have_the_variance_of(initializer, variance):
+    net = models.create(
+        "vgg11", num_classes=3, hidden=(50, 50), initializer=initializer, **SMALL
+    )
+    images = jnp.zeros((1, 32, 32, 3))
+    init = jax.jit(lambda key: net.init(key, images, train=False))
+    params = init(jax.random.key(0, impl="rbg"))["params"]  # compiles fast
+    for layer in params.values():
+        *taps, inputs, outputs = layer["kernel"].shape
+        area = np.prod(taps, dtype=int)
+        expected = variance(area * inputs, area * outputs)
+        # four standard errors of the variance of normal values
+        error = 4 * (2 / layer["kernel"].size) ** 0.5
+        assert np.var(layer["kernel"]) == pytest.approx(expected, rel=error)
 
 
 def test_every_hidden_layer_has_a_relu():

@@ -18,6 +18,17 @@ def test_softmax_cross_entropy_is_the_negative_log_likelihood():
     np.testing.assert_allclose(found, -np.log([p[0, 0], p[1, 1]]), rtol=1e-5)
 
 
+def test_label_smoothing_shares_a_tenth_among_all_classes():
+    """Szegedy et al. 2016, section 7: 0.9 for the label, and 0.1 / K for each class."""
+    found = losses.softmax_cross_entropy(
+        jnp.asarray(OUTPUTS, jnp.float32), BATCH, label_smoothing=0.1
+    )
+    logs = np.log(np.exp(OUTPUTS) / np.exp(OUTPUTS).sum(-1, keepdims=True))
+    target = np.full((2, 3), 0.1 / 3)
+    target[[0, 1], [0, 1]] += 0.9
+    np.testing.assert_allclose(found, -(target * logs).sum(-1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("j", [0.5, 20.0, 75.0])
 def test_map_loss_is_equation_9(j):
     found = losses.map_loss(jnp.asarray(OUTPUTS, jnp.float32), BATCH, j=j)

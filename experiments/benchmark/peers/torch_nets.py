@@ -181,11 +181,20 @@ def nin(layers, channels=3, dropout=0.5, drop_all=True):
 class Block(nn.Module):
     """v1, v1.5 or v2, basic or bottleneck; shortcut 'none', 'A', 'B' or 'C'.
 
-    Where v2 changes the shape, the projection reads the activated input.
+    Where v2 changes the shape, the projection reads the activated input. The first
+    block of a v2 net reads the stem, which is activated.
     """
 
     def __init__(
-        self, channels, width, stride, v2, bottleneck=False, shortcut="B", v1=False
+        self,
+        channels,
+        width,
+        stride,
+        v2,
+        activated=False,
+        bottleneck=False,
+        shortcut="B",
+        v1=False,
     ):
         super().__init__()
         self.out = out = width * 4 if bottleneck else width
@@ -197,7 +206,10 @@ class Block(nn.Module):
         for index, (outputs, kernel, step) in enumerate(plan, start=1):
             conv = nn.Conv2d(inputs, outputs, kernel, step, kernel // 2, bias=False)
             self.add_module(f"conv{index}", conv)
-            self.add_module(f"bn{index}", nn.BatchNorm2d(inputs if v2 else outputs))
+            norm = nn.BatchNorm2d(inputs if v2 else outputs)
+            if v2 and activated and index == 1:
+                norm = nn.Identity()
+            self.add_module(f"bn{index}", norm)
             inputs = outputs
         self.layers, self.v2, self.shortcut = len(plan), v2, shortcut
         self.downsample, changes = None, stride > 1 or channels != out
@@ -216,7 +228,7 @@ class Block(nn.Module):
         for index in range(1, self.layers + 1):
             conv, norm = getattr(self, f"conv{index}"), getattr(self, f"bn{index}")
             if self.v2:
-                y = functional.relu(norm(y))
+                y = functional.relu(norm(y))  # no change after the stem
                 entry = y if index == 1 else entry
                 y = conv(y)
             else:
@@ -234,15 +246,15 @@ def resnet(
     stem = (3, 1, 1) if cifar else (7, 2, 3)
     layers = {"conv1": nn.Conv2d(channels, widths[0], *stem, bias=False)}
     channels = widths[0]
-    if not (cifar and preactivation):
-        layers |= {"bn1": nn.BatchNorm2d(channels), "relu": nn.ReLU()}
+    layers |= {"bn1": nn.BatchNorm2d(channels), "relu": nn.ReLU()}
     if not cifar:
         layers["maxpool"] = nn.MaxPool2d(3, 2, 1)
     for number, (size, width) in enumerate(zip(sizes, widths, strict=True), start=1):
         blocks = []
         for position in range(size):
             stride = 2 if number > 1 and not position else 1
-            blocks.append(Block(channels, width, stride, preactivation, **block))
+            first = number == 1 and not position
+            blocks.append(Block(channels, width, stride, preactivation, first, **block))
             channels = blocks[-1].out
         layers[f"layer{number}"] = nn.Sequential(*blocks)
     if preactivation:
