@@ -135,13 +135,15 @@ class Dataset:
                     f"label {arrays.labels[index]} of {split} example {index} is "
                     f"outside 0..{self.num_classes - 1}"
                 )
+            if arrays.images.max() <= 1:
+                raise self._refuse(
+                    f"pixels of {split} are all 0 or 1; they must range over 0..255"
+                )
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise self._refuse(
                 f"train images have shape {self.train.images.shape[1:]}, but "
                 f"{self.evaluated} images {self.test.images.shape[1:]}"
             )
-        if self.train.images.max() == 1:
-            raise self._refuse("pixels are all 0 or 1; they must range over 0..255")
 
     def _refuse(self, reason: str) -> names.ConfigError:
         return names.ConfigError(f"dataset {self.name!r}: {reason}")

@@ -12,7 +12,7 @@ folder of pictures must contain no other files.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cnn_jax import names
 from cnn_jax.data import pictures
@@ -102,6 +102,7 @@ class Folder:
         entries = _visible(place)
         loose = [entry.path for entry in entries if _is_picture(entry)]
         classes = [entry.name for entry in entries if entry.is_dir()]
+        _check_names(place, entries)
         if loose or not classes:
             found = f"{loose[0]!r}" if loose else "none"
             raise names.ConfigError(
@@ -191,6 +192,19 @@ def _visible(path: str) -> list[os.DirEntry]:
     except OSError as error:
         raise names.ConfigError(f"{path!r} cannot be read: {error.strerror}") from error
     return sorted(found, key=lambda entry: entry.name)
+
+
+def _check_names(place: str, entries: Iterable[os.DirEntry]) -> None:
+    """Refuse what would drop a class, or could not be written down."""
+    for entry in entries:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            raise names.ConfigError(f"{entry.path!r} links to nothing")
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise names.ConfigError(
+                f"{place!r} has a class whose name is not UTF-8: {entry.name!r}"
+            ) from None
 
 
 def _is_picture(entry: os.DirEntry) -> bool:

@@ -43,6 +43,10 @@ def open_set(
     held = 0
     if "validation_size" not in accepted:
         held = fields.pop("validation_size", 0)
+        if not names.has_type(held, int):
+            raise names.ConfigError(
+                f"dataset {name!r}: validation_size must be int, got {held!r}"
+            )
     split = accepted.get("split")
     by_split = split is not None and split.default is inspect.Parameter.empty
 

@@ -297,8 +297,14 @@ def death(code: int) -> ChildProcessError:
 
 
 def _follow_parent(worker: int, workers: int) -> None:
-    """End this worker when its parent ends, even by SIGKILL."""
+    """Let the parent alone decide when this worker ends: also when it is killed.
+
+    A terminal's Ctrl-C and a batch system's signals reach all processes of a run, which
+    still needs batches until it has saved a checkpoint.
+    """
     del worker, workers
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
 

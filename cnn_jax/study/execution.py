@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import pathlib
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,11 +24,12 @@ from cnn_jax.runtime import backend
 from cnn_jax.study import processes
 from cnn_jax.study.plan import Run, merge
 from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.config_keys import differences, flatten
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.lock import InUse
-from cnn_jax.training.loop import Diverged, fit
+from cnn_jax.training.loop import Diverged, fit, recorded
 from cnn_jax.training.program import Program
-from cnn_jax.training.run_directory import RunDirectory
+from cnn_jax.training.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +193,7 @@ def _train_shape(
                 if key not in opened:
                     opened[key] = sources.open_source(section)
                 program = Program(run.config, opened[key])
+                _check_alike(program, directory)
             report(ended(run, _train(program, run, run_directory, report), "finished"))
         except InUse as error:
             report(Event(run, 0, None, "elsewhere", str(error)))
@@ -205,6 +207,45 @@ def _train_shape(
             first_line, *_ = str(error).split("\n")
             message = f"{type(error).__name__}: {first_line}"
             report(Event(run, 0, None, "failed", message))
+
+
+def _check_alike(program: Program, directory: pathlib.Path) -> None:
+    """Refuse data, batch-norm groups or settings that earlier runs did not have.
+
+    Raises:
+      ConfigError: names a run, the key and both values.
+    """
+    own, config = recorded(program), program.config
+    for path in sorted((directory / "runs").glob("*/config.json")):
+        other = RunDirectory(path.parent).config() or {}
+        # Families may differ in these parts of the config.
+        same = {
+            key: not differences(_part(other, *parts), _part(config, *parts))
+            for key, parts in DECIDING.items()
+        }
+        for key, value in own.items():
+            before = other.get(key, value)
+            if before != value and same.get(key, True):
+                raise ConfigError(
+                    f"{path.parent} was trained with another {key} (was {before!r}, "
+                    f"is {value!r}): its results are not comparable; choose another "
+                    "workdir"
+                )
+
+
+DECIDING = {
+    FINGERPRINT: ("dataset",),
+    BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
+}
+
+
+def _part(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """The values of a config under some dotted keys or sections."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if any(f"{key}.".startswith(f"{part}.") for part in keys)
+    }
 
 
 def _train(

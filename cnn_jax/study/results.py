@@ -180,7 +180,9 @@ def held_out(config: Mapping[str, Any]) -> str:
       'validation' if the set is part of the training split, else 'test'. In files the
       columns are named ``test_...`` in both cases.
     """
-    return "validation" if config["dataset"].get("validation_size") else "test"
+    held = flatten(config["dataset"])  # also of the set that a dataset is made of
+    sizes = [held[key] for key in held if key.split(".")[-1] == "validation_size"]
+    return "validation" if any(sizes) else "test"
 
 
 def held_out_of(directory: str | pathlib.Path) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -95,13 +95,7 @@ def fit(
       Interrupted: a signal asked to stop; a checkpoint of that step is saved.
     """
     config = {**program.config, "seed": seed}
-    record = {
-        **config,
-        FINGERPRINT: program.source.fingerprint,
-        BN_IMAGES: program.bn_images,
-        PLUGINS: provenance.plugins(config),
-        **provenance.settings(),
-    }
+    record = {**config, PLUGINS: provenance.plugins(config), **recorded(program)}
     if report is None or not hosts.is_first():
         report = _silent
     with contextlib.ExitStack() as opened, StopRequest() as stop:
@@ -112,6 +106,8 @@ def fit(
             # Another process may have finished the run in the meantime.
             done = hosts.from_first(lambda: directory.finished(record))
         if done is not None:
+            if done["status"] == "diverged":
+                raise Diverged(done["message"])
             return done
         hosts.from_first(lambda: directory.record_data(program.facts.to_bytes()))
         shared = SharedStop(stop, program.devices)
@@ -119,6 +115,15 @@ def fit(
         for writer in run.writers:
             opened.callback(writer.close)
         return run.train()
+
+
+def recorded(program: Program) -> dict[str, Any]:
+    """What a run depends on besides its config: data, batch norm and JAX's settings."""
+    return {
+        FINGERPRINT: program.source.fingerprint,
+        BN_IMAGES: program.bn_images,
+        **provenance.settings(),
+    }
 
 
 class _Run:
@@ -204,9 +209,11 @@ class _Run:
             program.source, program.devices, config, self.step, self.source_state
         )
         self.report(self.step, None)
-        if self.step:
-            self._log()  # the row of an evaluation that a signal interrupted
-        for dispatch in dispatches:
+        # The row of an evaluation that a signal interrupted. The checkpoint of that
+        # step contains the log, so it is written again.
+        if self.step and self._log() is not None:
+            self._save(again=True)
+        for dispatch in self._guarded(dispatches, pending):
             self.state, sums = program.train(self.state, dispatch)
             self.step = dispatch.last
             self.source_state = dispatch.source_state
@@ -225,6 +232,21 @@ class _Run:
             if stops:
                 raise Interrupted(stopping)
         return self._finish()
+
+    def _guarded(
+        self, dispatches: Iterable[Any], pending: list[tuple[int, int, Any]]
+    ) -> Iterator[Any]:
+        """The same; if a signal has also ended the stream's workers, a checkpoint."""
+        try:
+            yield from dispatches
+        except ChildProcessError:
+            try:
+                self.stop.check()
+            except Interrupted:
+                self._read(pending, 0)
+                self._save()
+                raise
+            raise
 
     def _due(self, key: str) -> bool:
         every = self.config[key]
@@ -268,6 +290,12 @@ class _Run:
         try:
             for split, name in splits:
                 found = self.program.evaluate(self.state, split, self.stop.check)
+                if not math.isfinite(found["loss"]):
+                    self._check_weights(self.program.fetch(self.state))
+                    raise Diverged(
+                        f"the loss of the {split} set is {found['loss']} after step "
+                        f"{self.step}; {self._kept()}"
+                    )
                 measured |= {f"{name}_{key}": value for key, value in found.items()}
             if self.program.ema_decay:
                 found = self.program.evaluate(
@@ -280,8 +308,8 @@ class _Run:
             raise
         return measured
 
-    def _save(self) -> None:
-        if self.step == self.saved:
+    def _save(self, again: bool = False) -> None:
+        if self.step == self.saved and not again:
             return
         notes = {
             "seconds": self._seconds(),
@@ -291,6 +319,11 @@ class _Run:
         }
         host = self.program.fetch(self.state)
         # The loss was computed before the last update, so check the weights too.
+        self._check_weights(host)
+        hosts.from_first(lambda: self.directory.save(self.step, host, notes))
+        self.saved = self.step
+
+    def _check_weights(self, host: Any) -> None:
         weights = {"params": host.params, "batch_stats": host.batch_stats}
         for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
             if not np.isfinite(leaf).all():
@@ -298,8 +331,6 @@ class _Run:
                 raise Diverged(
                     f"{name} is not finite after step {self.step}; {self._kept()}"
                 )
-        hosts.from_first(lambda: self.directory.save(self.step, host, notes))
-        self.saved = self.step
 
     def _kept(self) -> str:
         if self.saved < 0:

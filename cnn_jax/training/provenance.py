@@ -1,5 +1,6 @@
 """Provenance of a run: version and commit of the package, plugins, JAX settings."""
 
+import contextlib
 import functools
 import importlib.metadata
 import pathlib
@@ -32,8 +33,16 @@ def plugins(config: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
       SHA-256 of each plugin's file, by module; modules of this package are left out.
+      The other loaded modules of the plugin's package count too, unless it is an
+      installed library.
     """
     found: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and not pathlib.Path(file).resolve().is_relative_to(PACKAGE):
+            with contextlib.suppress(OSError):  # a module without a source file
+                found[name] = sha256(pathlib.Path(file).read_bytes())
 
     def look(value: Any) -> None:
         if isinstance(value, Mapping):
@@ -42,9 +51,12 @@ def plugins(config: Mapping[str, Any]) -> dict[str, str]:
             for inner in value:
                 look(inner)
         elif isinstance(value, str) and (match := PLUGIN.fullmatch(value)):
-            file = getattr(sys.modules.get(match[1]), "__file__", None)
-            if file and not pathlib.Path(file).resolve().is_relative_to(PACKAGE):
-                found[match[1]] = sha256(pathlib.Path(file).read_bytes())
+            add(match[1])
+            package = match[1].rpartition(".")[0]
+            file = getattr(sys.modules.get(match[1]), "__file__", None) or ""
+            if package and "site-packages" not in file:
+                for name in [n for n in sys.modules if n.startswith(f"{package}.")]:
+                    add(name)
 
     look(config)
     return found

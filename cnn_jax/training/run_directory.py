@@ -118,6 +118,11 @@ class RunDirectory:
         """
         result = self.result()
         if result is not None:
+            if self.config() is None:
+                raise ConfigError(
+                    f"{self.path} has a result but no config.json; restore it from a "
+                    "backup, or delete the directory"
+                )
             self.check_config(config)
             self.log()
         return result

@@ -81,8 +81,9 @@ GOOD = Arrays(IMAGES, LABELS)
         ((2, GOOD, IMAGES), r"test must be Arrays\(.*\), got ndarray"),
         (
             (2, Arrays(IMAGES // 31, LABELS), GOOD),
-            r"all 0 or 1; .* over 0\.\.255",
+            r"pixels of train are all 0 or 1; .* over 0\.\.255",
         ),
+        ((2, GOOD, Arrays(IMAGES * 0, LABELS)), "pixels of test are all 0 or 1"),
         (("2", GOOD, GOOD), "num_classes must be int, got '2'"),
         ((2, GOOD, GOOD, "val"), "evaluated must be one of 'test', 'validation'"),
         ((2, GOOD, GOOD, "test", "", ("cat",)), "2 classes and 1 names"),

@@ -1,5 +1,7 @@
 """Class folders of images, and the errors for invalid ones."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -127,3 +129,15 @@ def test_no_such_folder(tmp_path):
         load(tmp_path / "absent")
     with pytest.raises(names.ConfigError, match="needs data_dir"):
         load("")
+
+
+def test_a_class_that_links_to_nothing_is_not_dropped(place):
+    (place / "train" / "owl").symlink_to(place / "unmounted" / "owl")
+    with pytest.raises(names.ConfigError, match="owl' links to nothing"):
+        load(place)
+
+
+def test_a_class_needs_a_name_that_can_be_written(place):
+    os.mkdir(os.fsencode(place / "train") + b"/b\xff")
+    with pytest.raises(names.ConfigError, match="name is not UTF-8"):
+        load(place)

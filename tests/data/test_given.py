@@ -132,3 +132,10 @@ def no_source():
 def test_function_that_makes_no_source():
     with refused(match=r"must return arrays .*, got int"):
         sources.open_source({"name": f"{__name__}:no_source"})
+
+
+@pytest.mark.parametrize("size", [0.2, "10", True])
+def test_a_validation_size_is_a_number_of_examples(size):
+    section = {"name": f"{__name__}:loose", "validation_size": size}
+    with refused(match="validation_size must be int, got"):
+        data.load(**section)

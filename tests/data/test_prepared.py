@@ -88,7 +88,7 @@ def test_reading_never_imports_tensorflow(digits_dir, tmp_path):
 
 def plugin(rows: int) -> Dataset:
     """A data set from outside the package."""
-    arrays = Arrays(np.zeros((rows, 2, 2, 1), np.uint8), np.zeros(rows, np.int32))
+    arrays = Arrays(np.full((rows, 2, 2, 1), 9, np.uint8), np.zeros(rows, np.int32))
     return Dataset("mine", 2, arrays, arrays)
 
 

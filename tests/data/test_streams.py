@@ -6,8 +6,10 @@ One file, beyond 350 lines, because the tests share the pictures that are stream
 import itertools
 import json
 import multiprocessing
+import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -303,6 +305,17 @@ def test_killed_worker_is_noticed(folder):
     worker.kill()
     with pytest.raises(OSError, match=r"was killed by SIGKILL; .* again to resume"):
         list(itertools.islice(batches, 100))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_to_all_processes_leave_the_workers_alive(folder, number):
+    """A run that a signal reaches needs batches until it has saved a checkpoint."""
+    batches = open_stream(folder, workers=1).train_batches(0, 4, 0)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, number)
+    assert len(list(itertools.islice(batches, 30))) == 30
+    assert worker.is_alive()
 
 
 @pytest.mark.slow

@@ -262,3 +262,16 @@ def test_edited_code_of_a_plugin_is_said(tmp_path, capsys):
         place.finish({"status": "finished"})
     execution.execute(runs, tmp_path, lambda event: None)
     assert "the code of tests.tiny has changed since" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("data_fingerprint", "of other data"), ("bn_images", 4)]
+)
+def test_runs_on_other_data_do_not_join_a_study(key, value, tmp_path):
+    """Finished runs count too, although their data are not opened again."""
+    old, new = small_study(seeds=(0, 1))[:2]
+    place = execution.directory_of(old, tmp_path)
+    with place.open_for_training({**old.config, key: value}):
+        place.finish({"status": "finished"})
+    with pytest.raises(ConfigError, match=rf"{key} \(was .*, is .*not comparable"):
+        execution.execute([old, new], tmp_path, lambda event: None)

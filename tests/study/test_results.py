@@ -138,3 +138,8 @@ def test_what_is_held_out_is_known_from_the_runs(size, word, tmp_path):
 def test_training_does_not_import_pandas():
     code = "import sys, cnn_jax.study.execution; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_held_out_of_the_digits_of_strings_is_known_too(tmp_path):
+    write_run(tmp_path, "plain", 8, 0, dataset={"digits": {"validation_size": 9}})
+    assert study.held_out_of(tmp_path) == "validation"

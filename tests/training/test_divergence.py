@@ -90,3 +90,22 @@ def test_an_update_that_breaks_the_parameters_of_a_checkpoint(tmp_path, step):
         fit(program, 0, place)
     assert saved(place, program)[-1] == step - 4
     assert place.result() is None
+
+
+def test_a_diverged_run_of_a_study_is_not_a_success(program, tmp_path):
+    place = RunDirectory(tmp_path / "run")
+    with place.open_for_training({**program.config, "seed": 0}):
+        place.finish({"status": "diverged", "message": "the loss is nan at step 3"})
+    with pytest.raises(Diverged, match="the loss is nan at step 3"):
+        fit(program, 0, place)
+
+
+def test_an_evaluation_that_is_not_finite_is_no_result(program, tmp_path, monkeypatch):
+    """The weights are finite, and so is the training loss."""
+    nothing = {"loss": float("nan"), "error": 0.5}
+    monkeypatch.setattr(type(program), "evaluate", lambda *_, **__: nothing)
+    place = RunDirectory(tmp_path / "run")
+    with pytest.raises(Diverged, match="loss of the train set is nan after step 6"):
+        fit(program, 0, place)
+    assert place.result() is None
+    assert saved(place, program)[-1] == 4

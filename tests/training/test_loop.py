@@ -330,6 +330,22 @@ def test_a_plugin_that_was_edited_is_named(tmp_path, monkeypatch, capsys):
     assert place.changed_plugins(program.config) == ["edited_plugin"]
 
 
+def test_an_edited_module_beside_a_plugin_is_named(tmp_path, monkeypatch):
+    package = tmp_path / "my_research"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("SIZE = 40\n")
+    code = "from my_research.helper import SIZE\nfrom tests.tiny import noise\n"
+    (package / "data.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    dataset = {"name": "my_research.data:noise"}
+    program = Program(tiny.config(dataset=dataset, steps=4))
+    place = RunDirectory(tmp_path / "run")
+    fit(program, 0, place)
+    (package / "helper.py").write_text("SIZE = 41\n")
+    assert place.changed_plugins(program.config) == ["my_research.helper"]
+
+
 def test_a_diverging_run_stops_and_keeps_finite_checkpoints(tmp_path):
     place = RunDirectory(tmp_path / "run")
     program = Program(diverging(checkpoint_every=1))

@@ -11,6 +11,7 @@ import pytest
 from cnn_jax.names import ConfigError
 from cnn_jax.training import provenance
 from cnn_jax.training.config_keys import flatten
+from cnn_jax.training.loop import fit
 from cnn_jax.training.run_directory import RunDirectory
 
 
@@ -212,3 +213,11 @@ def test_finish_marks_the_run(tmp_path):
 
 def test_flatten_joins_keys_with_dots():
     assert flatten({"a": {"b": {"c": 1}}, "d": 2}) == {"a.b.c": 1, "d": 2}
+
+
+def test_a_result_without_its_config_is_no_result(program, tmp_path):
+    place = RunDirectory(tmp_path / "run")
+    fit(program, 0, place)
+    (place.path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"a result but no config\.json; restore it"):
+        fit(program, 1, place)

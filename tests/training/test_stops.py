@@ -268,3 +268,26 @@ def test_two_hosts_obey_the_highest_of_their_signals_two_calls_later(monkeypatch
     with pytest.raises(Interrupted, match="SIGTERM"):
         shared.check()
     assert shared.received() == signal.SIGHUP
+
+
+def test_the_log_is_whole_after_a_stop_in_the_last_evaluation(
+    program, reference, place, monkeypatch
+):
+    """The last checkpoint is saved again, with the row of that evaluation."""
+    original, calls = program.source.eval_batches, []
+
+    def interrupted(split, size):
+        calls.append(split)
+        if len(calls) == 4:  # the test set, after the last step
+            send(signal.SIGTERM)
+        yield from original(split, size)
+
+    monkeypatch.setattr(program.source, "eval_batches", interrupted)
+    with pytest.raises(Interrupted):
+        fit(program, 0, place)
+    assert newest(place) == "step_000000012.ckpt"
+    fit(program, 0, place)
+    reference.assert_equals(place)
+    (place.path / "metrics.jsonl").unlink()
+    fit(program, 0, place)
+    reference.assert_equals(place)
