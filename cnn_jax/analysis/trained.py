@@ -15,13 +15,8 @@ from cnn_jax.names import ConfigError
 from cnn_jax.training import checkpoint
 from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.program import Program
-from cnn_jax.training.run_directory import (
-    BN_IMAGES,
-    FINGERPRINT,
-    PLUGINS,
-    RECORDED,
-    RunDirectory,
-)
+from cnn_jax.training.provenance import BN_IMAGES, FINGERPRINT, RECORDED
+from cnn_jax.training.run_directory import PLUGINS, RunDirectory
 
 
 def program_of(

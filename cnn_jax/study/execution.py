@@ -23,13 +23,14 @@ from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend
 from cnn_jax.study import processes
 from cnn_jax.study.plan import Run, merge
+from cnn_jax.training import provenance
 from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.config_keys import differences, flatten
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.lock import InUse
-from cnn_jax.training.loop import Diverged, fit, recorded
+from cnn_jax.training.loop import Diverged, fit
 from cnn_jax.training.program import Program
-from cnn_jax.training.run_directory import BN_IMAGES, FINGERPRINT, RunDirectory
+from cnn_jax.training.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _check_alike(program: Program, directory: pathlib.Path) -> None:
     Raises:
       ConfigError: names a run, the key and both values.
     """
-    own, config = recorded(program), program.config
+    own, config = provenance.recorded(program), program.config
     for path in sorted((directory / "runs").glob("*/config.json")):
         other = RunDirectory(path.parent).config() or {}
         # Families may differ in these parts of the config.
@@ -234,8 +235,8 @@ def _check_alike(program: Program, directory: pathlib.Path) -> None:
 
 
 DECIDING = {
-    FINGERPRINT: ("dataset",),
-    BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
+    provenance.FINGERPRINT: ("dataset",),
+    provenance.BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
 }
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from cnn_jax import kernels
 from cnn_jax.data.item import Split
@@ -17,12 +16,8 @@ from cnn_jax.training.config import option
 from cnn_jax.training.feed import EVERY, feed
 from cnn_jax.training.interrupt import Interrupted, SharedStop, StopRequest
 from cnn_jax.training.program import Program
-from cnn_jax.training.run_directory import (
-    BN_IMAGES,
-    FINGERPRINT,
-    PLUGINS,
-    RunDirectory,
-)
+from cnn_jax.training.run_directory import PLUGINS, RunDirectory
+from cnn_jax.training.state import not_finite
 
 Report = Callable[[int, dict[str, Any] | None], None]
 
@@ -95,7 +90,8 @@ def fit(
       Interrupted: a signal asked to stop; a checkpoint of that step is saved.
     """
     config = {**program.config, "seed": seed}
-    record = {**config, PLUGINS: provenance.plugins(config), **recorded(program)}
+    facts = {PLUGINS: provenance.plugins(config), **provenance.recorded(program)}
+    record = {**config, **facts}
     if report is None or not hosts.is_first():
         report = _silent
     with contextlib.ExitStack() as opened, StopRequest() as stop:
@@ -115,15 +111,6 @@ def fit(
         for writer in run.writers:
             opened.callback(writer.close)
         return run.train()
-
-
-def recorded(program: Program) -> dict[str, Any]:
-    """What a run depends on besides its config: data, batch norm and JAX's settings."""
-    return {
-        FINGERPRINT: program.source.fingerprint,
-        BN_IMAGES: program.bn_images,
-        **provenance.settings(),
-    }
 
 
 class _Run:
@@ -240,13 +227,12 @@ class _Run:
         try:
             yield from dispatches
         except ChildProcessError:
-            try:
-                self.stop.check()
-            except Interrupted:
-                self._read(pending, 0)
-                self._save()
+            number = self.stop.received()
+            if not number:
                 raise
-            raise
+            self._read(pending, 0)
+            self._save()
+            raise Interrupted(number) from None
 
     def _due(self, key: str) -> bool:
         every = self.config[key]
@@ -291,7 +277,7 @@ class _Run:
             for split, name in splits:
                 found = self.program.evaluate(self.state, split, self.stop.check)
                 if not math.isfinite(found["loss"]):
-                    self._check_weights(self.program.fetch(self.state))
+                    self._check(self.program.fetch(self.state))
                     raise Diverged(
                         f"the loss of the {split} set is {found['loss']} after step "
                         f"{self.step}; {self._kept()}"
@@ -319,18 +305,14 @@ class _Run:
         }
         host = self.program.fetch(self.state)
         # The loss was computed before the last update, so check the weights too.
-        self._check_weights(host)
+        self._check(host)
         hosts.from_first(lambda: self.directory.save(self.step, host, notes))
         self.saved = self.step
 
-    def _check_weights(self, host: Any) -> None:
-        weights = {"params": host.params, "batch_stats": host.batch_stats}
-        for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
-            if not np.isfinite(leaf).all():
-                name = jax.tree_util.keystr(path, simple=True, separator=".")
-                raise Diverged(
-                    f"{name} is not finite after step {self.step}; {self._kept()}"
-                )
+    def _check(self, host: Any) -> None:
+        if name := not_finite(host):
+            where = f"{name} is not finite after step {self.step}"
+            raise Diverged(f"{where}; {self._kept()}")
 
     def _kept(self) -> str:
         if self.saved < 0:

@@ -18,6 +18,17 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 PLUGIN = re.compile(r"([\w.]+):[\w.]+")
 # JAX settings that change random draws or results, by their environment variables.
 SETTINGS = ("JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE", "JAX_ENABLE_X64")
+FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
+RECORDED = (FINGERPRINT, BN_IMAGES, *SETTINGS)
+
+
+def recorded(program: Any) -> dict[str, Any]:
+    """What a run depends on besides its config: data, batch norm and JAX's settings."""
+    return {
+        FINGERPRINT: program.source.fingerprint,
+        BN_IMAGES: program.bn_images,
+        **settings(),
+    }
 
 
 def settings() -> dict[str, Any]:

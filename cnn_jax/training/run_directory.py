@@ -27,10 +27,7 @@ from cnn_jax.training.config_keys import differences, rename
 
 FORMAT = 3
 READABLE = (2, 3)  # 2 has no checksums in its JSON files
-# Recorded with the config at the first start: facts about the data, the devices,
-# JAX's settings and the plugins. All but the plugins must be equal on resume.
-FINGERPRINT, BN_IMAGES, PLUGINS = "data_fingerprint", "bn_images", "plugins"
-RECORDED = (FINGERPRINT, BN_IMAGES, *provenance.SETTINGS)
+PLUGINS = "plugins"  # recorded with the config, but may differ on resume
 LOG_CHECKSUM = "log_sha256"  # in result.json
 REWRITE = (
     "delete result.json and run the same command to rewrite it from the last checkpoint"
@@ -119,10 +116,8 @@ class RunDirectory:
         result = self.result()
         if result is not None:
             if self.config() is None:
-                raise ConfigError(
-                    f"{self.path} has a result but no config.json; restore it from a "
-                    "backup, or delete the directory"
-                )
+                lost = f"{self.path} has a result but no config.json; restore it"
+                raise ConfigError(f"{lost} from a backup, or delete the directory")
             self.check_config(config)
             self.log()
         return result
@@ -147,7 +142,7 @@ class RunDirectory:
         if old is None:
             return
         new = json.loads(json.dumps(dict(config)))
-        for key in (PLUGINS, *RECORDED):
+        for key in (PLUGINS, *provenance.RECORDED):
             if key == PLUGINS or key not in new or key not in old:
                 old.pop(key, None)
                 new.pop(key, None)

@@ -43,6 +43,15 @@ class AveragedState(TrainState):
     average: Any
 
 
+def not_finite(state: TrainState) -> str:
+    """Name of a parameter or statistic that is not finite; '' if all are."""
+    weights = {"params": state.params, "batch_stats": state.batch_stats}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
+        if not np.isfinite(leaf).all():
+            return jax.tree_util.keystr(path, simple=True, separator=".")
+    return ""
+
+
 def create_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,

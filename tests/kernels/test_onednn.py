@@ -1,4 +1,7 @@
-"""oneDNN's convolutions against lax: values, derivatives of each order, batching."""
+"""oneDNN's convolutions against lax: values, derivatives of each order, batching.
+
+One file, beyond 350 lines, as all tests are of one function and share its cases.
+"""
 
 import ctypes
 import subprocess

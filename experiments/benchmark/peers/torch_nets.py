@@ -181,20 +181,11 @@ def nin(layers, channels=3, dropout=0.5, drop_all=True):
 class Block(nn.Module):
     """v1, v1.5 or v2, basic or bottleneck; shortcut 'none', 'A', 'B' or 'C'.
 
-    Where v2 changes the shape, the projection reads the activated input. The first
-    block of a v2 net reads the stem, which is activated.
+    Where v2 changes the shape, the projection reads the activated input.
     """
 
     def __init__(
-        self,
-        channels,
-        width,
-        stride,
-        v2,
-        activated=False,
-        bottleneck=False,
-        shortcut="B",
-        v1=False,
+        self, channels, width, stride, v2, bottleneck=False, shortcut="B", v1=False
     ):
         super().__init__()
         self.out = out = width * 4 if bottleneck else width
@@ -206,10 +197,7 @@ class Block(nn.Module):
         for index, (outputs, kernel, step) in enumerate(plan, start=1):
             conv = nn.Conv2d(inputs, outputs, kernel, step, kernel // 2, bias=False)
             self.add_module(f"conv{index}", conv)
-            norm = nn.BatchNorm2d(inputs if v2 else outputs)
-            if v2 and activated and index == 1:
-                norm = nn.Identity()
-            self.add_module(f"bn{index}", norm)
+            self.add_module(f"bn{index}", nn.BatchNorm2d(inputs if v2 else outputs))
             inputs = outputs
         self.layers, self.v2, self.shortcut = len(plan), v2, shortcut
         self.downsample, changes = None, stride > 1 or channels != out
@@ -228,7 +216,7 @@ class Block(nn.Module):
         for index in range(1, self.layers + 1):
             conv, norm = getattr(self, f"conv{index}"), getattr(self, f"bn{index}")
             if self.v2:
-                y = functional.relu(norm(y))  # no change after the stem
+                y = functional.relu(norm(y))
                 entry = y if index == 1 else entry
                 y = conv(y)
             else:
@@ -253,8 +241,9 @@ def resnet(
         blocks = []
         for position in range(size):
             stride = 2 if number > 1 and not position else 1
-            first = number == 1 and not position
-            blocks.append(Block(channels, width, stride, preactivation, first, **block))
+            blocks.append(Block(channels, width, stride, preactivation, **block))
+            if preactivation and number == 1 and not position:
+                blocks[-1].bn1 = nn.Identity()  # the stem is activated
             channels = blocks[-1].out
         layers[f"layer{number}"] = nn.Sequential(*blocks)
     if preactivation:
