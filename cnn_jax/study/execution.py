@@ -22,6 +22,7 @@ from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend
 from cnn_jax.study import processes
+from cnn_jax.study.directory import StudyDirectory
 from cnn_jax.study.plan import Run, merge
 from cnn_jax.training import provenance
 from cnn_jax.training.checkpoint import CheckpointError
@@ -54,6 +55,12 @@ class Event:
 
 
 Report = Callable[[Event], None]
+
+# The parts of a config that decide a recorded value; families may differ in them.
+DECIDING = {
+    provenance.FINGERPRINT: ("dataset",),
+    provenance.BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
+}
 
 
 def default_workers(runs: Sequence[Run]) -> int:
@@ -217,9 +224,8 @@ def _check_alike(program: Program, directory: pathlib.Path) -> None:
       ConfigError: names a run, the key and both values.
     """
     own, config = provenance.recorded(program), program.config
-    for path in sorted((directory / "runs").glob("*/config.json")):
-        other = RunDirectory(path.parent).config() or {}
-        # Families may differ in these parts of the config.
+    for run_directory, _ in StudyDirectory(directory).runs():
+        other = run_directory.config() or {}
         same = {
             key: not differences(_part(other, *parts), _part(config, *parts))
             for key, parts in DECIDING.items()
@@ -228,16 +234,10 @@ def _check_alike(program: Program, directory: pathlib.Path) -> None:
             before = other.get(key, value)
             if before != value and same.get(key, True):
                 raise ConfigError(
-                    f"{path.parent} was trained with another {key} (was {before!r}, "
-                    f"is {value!r}): its results are not comparable; choose another "
-                    "workdir"
+                    f"{run_directory.path} was trained with another {key} (was "
+                    f"{before!r}, is {value!r}): its results are not comparable; "
+                    "choose another workdir"
                 )
-
-
-DECIDING = {
-    provenance.FINGERPRINT: ("dataset",),
-    provenance.BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
-}
 
 
 def _part(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:

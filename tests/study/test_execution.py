@@ -275,3 +275,12 @@ def test_runs_on_other_data_do_not_join_a_study(key, value, tmp_path):
         place.finish({"status": "finished"})
     with pytest.raises(ConfigError, match=rf"{key} \(was .*, is .*not comparable"):
         execution.execute([old, new], tmp_path, lambda event: None)
+
+
+def test_strangers_in_a_studys_directory_are_not_compared(tmp_path):
+    """Such as a copy of a run that was trained on other data."""
+    (new,) = small_study(seeds=(0,))[:1]
+    other = RunDirectory(tmp_path / "runs" / "old copy")
+    with other.open_for_training({**new.config, "data_fingerprint": "of other data"}):
+        other.finish({"status": "finished"})
+    assert execution.execute([new], tmp_path, lambda event: None) == []
