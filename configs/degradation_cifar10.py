@@ -11,10 +11,10 @@ until its training error falls below 80 %.
 For the paper's 1,202 layers, use ``--config.depths='(1202,)'``. The paper reports a
 test error of 7.93 % and does not state whether it used this warm-up.
 
-Hardware and time: one H100; a run of depth 20 takes 11 minutes while seven others
-train on the same GPU. 5 depths x 2 families x 5 seeds.
+Hardware and time: GPUs; docs/degradation.md has the time of shorter runs. 5 depths x
+2 families x 5 seeds.
 Expected test error (%): residual 8.75, 7.51, 7.17, 6.97, 6.43 (from the paper; depth
-110 is the best of 5, with mean 6.61 +- 0.16); plain about 9.8, 9.9, 11.4, 12.95 (from
+110 is the best of 5, with mean 6.61 +- 0.16); plain about 9.8, 9.9, 11.4, 13 (from
 reproductions) and above 60 at depth 110 (from the paper's figure).
 """
 

@@ -1,7 +1,7 @@
 """VGG-16, narrow and with batch norm, on the embedded digits.
 
 Simonyan and Zisserman (2014), configuration D at one eighth of its width, for
-images of 32x32: the usual adaptation to CIFAR.
+images of 32x32: the usual adaptation to CIFAR, with one hidden dense layer, not two.
 
     python -m experiments.train --config=configs/vgg16_digits.py \\
         --workdir=runs/vgg16_digits

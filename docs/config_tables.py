@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cnn_jax import data
-from cnn_jax.data import prepared
+from cnn_jax import data, models
+from cnn_jax.data import prepared, transforms
+from cnn_jax.data.streams import Stream
 from cnn_jax.training import config as schema
 from cnn_jax.training import schedule
 
@@ -35,10 +36,22 @@ def warmup() -> str:
 def named_sections() -> str:
     """For each section with a ``name``: the choices, and the fields of each."""
     sections = {**schema.TABLES, "dataset": {**data.TABLE, "a TFDS name": OPEN_TFDS}}
+    supplied = {**schema.SUPPLIED, "dataset": ("open_digits",)}
+    supplied["model"] = ("num_classes", "conv")
     return "\n".join(
-        f"### `{section}`\n\n{fields(table, schema.SUPPLIED.get(section, ()))}"
+        f"### `{section}`\n\n{fields(table, supplied.get(section, ()))}"
         for section, table in sections.items()
     )
+
+
+def stream() -> str:
+    """The keys of ``dataset.stream``."""
+    return fields({"": Stream}, ("on_disk", "process_index", "process_count"))
+
+
+def stream_transforms() -> str:
+    """The training transforms of a stream, then those of evaluation."""
+    return fields({**transforms.TRAIN, **transforms.TEST})
 
 
 def fields(table: Mapping[str, Any], supplied: Sequence[str] = ()) -> str:
@@ -52,7 +65,7 @@ def fields(table: Mapping[str, Any], supplied: Sequence[str] = ()) -> str:
         own = {
             field: f"`{field}`"
             if parameter.default is inspect.Parameter.empty
-            else f"`{field}={parameter.default!r}`"
+            else f"`{field}={as_given(parameter.default)!r}`"
             for field, parameter in schema.names.parameters(target).items()
             if field not in supplied
         }
@@ -65,8 +78,16 @@ def fields(table: Mapping[str, Any], supplied: Sequence[str] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_given(default: Any) -> Any:
+    """A default as a config gives it: a norm by its name."""
+    known = {norm: name for name, norm in models.layers.NORMS.items()}
+    return known[default] if isinstance(default, type) else default
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "keys": keys,
     "warmup": warmup,
     "named_sections": named_sections,
+    "stream": stream,
+    "stream_transforms": stream_transforms,
 }

@@ -4,9 +4,9 @@
     python docs/tables.py --check    # exit status 1 if one of them is out of date
 
 A table is between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its numbers
-come from ``experiments/results/``, which the command next to each table writes, so
-nobody types a number. ``logs/RUN.jsonl`` and ``torch/NET.jsonl`` are copies of the
-``metrics.jsonl`` of runs. `config_tables` makes the tables of config keys.
+come from ``experiments/results/``: ``logs/RUN.jsonl`` and ``torch/NET.jsonl`` copy
+the ``metrics.jsonl`` of runs; ``recipes.csv`` lists the results and times of runs.
+`config_tables` makes the tables of config keys.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Config files on the command line: their names, and changes of their values."""
+"""Config files on the command line: lookup and overrides."""
 
 import argparse
 import pathlib

@@ -22,7 +22,7 @@ Config: TypeAlias = Mapping[str, Any] | ml_collections.ConfigDict
 
 # Required keys and their types. A `dict` is a section.
 KEYS: dict[str, type] = {
-    "seed": int,  # of initialisation, example order and augmentation
+    "seed": int,  # random seed of initialisation, example order and augmentation
     "model": dict,
     "loss": dict,
     "dataset": dict,
@@ -34,16 +34,16 @@ KEYS: dict[str, type] = {
     "batch_size": int,  # images per step, over all devices
     "eval_batch_size": int,  # images per evaluation batch, over all devices
     "steps": int,  # optimizer steps in the run
-    "steps_per_execution": int,  # maximum number of steps per call of the devices
+    "steps_per_execution": int,  # maximum number of steps per call to the devices
     "log_every": int,  # steps between rows of the running training error
     "eval_every": int,  # steps between evaluations; 0: only after the last step
-    "checkpoint_every": int,  # steps between checkpoints; 0: only the last step
+    "checkpoint_every": int,  # steps between checkpoints; 0: only after the last step
     "parallel": dict,
 }
 # Optional keys, each with the value that disables it.
 OPTIONAL: dict[str, Any] = {
-    "clip_norm": 0.0,  # maximum norm of the gradient; see `optimizer.build`
-    "ema_decay": 0.0,  # of the weights' moving average; see `steps.make_train_step`
+    "clip_norm": 0.0,  # maximum norm of the gradient
+    "ema_decay": 0.0,  # decay rate of the weights' moving average
     "mix": {},  # a section of `cnn_jax.data.mixing`
     "log": {},  # 'writers': see `cnn_jax.training.writers`
 }

@@ -59,7 +59,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> None:
     Args:
       config: the config from a file.
       overrides: strings by key ('model.depth'), parsed as literals unless the old
-        value is a string.
+        value is a string. A section ("{'name': ...}") may replace a name.
 
     Raises:
       ConfigError: no such section, or a value whose type differs from the file's.
@@ -77,13 +77,17 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> None:
         if last == "name" and sections:
             _leave_out(section, sections, text)
         try:
-            section[last] = _value(text, section.get(last))
+            old = section.get(last)
+            value = _value(text, old)
+            if isinstance(old, str) and isinstance(value, dict):
+                del section[last]  # a ConfigDict keeps the types of its values
+            section[last] = value
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{PREFIX}{key}={text}: {error}") from None
 
 
 def _value(text: str, old: Any) -> Any:
-    if isinstance(old, str):
+    if isinstance(old, str) and not text.startswith("{"):
         return text
     if isinstance(old, bool) and text.lower() in ("true", "false"):
         return text.lower() == "true"

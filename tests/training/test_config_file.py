@@ -64,6 +64,15 @@ def test_a_section_is_replaced_as_a_whole():
     assert found.optimizer.to_dict() == {"name": "adamw", "b1": 0.8}
 
 
+def test_a_section_replaces_a_name():
+    config = ConfigDict({"model": {"block": "basic"}})
+    block = "{'name': 'my.blocks:Block', 'start': 0.2}"
+    config_file.override(config, {"model.block": block})
+    assert config.model.block.to_dict() == {"name": "my.blocks:Block", "start": 0.2}
+    with pytest.raises(names.ConfigError, match="steps"):
+        config_file.override(ConfigDict({"steps": 3}), {"steps": "{'name': 'a'}"})
+
+
 COSINE = {"rate": 0.1, "steps": 9}
 
 
