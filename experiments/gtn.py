@@ -76,6 +76,7 @@ def main(values: argparse.Namespace) -> None:
     """Train the unfinished runs, then write the table and the figures."""
     config = check(values.config)
     runs = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
+    runs.unfinished()  # refuses runs of another config before anything is written
     if not values.plot_only:
         launch.check_machine()
         runs.train()
@@ -128,6 +129,17 @@ class Study:
         """The program of a stage, shared by all seeds."""
         return (Pretrained if stage == "system" else Program)(self.config[stage])
 
+    def unfinished(self) -> list[tuple[str, int]]:
+        """The stages and seeds to train; ConfigError if a run had another config."""
+        return [
+            (stage, seed)
+            for stage in STAGES
+            for seed in self.seeds
+            if not self.run_directory(stage, seed).finished(
+                {**self.config[stage], "seed": seed}
+            )
+        ]
+
     @functools.cache  # noqa: B019
     def reader(self, stage: str, normalize: bool = False) -> Reader:
         """The reader for a stage's lines."""
@@ -136,16 +148,13 @@ class Study:
 
     def train(self) -> None:
         """Train every unfinished run, with one compiled program per stage."""
-        for stage in STAGES:
-            for seed in self.seeds:
-                if self.run_directory(stage, seed).result() is not None:
-                    continue
-                program = self.program(stage)
-                print(f"{stage}, seed {seed}", flush=True)
-                if isinstance(program, Pretrained):
-                    program.start = self.params("isolated", seed)
-                with single_run(program.config) as report:
-                    fit(program, seed, self.run_directory(stage, seed), report)
+        for stage, seed in self.unfinished():
+            program = self.program(stage)
+            print(f"{stage}, seed {seed}", flush=True)
+            if isinstance(program, Pretrained):
+                program.start = self.params("isolated", seed)
+            with single_run(program.config) as report:
+                fit(program, seed, self.run_directory(stage, seed), report)
 
     def params(self, stage: str, seed: int) -> Any:
         """Trained parameters of a run.
@@ -180,17 +189,20 @@ class Study:
         print(f"\n{title}, error in percent\n{summary(table)}\n\n{results}")
 
     def row(self, system: str, seed: int) -> dict[str, Any]:
-        """A system's errors on the test lines; measured once per run."""
+        """A system's errors on the test lines; measured once per run and reader."""
         stage = system.partition("_")[0]
         stored = self.run_directory(stage, seed).path / f"reading_{system}.json"
-        if not stored.exists():
-            params = self.params(stage, seed)
+        params = self.params(stage, seed)
+        reader = "displacement" if stage == "displacement" else "system"
+        config = json.loads(json.dumps(self.config[reader]))
+        found = json.loads(stored.read_text()) if stored.exists() else {}
+        if found.get("reader") != config:
             if stage == "isolated":
                 params = {"recognizer": params}
-            reader = "displacement" if stage == "displacement" else "system"
             measure = self.reader(reader, system == "isolated_normalized")
-            files.write_atomically(stored, json.dumps(measure(params)).encode())
-        return {"system": system, "seed": seed, **json.loads(stored.read_text())}
+            found = {"reader": config, "errors": measure(params)}
+            files.write_atomically(stored, json.dumps(found).encode())
+        return {"system": system, "seed": seed, **found["errors"]}
 
 
 def summary(table: pandas.DataFrame) -> str:

@@ -118,10 +118,28 @@ def test_a_finished_experiment_is_rebuilt_without_training(study, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(gtn, "fit", refuse)
+    monkeypatch.setattr(gtn.Reader, "__call__", refuse)
     assert gtn.main([*arguments, "--plot_only"]) == 0
     assert (directory / "results.csv").read_text() == wanted
     assert (directory / "segmentation.png").exists()
     assert gtn.main(arguments) == 0
+
+
+@pytest.mark.slow
+def test_another_config_is_refused_and_other_lines_are_measured(study, capsys):
+    directory, arguments = study
+    loss = "--config.system.loss.criterion=viterbi"
+    for more in ([], ["--plot_only"]):
+        assert gtn.main([*arguments, loss, *more]) == 2
+        message = capsys.readouterr().err
+        assert "system-seed0" in message
+        assert "loss.criterion: was" in message
+    stored = directory / "runs/isolated-seed0/reading_isolated.json"
+    wanted = json.loads(stored.read_text())
+    old = {**wanted, "reader": {**wanted["reader"], "steps": 3}, "errors": {}}
+    stored.write_text(json.dumps(old))
+    assert gtn.main([*arguments, "--plot_only"]) == 0
+    assert json.loads(stored.read_text()) == wanted
 
 
 def table(seeds):
