@@ -237,7 +237,7 @@ def test_prepared_sets_are_streamed_by_workers(tmp_path, pictures):
     equal(first(plain, 4), first(worked, 4))
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_corrupt_picture_is_named(tmp_path, workers):
     folder = write_folder(tmp_path)
     bad = pathlib.Path(folder, "train", "b", "003.png")

@@ -23,10 +23,11 @@ SHORT = (
     "--config.batch_size=32",
     "--config.parallel.devices=1",
 )
-STUDY = (
-    "--config.depths=(8,)",
+STUDY = (  # of the least nets, which compile fast
+    "--config.depths=(4,)",
     "--config.seeds=(0,)",
-    "--config.run.model.widths=(2,2,2)",
+    "--config.run.model.stage_sizes=(1,)",
+    "--config.run.model.widths=(2,)",
     "--config.run.steps=2",
     "--config.run.batch_size=32",
     "--config.run.schedule.boundaries=(1,)",
@@ -141,7 +142,7 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
     # two workers: either run may end first
     ended = re.findall(r"^\[(.)/2\] (\S+) finished", out, re.MULTILINE)
     assert [place for place, _ in ended] == ["1", "2"]
-    assert {name for _, name in ended} == {"plain-8-seed0", "residual-8-seed0"}
+    assert {name for _, name in ended} == {"plain-4-seed0", "residual-4-seed0"}
     assert "1 seed, error in percent" in out
     assert "±" not in out
     # this process compiled nothing: the workers cache their own programs
@@ -203,12 +204,12 @@ def test_a_failing_run_is_reported_with_a_status(tmp_path, capsys):
         *(flag for flag in STUDY if "widths" not in flag),
         f"--workdir={tmp_path / 'study'}",
         "--config.families.plain.model.block=tests.study.test_study:Broken",
-        "--config.run.model.widths=(2,3,4)",
+        "--config.run.model.widths=(3,)",
     ]
     assert degradation.main(arguments) == 1
     captured = capsys.readouterr()
-    assert "plain-8-seed0 failed: RuntimeError: this block is broken" in captured.err
-    assert "residual-8-seed0 finished" in captured.out
+    assert "plain-4-seed0 failed: RuntimeError: this block is broken" in captured.err
+    assert "residual-4-seed0 finished" in captured.out
 
 
 @pytest.mark.parametrize("lost", ["runs", "all"])
@@ -229,7 +230,7 @@ def test_a_study_with_fewer_rows_than_runs_never_ends_well(
     monkeypatch.setattr("cnn_jax.study.execution.execute", execute)
     assert degradation.main([*STUDY, f"--workdir={tmp_path / 'study'}"]) == 1
     error = capsys.readouterr().err.splitlines()
-    assert error[-1] == "residual-8-seed0 is not finished"
+    assert error[-1] == "residual-4-seed0 is not finished"
     assert len(error) == (1 if lost == "runs" else 2)
 
 

@@ -8,11 +8,9 @@ import pytest
 from PIL import Image
 
 import cnn_jax
-from cnn_jax.names import ConfigError
 from cnn_jax.training.run import train
 from experiments import evaluate, export
 from tests import tiny
-from tests.experiments import test_gtn as gtn
 
 NAMES = ("ant", "bee", "cat")
 
@@ -115,18 +113,6 @@ def test_mistakes_are_one_line(run, tmp_path, capsys, arguments, message):
 def test_an_export_says_which_names_it_takes(run, tmp_path, capsys):
     assert export.main([str(run[0]), str(tmp_path / "net.onnx")]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_reader_of_strings_has_an_error_and_no_classes(tmp_path, capsys):
-    stage = gtn.get_config().system.to_dict()
-    stage |= {"steps": 1, "eval_every": 0, "log_every": 1}
-    result = train(stage, tmp_path / "run")
-    out = printed(capsys, tmp_path / "run")
-    assert f"error: {100 * result['test_error']:.2f} %" in out
-    net = cnn_jax.load_run(tmp_path / "run")
-    with pytest.raises(ConfigError, match="reads strings of digits"):
-        net.predict(np.zeros((1, *net.program.facts.image_shape), np.uint8))
 
 
 def test_the_five_likeliest_classes_of_an_image_are_printed(capsys):

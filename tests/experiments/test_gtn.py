@@ -10,11 +10,12 @@ import numpy as np
 import pandas
 import pytest
 
+import cnn_jax
 from cnn_jax import names
 from cnn_jax.data import Arrays, Dataset
 from cnn_jax.plots import reading as figures
 from configs import gtn_digits
-from experiments import gtn
+from experiments import evaluate, gtn
 from experiments.benchmark import reading
 
 
@@ -140,6 +141,19 @@ def test_another_config_is_refused_and_other_lines_are_measured(study, capsys):
     stored.write_text(json.dumps(old))
     assert gtn.main([*arguments, "--plot_only"]) == 0
     assert json.loads(stored.read_text()) == wanted
+
+
+@pytest.mark.slow
+def test_a_reader_of_strings_has_an_error_and_no_classes(study, capsys):
+    """As `experiments.evaluate` prints it; this one is hardly trained."""
+    run = study[0] / "runs/displacement-seed0"
+    result = json.loads((run / "result.json").read_text())
+    assert result["test_error"] > 0
+    assert evaluate.main([str(run)]) == 0
+    assert f"error: {100 * result['test_error']:.2f} %" in capsys.readouterr().out
+    net = cnn_jax.load_run(run)
+    with pytest.raises(names.ConfigError, match="reads strings of digits"):
+        net.predict(np.zeros((1, *net.program.facts.image_shape), np.uint8))
 
 
 def table(seeds):

@@ -15,9 +15,10 @@ from cnn_jax.models import layout, torchvision
 from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.summary import multiply_accumulates, summarize
 from cnn_jax.training import optimizer
+from tests.models import drawn
 from tests.tiers import fast
 
-IMAGES = jax.random.normal(jax.random.key(1), (4, 4, 4, 3))
+IMAGES = drawn.images(4, 4, 4, 3)  # jax.random would compile at collection
 TINY = {"depth": 14, "widths": (2, 3)}
 
 

@@ -18,7 +18,6 @@ pytestmark = needs("torch")
 
 # Fewer blocks than in the table: each takes seconds to compile.
 SHORT = (1, 2, 1, 1)
-SHORT_BASIC = {"depth": 12, "stage_sizes": SHORT}
 SHORT_BOTTLENECK = {"depth": 17, "stage_sizes": SHORT}
 NIN_CIFAR = [((5, 1, 2), (192, 160, 96)), ((5, 1, 2), (192, 192, 192))]
 NIN_CIFAR += [((3, 1, 1), (192, 192, 7))]
@@ -67,7 +66,6 @@ CASES = {
         224,
         torch_nets.nin(NIN_IMAGENET),
     ),
-    "resnet18": lambda: resnet("resnet18", (2, 2, 2, 2), {}),
     "resnet18-odd-size": lambda: resnet("resnet18", (2, 2, 2, 2), {}, size=75),
     "resnet18-A": lambda: resnet(
         "resnet18", (2, 2, 2, 2), {"shortcut": "A"}, shortcut="A"
@@ -79,8 +77,6 @@ CASES = {
         "resnet18", (2, 2, 2, 2), {"preactivation": True}, preactivation=True
     ),
     "plain18": lambda: resnet("plain18", (2, 2, 2, 2), {}, shortcut="none"),
-    "resnet34": lambda: resnet("resnet34", SHORT, SHORT_BASIC),
-    "plain34": lambda: resnet("plain34", SHORT, SHORT_BASIC, shortcut="none"),
     "resnet50-v1": lambda: resnet(
         "resnet50", SHORT, SHORT_BOTTLENECK, bottleneck=True, v1=True
     ),
@@ -132,7 +128,7 @@ QUICK = [
 
 # They have other numbers of the same blocks as the nets above; LeNet-5 is compared
 # with NumPy.
-ELSEWHERE = {"resnet101", "resnet152", "plain101", "plain152"}
+ELSEWHERE = {"resnet34", "resnet101", "resnet152", "plain34", "plain101", "plain152"}
 ELSEWHERE |= {"lenet5", "lenet5_modern"}
 
 

@@ -54,7 +54,7 @@ def test_blocks_of_the_stages_are_those_of_table_1():
     }
 
 
-@pytest.mark.parametrize("depth", fast([8, 20, 56], [8, 20, 32, 44, 56, 110]))
+@pytest.mark.parametrize("depth", fast([8, 20, 56], [8, 20, 56, 110]))
 def test_weight_layers_equal_the_depth_and_twins_share_their_tree(depth):
     plain = shapes("cifar_plain", depth=depth)
     assert weight_layers(plain) == depth
@@ -79,7 +79,8 @@ def test_weight_layers_of_other_blocks(depth, fields):
     assert weight_layers(shapes("cifar_resnet", depth=depth, **fields)) == depth
 
 
-@pytest.mark.parametrize("depth", fast([18, 34, 50], [18, 34, 50, 101, 152]))
+# `test_summary` counts the layers and parameters of the deeper ones and their twins.
+@pytest.mark.parametrize("depth", [18, 34, 50])
 def test_weight_layers_of_the_imagenet_family(depth):
     residual = shapes(f"resnet{depth}", size=32, shortcut="A")
     assert weight_layers(residual) == depth
@@ -236,19 +237,22 @@ def test_zero_scale_starts_each_branch_at_nothing():
     assert (params["stage1_block1"]["bn1"]["scale"] == 1).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_statistics_and_logits_are_float32(dtype):
-    image = jnp.ones((2, 8, 8, 3))
     net = models.create("cifar_resnet", 10, depth=8, dtype=dtype, **TINY)
-    variables = net.init(jax.random.key(0), image, train=False)
-    logits, state = net.apply(
-        variables,
-        image,
-        train=True,
-        mutable=["batch_stats", "intermediates"],
-        capture_intermediates=True,
-    )
+
+    def run(image):
+        variables = net.init(jax.random.key(0), image, train=False)
+        return variables, *net.apply(
+            variables,
+            image,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+        )
+
+    image = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    variables, logits, state = jax.eval_shape(run, image)
     assert logits.dtype == jnp.float32
     leaves = jax.tree.leaves((variables, state["batch_stats"]))
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)

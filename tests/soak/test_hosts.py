@@ -5,6 +5,7 @@ import pytest
 
 from cnn_jax.training.run_directory import RunDirectory
 from tests.training.test_hosts import (
+    assert_goes_on,
     cache,
     config,
     ended,
@@ -36,6 +37,13 @@ def test_hosts_with_different_configs_are_refused(tmp_path, cache):
     for words in said:
         assert "error: host(s) 1 differ from host 0 in the config" in words
     assert not place.exists()
+
+
+def test_stopped_killed_and_started_again_with_pmap(tmp_path, cache):
+    whole = tmp_path / "whole"
+    with started(cache, job(config(), whole)) as running:
+        assert ended(running)[0] == [0, 0]
+    assert_goes_on(config(), RunDirectory(tmp_path / "run"), whole, cache)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -29,7 +29,10 @@ def small_study(**changes):
         "depths": (8,),
         "seeds": (0, 1),
         "overrides": {},
-        "run": tiny.config(steps=4, eval_every=0, log_every=4, checkpoint_every=1),
+        "run": tiny.config(
+            model={"name": f"{__name__}:Wordy"},  # compiles fast
+            **{"steps": 4, "eval_every": 0, "log_every": 4, "checkpoint_every": 1},
+        ),
     }
     return study.expand(study.merge(base, changes))
 
@@ -71,7 +74,7 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
 @pytest.mark.slow
 def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
     """Their messages exceed a pipe's buffer, and the parent does not read them."""
-    model = {"name": "tests.study.test_execution:Wordy", "words": (1,) * 100_000}
+    model = {"name": "tests.study.test_execution:Wordy", "words": "x" * 200_000}
     runs = small_study(run={"model": model, "log_every": 1}, seeds=(0,))
     killed = []
 
@@ -251,7 +254,7 @@ class Wordy(Normalised):
     """A small net with a long config, which makes each report long."""
 
     shortcut: str = "A"
-    words: tuple = ()
+    words: str = ""
 
 
 def test_edited_code_of_a_plugin_is_said(tmp_path, capsys):

@@ -139,16 +139,8 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[("pmap",), pytest.param(("shard_map", "stream"), marks=pytest.mark.slow)],
-    ids="-".join,
-)
-def reference(request, tmp_path_factory, cache, stream):
-    """Uninterrupted runs of two hosts, on arrays in both modes and on a stream."""
-    root = tmp_path_factory.mktemp("hosts")
-    configs = {"pmap": config(), "shard_map": config("shard_map"), "stream": stream}
-    configs = {name: configs[name] for name in request.param}
+def uninterrupted(root, cache, configs):
+    """Train on two hosts; returns the directory of the runs and their configs."""
     jobs = [job(item, root / name / "run") for name, item in configs.items()]
     for name in configs:
         (root / name).mkdir()
@@ -156,6 +148,23 @@ def reference(request, tmp_path_factory, cache, stream):
         statuses, said = ended(running)
     assert statuses == [0, 0], said
     return root, configs
+
+
+@pytest.fixture(scope="module")
+def pmapped(tmp_path_factory, cache):
+    return uninterrupted(tmp_path_factory.mktemp("hosts"), cache, {"pmap": config()})
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory, cache, stream):
+    configs = {"shard_map": config("shard_map"), "stream": stream}
+    return uninterrupted(tmp_path_factory.mktemp("hosts"), cache, configs)
+
+
+@pytest.fixture(params=["pmapped", pytest.param("sharded", marks=pytest.mark.slow)])
+def reference(request):
+    """Uninterrupted runs of two hosts, on arrays in both modes and on a stream."""
+    return request.getfixturevalue(request.param)
 
 
 def test_two_hosts_equal_one(reference, tmp_path):
@@ -184,12 +193,16 @@ def test_only_the_first_host_writes(reference):
 
 
 @pytest.mark.slow
-def test_stopped_killed_and_started_again(reference, tmp_path, cache):
+def test_stopped_killed_and_started_again(sharded, tmp_path, cache):
+    """With shard_map; `tests.soak.test_hosts` does the same with pmap."""
+    root, configs = sharded
+    place, whole = RunDirectory(tmp_path / "run"), root / "shard_map" / "run"
+    assert_goes_on(configs["shard_map"], place, whole, cache)
+
+
+def assert_goes_on(config, place, whole, cache):
     """A signal to one host stops both with a checkpoint; a death also stops both."""
-    root, configs = reference
-    name = min(configs)
-    place = RunDirectory(tmp_path / "run")
-    task = job(configs[name], place.path, seconds=0.3)
+    task = job(config, place.path, seconds=0.3)
     with started(cache, task) as running:
         wait_for_row(place, running, 3)
         running[1].send_signal(signal.SIGTERM)
@@ -209,11 +222,11 @@ def test_stopped_killed_and_started_again(reference, tmp_path, cache):
     assert "lost the connection" in said[0] or "another task died" in said[0]
     assert place.result() is None
 
-    with started(cache, job(configs[name], place.path)) as running:
+    with started(cache, job(config, place.path)) as running:
         statuses, said = ended(running)
     assert statuses == [0, 0], said
-    log, state = ending(place.path, configs[name])
-    expected_log, expected = ending(root / name / "run", configs[name])
+    log, state = ending(place.path, config)
+    expected_log, expected = ending(whole, config)
     assert log == expected_log
     for leaf, wanted in zip(state, expected, strict=True):
         np.testing.assert_array_equal(leaf, wanted)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnn_jax.models import layout
 from cnn_jax.names import ConfigError
 from cnn_jax.training import checkpoint, optimizer
 from cnn_jax.training.loop import fit
@@ -99,13 +100,10 @@ def test_a_run_goes_on_in_either_layout(looped, unrolled, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mode", ["pmap", pytest.param("shard_map", marks=pytest.mark.slow)]
-)
-def test_loops_share_batch_statistics_across_devices(mode):
+def test_loops_share_batch_statistics_across_devices():
     """One step on two devices, statistics over both."""
 
-    def after_a_step(scan):
+    def after_a_step(scan, mode):
         placing = {"mode": mode, "devices": 2, "bn_group_size": 16}
         here = program(scan, parallel=placing)
         item, _ = next(here.source.train_batches(0, 16, 0))
@@ -114,7 +112,9 @@ def test_loops_share_batch_statistics_across_devices(mode):
         )
         return here.fetch(state), here.devices.fetch(sums)
 
-    assert_close(after_a_step(True), after_a_step(False))
+    expected = after_a_step(False, "pmap")
+    for mode in ("pmap", "shard_map"):
+        assert_close(after_a_step(True, mode), expected)
 
 
 def test_the_train_step_does_not_grow_with_the_depth():
@@ -149,21 +149,23 @@ def elementwise(learning_rate, momentum: float = 0.5):
             marks=pytest.mark.slow,
         ),
         ({"model": {"block": "cnn_jax.models.blocks:BasicBlock"}}, False),
-        pytest.param(
-            {"optimizer": {"name": "tests.training.test_layout:elementwise"}},
-            False,
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_deep_nets_train_in_loops_unless_the_config_says_otherwise(changes, looped):
     config = tiny.config(model={"depth": 110})
     config["model"] |= changes.get("model", {})
-    here = Program(
-        {**config, "optimizer": changes.get("optimizer", config["optimizer"])}
-    )
+    here = Program(config)
     assert here.compiled_model.scan is looped
     assert not here.model.scan
+
+
+def test_a_users_optimizer_sees_each_layer(monkeypatch):
+    monkeypatch.setitem(layout.LOOP_FROM, "cpu", 1)
+    own = {"name": "tests.training.test_layout:elementwise"}
+    for section, looped in ((tiny.CONFIG["optimizer"], True), (own, False)):
+        here = Program({**tiny.config(model={"depth": 14}), "optimizer": section})
+        assert here.compiled_model.scan is looped
+        assert not here.model.scan
 
 
 def test_the_layout_is_no_part_of_what_a_run_computes(tmp_path):
