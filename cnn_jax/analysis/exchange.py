@@ -21,6 +21,7 @@ from cnn_jax.kernels import plain
 from cnn_jax.models import weights
 from cnn_jax.names import ConfigError
 from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.config_keys import PLACES, flatten, moved
 
 SUFFIX = ".safetensors"
 DATA = "data/"  # prefix of the statistics' names
@@ -73,7 +74,7 @@ def write(
 
     Args:
       path: the file.
-      config: a run's config; its ``data_dir`` is not written.
+      config: a run's config; the directory of its data is not written.
       facts: facts about its data.
       variables: 'params' and 'batch_stats', on the host.
       label: 'family', 'depth', 'seed' and 'step', see `Net`.
@@ -81,9 +82,9 @@ def write(
     Raises:
       ConfigError: see `save`.
     """
-    dataset = dict(config["dataset"])
-    if "data_dir" in dataset:
-        dataset["data_dir"] = ""
+    dataset = config["dataset"]
+    if not flatten({"dataset": dataset}).keys().isdisjoint(PLACES):
+        dataset = moved(dataset, "")
     tensors = weights.flatten(variables)
     tensors |= {DATA + name: value for name, value in facts.arrays().items()}
     metadata = {
@@ -122,7 +123,7 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
             "experiments.export RUN` or `python -m experiments.convert`, which add one"
         ) from error
     if data_dir:
-        config["dataset"]["data_dir"] = os.fspath(data_dir)
+        config["dataset"] = moved(config["dataset"], os.fspath(data_dir))
     program = trained.program_from(config, facts, path)
     own = {key: tensors[key] for key in tensors if DATA not in key}
     variables = {"params": {}, "batch_stats": {}, **weights.unflatten(own)}

@@ -12,7 +12,7 @@ from cnn_jax.analysis.net import Net, variables
 from cnn_jax.data import sources
 from cnn_jax.data.facts import Facts, Recorded
 from cnn_jax.names import ConfigError
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, config_keys
 from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.program import Program
 from cnn_jax.training.provenance import BN_IMAGES, FINGERPRINT, RECORDED
@@ -82,7 +82,7 @@ def dataset_of(
 ) -> dict[str, Any]:
     """The dataset section of a run's config (see `program_of`)."""
     section = _with_tuples(_config_of(directory)["dataset"])
-    return {**section, "data_dir": os.fspath(data_dir)} if data_dir else section
+    return config_keys.moved(section, os.fspath(data_dir)) if data_dir else section
 
 
 def data_fingerprint(directory: str | os.PathLike[str]) -> str:

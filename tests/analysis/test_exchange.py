@@ -46,6 +46,19 @@ def test_a_file_predicts_as_the_run_and_says_what_it_is(net, images, logits, tmp
     assert sum(float(batch["mask"].sum()) for batch in found.batches("test")) == 10
 
 
+@pytest.mark.parametrize(
+    "section", [lambda at: at, lambda at: {"name": "digit_strings", "digits": at}]
+)
+def test_a_file_does_not_say_where_the_data_was(net, section, tmp_path):
+    path = tmp_path / "net.safetensors"
+    config = {**net.config, "dataset": section({"name": "mnist", "data_dir": "/home"})}
+    exchange.write(path, config, net.program.facts, net.variables, net.label)
+    stored = json.loads(weights.read_metadata(path)["config"])
+    assert stored["dataset"] == section({"name": "mnist", "data_dir": ""})
+    found = exchange.read(path, "/new").config["dataset"]
+    assert found == section({"name": "mnist", "data_dir": "/new"})
+
+
 def test_files_that_hold_no_network_are_refused_in_a_line(net, tmp_path):
     path = tmp_path / "net.safetensors"
     with pytest.raises(ConfigError, match="the file does not exist"):
