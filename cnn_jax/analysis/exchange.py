@@ -28,7 +28,11 @@ DATA = "data/"  # prefix of the statistics' names
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def load_run(run: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") -> Net:
+def load_run(
+    run: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] = "",
+    averaged: bool = False,
+) -> Net:
     """Load a trained network for prediction and analysis: ``cnn_jax.load_run``.
 
     Args:
@@ -36,17 +40,24 @@ def load_run(run: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "")
         read), or a .safetensors file from `save` or ``experiments.convert``.
       data_dir: current location of the data; '' for the location in the config. The
         data is opened only when batches are requested.
+      averaged: load the moving average of the weights (``config.ema_decay``).
 
     Returns:
       The network (see `Net`), for use with `cnn_jax.analysis`.
 
     Raises:
-      ConfigError: there is no such run or file, or its config cannot be run here.
+      ConfigError: there is no such run or file, its config cannot be run here, or it
+        has no moving average.
       CheckpointError: there is no checkpoint, or all are damaged.
     """
     if os.fspath(run).endswith(SUFFIX):
+        if averaged:
+            raise ConfigError(
+                f"{run} holds one set of weights; for the moving average, export the "
+                "run with --averaged"
+            )
         return read(run, data_dir)
-    return trained.load(run, trained.program_of(run, data_dir))
+    return trained.load(run, trained.program_of(run, data_dir), averaged)
 
 
 def save(net: Net, path: str | os.PathLike[str]) -> None:
