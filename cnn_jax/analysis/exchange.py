@@ -126,8 +126,9 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
     words = weights.read_metadata(path)
     try:
         config, label = json.loads(words["config"]), json.loads(words["network"])
-        kept = {key.removeprefix(DATA): tensors[key] for key in tensors if DATA in key}
-        facts = Facts.read(words["data"], kept)
+        found = [key for key in tensors if key.startswith(DATA)]
+        arrays = {key.removeprefix(DATA): tensors.pop(key) for key in found}
+        facts = Facts.read(words["data"], arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"weights {path!r}: the file has no config; write it with `python -m "
@@ -136,18 +137,17 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
     if data_dir:
         config["dataset"] = moved(config["dataset"], os.fspath(data_dir))
     program = trained.program_from(config, facts, path)
-    own = {key: tensors[key] for key in tensors if DATA not in key}
-    variables = {"params": {}, "batch_stats": {}, **weights.unflatten(own)}
+    variables = {"params": {}, "batch_stats": {}, **weights.unflatten(tensors)}
     expected = jax.eval_shape(
         lambda: program.model.init(
             jax.random.key(0), jnp.zeros((1, *program.image_shape)), train=False
         )
     )
     expected = {"params": {}, "batch_stats": {}, **expected}
-    found = jax.tree.map(
+    shapes = jax.tree.map(
         np.shape, variables, is_leaf=lambda leaf: hasattr(leaf, "shape")
     )
-    if found != jax.tree.map(lambda leaf: leaf.shape, expected):
+    if shapes != jax.tree.map(lambda leaf: leaf.shape, expected):
         raise CheckpointError(
             f"weights {path!r} do not fit the network of their config"
         )
@@ -168,8 +168,14 @@ def export(net: Net) -> bytes:
       The serialized program.
 
     Raises:
-      ConfigError: flatbuffers, needed for serialization, is not installed.
+      ConfigError: the network reads strings, or flatbuffers, needed for serialization,
+        is not installed.
     """
+    if net.program.facts.strings:
+        raise ConfigError(
+            "a network that reads strings has graphs, not logits, as output: export it "
+            "as .safetensors"
+        )
 
     def forward(images: Any) -> Any:
         prepared = net.preprocess(images)
