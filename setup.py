@@ -1,7 +1,7 @@
 """The compiled extension, `cnn_jax/kernels/*.cc`; all else is in setup.cfg.
 
-It is built where there is oneDNN for the processor and a C++17 compiler, and left
-out without a word elsewhere: XLA computes convolutions then.
+It is built where there is oneDNN for the processor and a C++17 compiler, and skipped
+silently elsewhere: XLA computes convolutions then.
 """
 
 import importlib.metadata

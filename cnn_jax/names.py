@@ -150,15 +150,16 @@ def parse_fields(words: Sequence[str]) -> dict[str, Any]:
 def has_type(value: Any, annotation: Any) -> bool:
     """Whether ``value`` has the plain type that ``annotation`` names.
 
-    Checks bool, int, float, str, tuples, sections and unions of these. Any other
-    annotation (a module) accepts everything. An int is a float, if it is not larger
-    than any float; a bool is not an int.
+    Checks bool, int, float, str, literals, tuples, sections and unions of these. Any
+    other annotation (a module) accepts everything. An int is a float, if it is not
+    larger than any float; a bool is not an int.
     """
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
         return any(has_type(value, option) for option in typing.get_args(annotation))
     if origin is typing.Literal:
-        return value in typing.get_args(annotation)
+        options = typing.get_args(annotation)  # 1 == 1.0 == True
+        return any(type(value) is type(it) and value == it for it in options)
     if origin is tuple or annotation is tuple or origin is Sequence:
         inner = typing.get_args(annotation)
         if not isinstance(value, tuple | list):

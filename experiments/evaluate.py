@@ -40,12 +40,13 @@ def define(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--folder", default="", help="images in one subfolder per class")
     what.add_argument("--images", nargs="+", metavar="FILE", help="image files")
     parser.add_argument("--data_dir", default="", help="dataset directory, if moved")
+    parser.add_argument("--averaged", action="store_true", help="use the EMA weights")
 
 
 @launch.command(__doc__, define)
 def main(values: argparse.Namespace) -> None:
     """Evaluate the network and print the results."""
-    net = cnn_jax.load_run(values.run, values.data_dir)
+    net = cnn_jax.load_run(values.run, values.data_dir, values.averaged)
     print(f"{values.run}: {net.family}-{net.depth}, seed {net.seed}, step {net.step:,}")
     if values.images:
         show_pictures(net, values.images)
@@ -63,10 +64,8 @@ def main(values: argparse.Namespace) -> None:
 
 def show(net: Net, what: str, found: Confusion) -> None:
     """Print the error and loss, the error of each class and the confusion matrix."""
-    examples = f"{found.matrix.sum():,} ({what})"
-    launch.show(
-        {"examples": examples, "error": found.error, "loss": f"{found.loss:.4f}"}
-    )
+    examples, loss = f"{found.matrix.sum():,} ({what})", f"{found.loss:.4f}"
+    launch.show({"examples": examples, "error": found.error, "loss": loss})
     names = net.class_names
     rows = [
         {

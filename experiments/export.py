@@ -24,6 +24,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("run", help="run directory or weight file")
     parser.add_argument("target", help="file to write: .safetensors or .stablehlo")
+    parser.add_argument("--averaged", action="store_true", help="use the EMA weights")
 
 
 @launch.command(__doc__, define)
@@ -35,7 +36,7 @@ def main(values: argparse.Namespace) -> None:
             f"{target}: the name must end in .safetensors (weights) or .stablehlo (a "
             "program)"
         )
-    net = cnn_jax.load_run(values.run)
+    net = cnn_jax.load_run(values.run, averaged=values.averaged)
     if target.suffix == ".safetensors":
         exchange.save(net, target)
     else:

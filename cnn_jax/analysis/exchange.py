@@ -21,13 +21,18 @@ from cnn_jax.kernels import plain
 from cnn_jax.models import weights
 from cnn_jax.names import ConfigError
 from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.config_keys import PLACES, flatten, moved
 
 SUFFIX = ".safetensors"
 DATA = "data/"  # prefix of the statistics' names
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def load_run(run: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") -> Net:
+def load_run(
+    run: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] = "",
+    averaged: bool = False,
+) -> Net:
     """Load a trained network for prediction and analysis: ``cnn_jax.load_run``.
 
     Args:
@@ -35,17 +40,24 @@ def load_run(run: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "")
         read), or a .safetensors file from `save` or ``experiments.convert``.
       data_dir: current location of the data; '' for the location in the config. The
         data is opened only when batches are requested.
+      averaged: load the moving average of the weights (``config.ema_decay``).
 
     Returns:
       The network (see `Net`), for use with `cnn_jax.analysis`.
 
     Raises:
-      ConfigError: there is no such run or file, or its config cannot be run here.
+      ConfigError: there is no such run or file, its config cannot be run here, or it
+        has no moving average.
       CheckpointError: there is no checkpoint, or all are damaged.
     """
     if os.fspath(run).endswith(SUFFIX):
+        if averaged:
+            raise ConfigError(
+                f"{run} holds one set of weights; for the moving average, export the "
+                "run with --averaged"
+            )
         return read(run, data_dir)
-    return trained.load(run, trained.program_of(run, data_dir))
+    return trained.load(run, trained.program_of(run, data_dir), averaged)
 
 
 def save(net: Net, path: str | os.PathLike[str]) -> None:
@@ -73,7 +85,7 @@ def write(
 
     Args:
       path: the file.
-      config: a run's config; its ``data_dir`` is not written.
+      config: a run's config; the directory of its data is not written.
       facts: facts about its data.
       variables: 'params' and 'batch_stats', on the host.
       label: 'family', 'depth', 'seed' and 'step', see `Net`.
@@ -81,9 +93,9 @@ def write(
     Raises:
       ConfigError: see `save`.
     """
-    dataset = dict(config["dataset"])
-    if "data_dir" in dataset:
-        dataset["data_dir"] = ""
+    dataset = config["dataset"]
+    if not flatten({"dataset": dataset}).keys().isdisjoint(PLACES):
+        dataset = moved(dataset, "")
     tensors = weights.flatten(variables)
     tensors |= {DATA + name: value for name, value in facts.arrays().items()}
     metadata = {
@@ -114,28 +126,28 @@ def read(path: str | os.PathLike[str], data_dir: str | os.PathLike[str] = "") ->
     words = weights.read_metadata(path)
     try:
         config, label = json.loads(words["config"]), json.loads(words["network"])
-        kept = {key.removeprefix(DATA): tensors[key] for key in tensors if DATA in key}
-        facts = Facts.read(words["data"], kept)
+        found = [key for key in tensors if key.startswith(DATA)]
+        arrays = {key.removeprefix(DATA): tensors.pop(key) for key in found}
+        facts = Facts.read(words["data"], arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"weights {path!r}: the file has no config; write it with `python -m "
             "experiments.export RUN` or `python -m experiments.convert`, which add one"
         ) from error
     if data_dir:
-        config["dataset"]["data_dir"] = os.fspath(data_dir)
+        config["dataset"] = moved(config["dataset"], os.fspath(data_dir))
     program = trained.program_from(config, facts, path)
-    own = {key: tensors[key] for key in tensors if DATA not in key}
-    variables = {"params": {}, "batch_stats": {}, **weights.unflatten(own)}
+    variables = {"params": {}, "batch_stats": {}, **weights.unflatten(tensors)}
     expected = jax.eval_shape(
         lambda: program.model.init(
             jax.random.key(0), jnp.zeros((1, *program.image_shape)), train=False
         )
     )
     expected = {"params": {}, "batch_stats": {}, **expected}
-    found = jax.tree.map(
+    shapes = jax.tree.map(
         np.shape, variables, is_leaf=lambda leaf: hasattr(leaf, "shape")
     )
-    if found != jax.tree.map(lambda leaf: leaf.shape, expected):
+    if shapes != jax.tree.map(lambda leaf: leaf.shape, expected):
         raise CheckpointError(
             f"weights {path!r} do not fit the network of their config"
         )
@@ -156,8 +168,14 @@ def export(net: Net) -> bytes:
       The serialized program.
 
     Raises:
-      ConfigError: flatbuffers, needed for serialization, is not installed.
+      ConfigError: the network reads strings, or flatbuffers, needed for serialization,
+        is not installed.
     """
+    if net.program.facts.strings:
+        raise ConfigError(
+            "a network that reads strings has graphs, not logits, as output: export it "
+            "as .safetensors"
+        )
 
     def forward(images: Any) -> Any:
         prepared = net.preprocess(images)

@@ -12,7 +12,7 @@ from cnn_jax.analysis.net import Net, variables
 from cnn_jax.data import sources
 from cnn_jax.data.facts import Facts, Recorded
 from cnn_jax.names import ConfigError
-from cnn_jax.training import checkpoint
+from cnn_jax.training import checkpoint, config_keys
 from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.program import Program
 from cnn_jax.training.provenance import BN_IMAGES, FINGERPRINT, RECORDED
@@ -82,7 +82,7 @@ def dataset_of(
 ) -> dict[str, Any]:
     """The dataset section of a run's config (see `program_of`)."""
     section = _with_tuples(_config_of(directory)["dataset"])
-    return {**section, "data_dir": os.fspath(data_dir)} if data_dir else section
+    return config_keys.moved(section, os.fspath(data_dir)) if data_dir else section
 
 
 def data_fingerprint(directory: str | os.PathLike[str]) -> str:
@@ -142,18 +142,24 @@ def _config_of(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def load(directory: str | os.PathLike[str], program: Program | None = None) -> Net:
+def load(
+    directory: str | os.PathLike[str],
+    program: Program | None = None,
+    averaged: bool = False,
+) -> Net:
     """Load a run's network from its newest intact checkpoint.
 
     Args:
       directory: the run directory.
       program: from `program_of`, if the caller has it already.
+      averaged: load the moving average of the weights (``config.ema_decay``).
 
     Returns:
       The network; of a finished run, the final one.
 
     Raises:
-      ConfigError: not a run directory, or its network or data is not the program's.
+      ConfigError: not a run directory, its network or data is not the program's, or
+        it has no moving average.
       CheckpointError: there is no checkpoint, or all are damaged.
     """
     run = RunDirectory(directory)
@@ -161,12 +167,17 @@ def load(directory: str | os.PathLike[str], program: Program | None = None) -> N
     config = _config_of(directory)
     if _with_tuples(config["model"]) != _with_tuples(program.config["model"]):
         raise ConfigError(f"the network in {directory} differs from the program's")
+    if averaged and not program.ema_decay:
+        raise ConfigError(
+            f"{directory} has no moving average of its weights (ema_decay is 0)"
+        )
     check_data(directory, program.source)
     seed = config["seed"]
     template = program.initial_state(seed)
     state = _newest(run.checkpoints, template)
     family, depth = family_and_depth(program, directory)
-    return Net(family, depth, seed, int(state.step), program, variables(state))
+    found = state.average if averaged else variables(state)
+    return Net(family, depth, seed, int(state.step), program, found)
 
 
 def family_and_depth(

@@ -2,7 +2,9 @@
 
 Each entry of `TABLE` builds a pure function ``(key, images) -> (images, partner,
 share)`` of an augmented batch. The loss of an example is ``share`` times the loss for
-its own label plus ``1 - share`` times the loss for its partner's label.
+its own label plus ``1 - share`` times the loss for its partner's label. ``share`` is
+one scalar. Each device mixes its own part of the batch: it draws its own share and
+pairs only its own images.
 """
 
 from collections.abc import Callable
@@ -23,8 +25,8 @@ def mixup(alpha: float = 0.2) -> Mix:
     """Weighted means of pairs of images.
 
     Zhang, Cisse, Dauphin and Lopez-Paz (2018), "mixup: beyond empirical risk
-    minimization", section 2: ``share x[i] + (1 - share) x[j]``, with one share per
-    batch, as in the authors' code.
+    minimization", section 2: ``share x[i] + (1 - share) x[j]``, with one share for
+    the images of a device. (The authors' code draws one per batch.)
 
     Args:
       alpha: the share is drawn from Beta(alpha, alpha).
@@ -51,8 +53,8 @@ def cutmix(alpha: float = 1.0) -> Mix:
 
     Yun et al. (2019), "CutMix: regularization strategy to train strong classifiers
     with localizable features", section 3.1. The rectangle has the image's aspect
-    ratio and a share 1 - Beta(alpha, alpha) of its area, drawn once per batch. It is
-    clipped to the image, and ``share`` is the share of pixels kept.
+    ratio and a share 1 - Beta(alpha, alpha) of its area, drawn once for the images of
+    a device. It is clipped to the image, and ``share`` is the share of pixels kept.
 
     Args:
       alpha: parameter of the beta distribution.

@@ -95,8 +95,7 @@ ffi::Error ForImages(ffi::ThreadPool& pool, const Windows& w, int64_t images,
 ffi::Error Largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> images,
                    ffi::ResultBuffer<ffi::F32> maps, ffi::ResultBuffer<ffi::U8> places,
                    Integers windows) {
-  const Windows w(windows, maps->dimensions(),
-                  images.dimensions());
+  const Windows w(windows, maps->dimensions(), images.dimensions());
   return ForImages(pool, w, images.dimensions()[0], [&](int64_t n) {
     const float* in = images.typed_data() + n * w.Image();
     const float* end = images.typed_data() + images.element_count();
@@ -107,8 +106,9 @@ ffi::Error Largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> images,
         Lanes value{}, largest = Lanes{} - std::numeric_limits<float>::infinity();
         Indices index{};
         for (const Tap& tap : taps) {
-          const float* from = in + first + tap.offset + c;
-          if (from + kLanes <= end)
+          // `first` may lie before the image, the pixel of a tap does not.
+          const float* from = in + (first + tap.offset + c);
+          if (end - from >= kLanes)
             std::memcpy(&value, from, sizeof(value));
           else
             std::memcpy(&value, from, (end - from) * sizeof(float));
@@ -130,8 +130,7 @@ ffi::Error Largest(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> images,
 ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
                  ffi::Buffer<ffi::F32> gradient, ffi::ResultBuffer<ffi::F32> images,
                  Integers windows) {
-  const Windows w(windows, gradient.dimensions(),
-                  images->dimensions());
+  const Windows w(windows, gradient.dimensions(), images->dimensions());
   return ForImages(pool, w, gradient.dimensions()[0], [&](int64_t n) {
     float* out = images->typed_data() + n * w.Image();
     std::fill_n(out, w.Image(), 0.f);
@@ -141,7 +140,7 @@ ffi::Error Route(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> places,
       const bool whole = int64_t(taps.size()) == w.side * w.side;
       for (int64_t c = 0; c < w.channels; ++c) {
         const int64_t chosen = place[window + c];
-        if (whole) {
+        if (whole && chosen < int64_t(taps.size())) {
           out[first + taps[chosen].offset + c] += value[window + c];
           continue;
         }

@@ -14,10 +14,13 @@ trick for parallelizing convolutional neural networks" (torchvision's widths).
     fc7               4096                         dropout
     fc8               1000
 
-ReLU follows every layer but the last. With two towers, conv2, conv4 and conv5 see
-only the kernel maps of their own tower, which gives 60,965,224 parameters. One tower
-has 62,378,344; torchvision's layout (one tower, no LRN) has 61,100,840. The paper
-states images of 224 x 224, but its maps of 55 x 55 require 227.
+ReLU follows every layer but the last. With two towers, conv2, conv4 and conv5 have
+weights only for the kernel maps of their own tower, which gives 60,965,224 parameters.
+LRN runs over all maps of a layer, as the paper's formula does, so at the border of the
+towers it takes in two maps of the other; the paper's GPUs do not communicate there.
+One tower has 62,378,344 parameters; torchvision's layout (one tower, no LRN) has
+61,100,840. The paper states images of 224 x 224, but without padding its maps of
+55 x 55 require 227.
 """
 
 from collections.abc import Sequence

@@ -55,7 +55,8 @@ class Block(nn.Module):
       bottleneck_stride: the layer of a bottleneck that has the stride, the
         first '1x1' (v1, the paper) or the '3x3' (v1.5, torchvision).
       zero_scale: initialise the branch's last BN scale to 0; not for plain nets,
-        whose output it would make constant.
+        whose output it would make constant. With ``preactivation`` the blocks here
+        end with a convolution and ignore it.
       death_rate: probability that a training step drops the branch, for the whole
         batch (Huang et al. 2016, "Deep networks with stochastic depth", section 3).
       conv: module of every convolution.

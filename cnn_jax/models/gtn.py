@@ -41,6 +41,9 @@ RECOGNIZERS = {
     ),
 }
 
+# In a batch of this many pieces, lines of many pieces and lines of few even out.
+EVEN = 384
+
 
 class OverSegmentation(nn.Module):
     """The heuristic over-segmentation system (section V).
@@ -54,15 +57,16 @@ class OverSegmentation(nn.Module):
         from (n, field, field, 1) to class scores, where higher is better.
       cuts: maximum number of cuts per line; the weakest beyond it are dropped.
       pieces: maximum number of intervals between adjacent cuts that form one digit.
-      average: pieces per line to recognise, averaged over a batch. Beyond it, the
-        pieces of the most intervals are dropped. A batch always has room for the
-        pieces of its fullest line.
+      average: pieces per line to recognise, averaged over the batch of a device (see
+        `room`). Of pieces beyond it, those of the most intervals are dropped, of the
+        last lines first: their arcs score minus infinity, so no reading uses them.
       field: side of the recogniser's square image; the height of a line.
       least_width: columns of the narrowest piece.
       most_width: columns of the widest piece.
       threshold: grey level above which a pixel is ink, in units of the input.
-      radius: a thin column has the least ink within this many columns on each side.
-      reach: columns on each side whose ink a thin column is compared with.
+      radius: a thin column has the least ink within this many columns on each side,
+        at least 1.
+      reach: columns on each side whose ink a thin column is compared with, at least 1.
       depth: minimum share by which a thin column has less ink than those.
       background: grey level of the paper around a piece.
       normalize: turn the scores of each piece into log posteriors, whose exponentials
@@ -100,6 +104,11 @@ class OverSegmentation(nn.Module):
             raise names.ConfigError(
                 f"OverSegmentation: least_width {self.least_width}, most_width "
                 f"{self.most_width} and field {self.field} must not decrease"
+            )
+        if min(self.radius, self.reach) < 1:
+            raise names.ConfigError(
+                f"OverSegmentation: radius and reach must be at least 1 column, got "
+                f"radius {self.radius}, reach {self.reach}"
             )
         names.resolve("recognizer", self.recognizer, RECOGNIZERS)
 
@@ -142,11 +151,20 @@ class OverSegmentation(nn.Module):
     def _slots(self, present: Bool[Array, "n cuts pieces"]) -> tuple[Array, ...]:
         """Line, cut and index of each piece to recognise, fewest intervals first."""
         n, cuts, pieces = present.shape
-        total = min(n * cuts * pieces, max(n * self.average, cuts * pieces))
         order = present.transpose(2, 0, 1).ravel()
-        slots = jnp.argsort(~order, stable=True)[:total]
+        slots = jnp.argsort(~order, stable=True)[: self.room(n)]
         piece, line, node = jnp.unravel_index(slots, (pieces, n, cuts))
         return line, node, piece
+
+    @nn.nowrap
+    def room(self, n: int) -> int:
+        """The number of pieces recognised in ``n`` lines.
+
+        ``n * average``, and room for one full line more up to ``EVEN`` pieces, because
+        the average over few lines varies more.
+        """
+        full, even = self.cuts * self.pieces, n * self.average
+        return min(n * full, max(even, full, min(even + full, EVEN)))
 
     def segment(self, x: Images) -> Segmentation:
         """The segmentation graphs of a batch of lines (no parameters)."""

@@ -80,7 +80,8 @@ class ResNet(nn.Module):
         default (2 basic, 3 bottleneck).
       preactivation: pre-activation blocks (v2).
       bottleneck_stride: '1x1' (v1) or '3x3' (v1.5).
-      zero_scale: initialise the last BN scale of each branch to 0.
+      zero_scale: initialise the last BN scale of each branch to 0; only with a shortcut
+        and without ``preactivation``.
       stochastic_depth: probability that a training step drops the last block's
         branch. Block l of L is dropped with l/L times this probability (Huang et al.
         2016, equation 4, with 1 - p_L; the paper's nets use 0.5). Each device draws
@@ -130,6 +131,16 @@ class ResNet(nn.Module):
         self.block_fields()
         self.blocks_per_stage()
         self.death_rates()
+        if self.zero_scale and self.shortcut == "none":
+            raise names.ConfigError(
+                "zero_scale needs a shortcut: a plain block would output a constant; "
+                "use shortcut 'A' or 'B'"
+            )
+        if self.zero_scale and self.preactivation:
+            raise names.ConfigError(
+                "zero_scale has no effect with preactivation, whose branches end with "
+                "a convolution, not with BN; set one of them to False"
+            )
 
     @nn.nowrap
     def block_class(self) -> Any:

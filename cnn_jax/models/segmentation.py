@@ -41,8 +41,9 @@ def cut_strength(
 
     Args:
       profile: amount of ink in each column.
-      radius: a thin column has the least ink within this distance.
-      reach: distance within which the maximum ink on each side is compared with it.
+      radius: a thin column has the least ink within this distance; at least 1.
+      reach: distance within which the maximum ink on each side is compared with it; at
+        least 1.
       depth: minimum missing ink, as a share of the smaller of the two maxima.
 
     Returns:

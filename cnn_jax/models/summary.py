@@ -21,7 +21,10 @@ _MARK = "layer:"
 
 
 class Layer(NamedTuple):
-    """A module without submodules that has parameters or computes products."""
+    """A module without submodules that has parameters or computes products.
+
+    ``output`` is the shape for one image, () for an output that is not one array.
+    """
 
     name: str
     kind: str
@@ -74,7 +77,7 @@ def summarize(module: nn.Module, image: tuple[int, int, int]) -> Summary:
         seen[name] = (kind, ())
         with jax.named_scope(_MARK + name):
             output = next_method(*args, **kwargs)
-        seen[name] = (kind, output.shape[1:])
+        seen[name] = (kind, getattr(output, "shape", ())[1:])
         return output
 
     def forward(variables, x):

@@ -35,8 +35,9 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
       Arrays by name.
 
     Raises:
-      ConfigError: no such file, unknown suffix, wrong or damaged content, content
-        that requires running code, or torch is needed and not installed.
+      ConfigError: no such file, unknown suffix, wrong or damaged content, tensors of
+        a type that NumPy lacks (FP8), content that requires running code, or torch is
+        needed and not installed.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", *TORCH):
@@ -51,6 +52,8 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
             tensors = load_file(path)
         except SafetensorError as error:
             raise _refuse(path, f"not a safetensors file ({error})") from error
+        except (AttributeError, KeyError, TypeError) as error:  # NumPy lacks the type
+            raise _refuse(path, f"unsupported tensor type ({error})") from error
     else:
         tensors = {
             name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()

@@ -3,8 +3,8 @@
 On CPU, jaxlib 0.10.2 delegates parts of a program to its library YNNPACK. Two of
 these choices need correction:
 
-- YNNPACK's reductions give wrong numbers in some programs (jax issue 39103), so they
-  are excluded.
+- YNNPACK's reductions give wrong numbers in some programs, for example a sum of squares
+  (see `cnn_jax.runtime.selfcheck`), so they are excluded.
 - YNNPACK's convolutions run on a single core. There they are the fastest available.
   XLA's own (Eigen's) use all cores, and on two cores a train step takes about a tenth
   less time with them (ResNet-56, VGG-11, LeNet-5 at batch 128). With more than one

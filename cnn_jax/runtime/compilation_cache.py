@@ -24,7 +24,8 @@ from cnn_jax.runtime import backend
 
 # Size limit in bytes per kind of machine; the oldest programs are removed first.
 LIMIT = 2**30
-# Magic number of files that jax compresses with zstandard, if Python has it.
+# Magic number of files that jax compresses with zstandard, if Python (3.14) or the
+# package of that name has it.
 ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
@@ -111,17 +112,27 @@ def sweep(directory: pathlib.Path, limit: int = LIMIT) -> None:
 def _whole(path: pathlib.Path) -> bool:
     """Whether an entry can be decompressed completely."""
     content = path.read_bytes()
-    decompress: Callable[[bytes], bytes] = zlib.decompress
-    if content.startswith(ZSTANDARD):
-        try:
-            decompress = importlib.import_module("compression.zstd").decompress
-        except ImportError:
-            return True  # written by Python 3.14; older versions do not read it
+    try:
+        decompress = _zstandard() if content.startswith(ZSTANDARD) else zlib.decompress
+    except ImportError:
+        return True  # written by a Python that can read it
     try:
         decompress(content)
     except Exception:  # each library raises its own
         return False
     return True
+
+
+def _zstandard() -> Callable[[bytes], bytes]:
+    """The function that jax decompresses zstandard with.
+
+    Raises:
+      ImportError: this Python has none.
+    """
+    try:
+        return importlib.import_module("compression.zstd").decompress
+    except ImportError:
+        return importlib.import_module("zstandard").ZstdDecompressor().decompress
 
 
 def _machine() -> str:

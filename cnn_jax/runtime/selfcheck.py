@@ -1,7 +1,7 @@
 """A self-check of the backend on programs with known results, before training.
 
 Some compiler releases have silently produced wrong numbers. The check runs a program
-that is known to have been miscompiled (jax issue 39103; see `cnn_jax.runtime.backend`)
+that jaxlib 0.10.2 miscompiles on CPU, a sum of squares (see `cnn_jax.runtime.backend`),
 and the gradients of two convolutions, with the kernels of this machine
 (`cnn_jax.kernels`). The operands are small integers and a power of two, which no
 backend's default precision rounds. Convolutions may still be off by a hundredth,
@@ -36,7 +36,7 @@ def check_backend() -> None:
       WrongBackend: a result is wrong.
     """
     if not _sum_of_squares_is_right():
-        raise _wrong("a sum of squares (jax issue 39103)")
+        raise _wrong("a sum of squares")
     for channels, features, stride in CONVOLUTIONS:
         if not _gradients_are_right(channels, features, stride):
             raise _wrong(f"the gradient of a convolution of {channels} channels")
@@ -53,7 +53,7 @@ def _wrong(what: str) -> WrongBackend:
 
 
 def _sum_of_squares_is_right() -> bool:
-    """The issue's program; its last row is (32768 + 0 + 0) squared."""
+    """Sums of squares of rows; the last is (32768 + 0 + 0) squared."""
     rows = np.arange(32769.0, dtype=np.float32)[:, None] * np.eye(1, 3, dtype="f")
     squares = jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))
     return float(jax.jit(squares)(rows)[-1]) == 32768.0**2

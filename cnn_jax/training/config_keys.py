@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+# Where the data is; the second for a dataset composed from another one's digits.
+PLACES = ("dataset.data_dir", "dataset.digits.data_dir")
 # These keys describe where and how a run executes, not what it computes. Yet the
-# number of devices changes the draws of augmentation and dropout, which differ by
-# device.
+# number of devices changes the draws of augmentation, mixing and dropout, which differ
+# by device.
 FREE_KEYS = (
     "log.writers",
-    "dataset.data_dir",
+    *PLACES,
     "dataset.stream.workers",
     "model.scan",
     "model.remat",
@@ -32,6 +34,14 @@ def rename(config: dict[str, Any]) -> None:
         fields = config.get(section) if section else config
         if isinstance(fields, dict) and key in fields:
             fields[new.rpartition(".")[2]] = fields.pop(key)
+
+
+def moved(dataset: Mapping[str, Any], data_dir: str) -> dict[str, Any]:
+    """A dataset section whose data, or its digits' data, is in another directory."""
+    digits = dataset.get("digits")
+    if "data_dir" not in dataset and isinstance(digits, Mapping):
+        return {**dataset, "digits": {**digits, "data_dir": data_dir}}
+    return {**dataset, "data_dir": data_dir}
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

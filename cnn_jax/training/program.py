@@ -33,13 +33,13 @@ from cnn_jax.training import (
     state,
     steps,
 )
-from cnn_jax.training.config_keys import flatten
+from cnn_jax.training.config_keys import PLACES, flatten
 from cnn_jax.training.parallel import Devices
 
 # Evaluation batches in flight before the oldest is read.
 IN_FLIGHT = 2
 # Keys that may differ between hosts.
-OWN_KEYS = ("dataset.data_dir", "dataset.stream.workers", "parallel.hosts")
+OWN_KEYS = (*PLACES, "dataset.stream.workers", "parallel.hosts")
 
 
 class Program:

@@ -155,12 +155,12 @@ def make_train_step(
 def mixed(
     mix: Mix, key: Array, images: Array, loss: Loss, batch: Batch
 ) -> tuple[Array, Loss, Batch]:
-    """Mix a batch in pairs.
+    """Mix a device's part of a batch in pairs.
 
     Args:
       mix: from `cnn_jax.data.mixing`.
-      key: the random key of this step.
-      images: the augmented images of the batch.
+      key: the random key of this step and device.
+      images: the augmented images of the device.
       loss: (outputs, batch) to per-example losses.
       batch: the batch; its images are ignored.
 

@@ -195,6 +195,17 @@ def test_other_data_than_the_runs_is_refused_and_moved_data_is_found(tmp_path):
         trained.load(place.path, changed)
 
 
+def test_the_digits_of_a_reader_of_strings_may_have_moved(tmp_path):
+    place = RunDirectory(tmp_path / "run")
+    digits = {"name": "mnist", "data_dir": "here"}
+    dataset = {"name": "digit_strings", "digits": digits, "num_lines": 5}
+    with place.open_for_training({"dataset": dataset}):
+        pass
+    expected = {**dataset, "digits": {"name": "mnist", "data_dir": "there"}}
+    assert trained.dataset_of(place.path, "there") == expected
+    assert trained.dataset_of(place.path) == dataset
+
+
 @contextlib.contextmanager
 def no_compilation():
     """Fails if anything is compiled in the block."""

@@ -20,7 +20,7 @@ def drawn(mix):
 
 
 def test_mixup_is_a_weighted_mean_of_pairs():
-    """Zhang et al. 2018, section 2, with one share per batch."""
+    """Zhang et al. 2018, section 2, with one share per call."""
     mixed, partner, share = drawn(mixing.mixup(alpha=0.5))
     np.testing.assert_array_equal(np.sort(partner), np.tile(np.arange(4), (DRAWS, 1)))
     assert len(np.unique(partner, axis=0)) == 24

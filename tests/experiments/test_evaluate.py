@@ -110,6 +110,30 @@ def test_mistakes_are_one_line(run, tmp_path, capsys, arguments, message):
     assert error.count("\n") == 1
 
 
+def test_the_moving_average_of_the_weights_can_be_evaluated_and_exported(
+    run, capsys, tmp_path
+):
+    place, file = tmp_path / "run", tmp_path / "net.safetensors"
+    dataset = {"name": f"{__name__}:named"}
+    config = {**tiny.config(steps=4, log_every=4), "dataset": dataset}
+    result = train({**config, "ema_decay": 0.9}, place)
+    told = f"error: {100 * result['ema_test_error']:.2f} %"
+    loss = f"loss: {result['ema_test_loss']:.4f}"
+    assert loss != f"loss: {result['test_loss']:.4f}"
+    out = printed(capsys, place, "--averaged")
+    assert told in out
+    assert loss in out
+    assert loss not in printed(capsys, place)
+    assert export.main([str(place), str(file), "--averaged"]) == 0
+    assert loss in printed(capsys, file)
+    for source, message in (
+        (file, "holds one set of weights"),
+        (run[0], "has no moving average of its weights"),
+    ):
+        assert evaluate.main([str(source), "--averaged"]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_an_export_says_which_names_it_takes(run, tmp_path, capsys):
     assert export.main([str(run[0]), str(tmp_path / "net.onnx")]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err

@@ -60,6 +60,15 @@ def test_the_same_pixels_are_the_largest(name):
     assert_equals_xla(*CASES[name], seed=0)
 
 
+def test_a_place_outside_the_window_is_no_pixel():
+    geometry = Geometry((4, 4), (2, 2), (2, 2), NONE)
+    places = jnp.array([0, 3, 4, 255], jnp.uint8).reshape(1, 2, 2, 1)
+    found = pooling.route(places, jnp.ones(places.shape), geometry)
+    expected = np.zeros((4, 4))
+    expected[0, 0] = expected[1, 3] = 1
+    np.testing.assert_array_equal(found[0, :, :, 0], expected)
+
+
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())

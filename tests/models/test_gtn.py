@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from cnn_jax import graphs, models, names
+from cnn_jax.data import preprocess, sources
 from cnn_jax.models.gtn import OverSegmentation, SpaceDisplacement
 from cnn_jax.models.lenet import LeNet5
+from configs import gtn_digits
 
 PAPER = -0.1
 
@@ -115,17 +117,35 @@ def test_normalized_scores_of_a_piece_are_log_posteriors(system):
 
 def test_of_too_many_pieces_the_widest_are_left_out(system):
     model, variables, apply = system
-    x = jnp.concatenate([lines()[:1]] * 8)  # 5 pieces per line, room for 3
-    few = applied(model.clone(average=3))(variables, x)
+    x = jnp.concatenate([lines()[:1]] * 9)  # 5 pieces per line, room for 3
+    few = applied(model.clone(average=1))(variables, x)
     all_ = apply(variables, x)
     kept, there = np.isfinite(few.score), np.isfinite(all_.score)
     np.testing.assert_array_equal(few.score[kept], all_.score[kept])
-    assert kept.sum() == 8 * 3 * 3
+    assert kept.sum() == 9 * 3 * 3
     narrow = there & (np.arange(9) < 3)
     np.testing.assert_array_equal(kept, narrow)
     # A single line always fits.
     one = applied(model.clone(average=1))(variables, x[:1])
     assert np.isfinite(one.score).sum() == there[:1].sum()
+
+
+def test_few_lines_of_the_shipped_digits_lose_no_piece():
+    config = gtn_digits.get_config().system.to_dict()
+    model = models.create(**config["model"], num_classes=10)
+    assert (model.room(32), model.room(64)) == (32 * 16, 64 * 16)
+    source = sources.open_source(config["dataset"])
+    prepare = preprocess.build(config["preprocess"], source.statistics())
+    segment = jax.jit(lambda image: model.segment(prepare(image)).present)
+    counts = np.concatenate(
+        [
+            np.asarray(segment(source.train.batch(step, 256)["image"])).sum((1, 2))
+            for step in range(8)
+        ]
+    )
+    for n in range(1, 33):
+        of_shards = counts[: len(counts) // n * n].reshape(-1, n).sum(1)
+        assert of_shards.max() <= model.room(n), n
 
 
 def test_sweeping_lenet_equals_applying_it_at_each_position():
@@ -171,6 +191,8 @@ def test_a_piece_between_two_cuts_is_the_least():
         ("gtn", {"pieces": 0}, "1 piece, got cuts 14, pieces 0"),
         ("gtn", {"most_width": 40}, "most_width 40 and field 32 must not decrease"),
         ("gtn", {"least_width": 0}, "least_width 0"),
+        ("gtn", {"radius": 0}, "at least 1 column, got radius 0, reach 8"),
+        ("gtn", {"reach": -1}, "at least 1 column, got radius 1, reach -1"),
         ("gtn", {"recognizer": "lenet"}, "unknown recognizer 'lenet'"),
         ("sdnn", {"recognizer": "lenet"}, "unknown recognizer 'lenet'"),
         ("sdnn", {"margin": -1}, "margin -1 is negative"),

@@ -1,5 +1,6 @@
 """``python -m cnn_jax.models``."""
 
+import flax.linen as nn
 import pytest
 
 from cnn_jax import models, names
@@ -42,6 +43,25 @@ def test_task_by_flags():
     assert found.input == (32, 32, 1)
     assert found.layers[-1].output == (7,)
     assert command.summary_of("nin_cifar", {"image_size": 16}).input == (16, 16, 3)
+
+
+class Pair(nn.Module):
+    """A network with two outputs and products of its own."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1], 2))
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1)), x @ scale
+
+
+def test_an_output_need_not_be_one_array(capsys):
+    task = {"image_size": 4, "channels": 1, "num_classes": 3}
+    found = command.summary_of(f"{__name__}:Pair", task)
+    assert (found.parameters, found.macs) == (16 * 3 + 3 + 2, 16 * 3 + 16 * 2)
+    command.main(["gtn", "--image_size=32", "--channels=1", "--num_classes=10"])
+    assert rows(capsys)["recognizer/C1"][-2] == "156"
 
 
 @pytest.mark.parametrize(

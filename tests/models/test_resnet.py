@@ -422,6 +422,8 @@ def test_blocks_that_are_left_out_learn_nothing_in_that_step():
         ({"norm": {"name": "batch", "groups": 2}}, "choices: epsilon, momentum"),
         ({"stochastic_depth": 1.0}, r"stochastic_depth must be in \[0, 1\)"),
         ({"stochastic_depth": 0.5, "shortcut": "none"}, "dropped plain block"),
+        ({"zero_scale": True, "shortcut": "none"}, "zero_scale needs a shortcut"),
+        ({"zero_scale": True, "preactivation": True}, "no effect with preactivation"),
     ],
 )
 def test_a_net_that_cannot_be_is_refused(fields, message):

@@ -1,6 +1,8 @@
 """Weight files."""
 
 import argparse
+import json
+import struct
 import sys
 
 import numpy as np
@@ -44,6 +46,15 @@ def test_files_that_cannot_be_read(tmp_path):
         weights.read_tensors(tmp_path / "w.safetensors")
     with pytest.raises(names.ConfigError, match=r"expected a .safetensors file"):
         weights.write_tensors(tmp_path / "w.pth", TENSORS)
+
+
+def test_a_type_that_numpy_lacks_is_refused_in_a_line(tmp_path):
+    tensor = {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}
+    head = json.dumps({"w": tensor}).encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(head)) + head + bytes(4))
+    with pytest.raises(names.ConfigError, match=r"unsupported tensor type .*float8"):
+        weights.read_tensors(path)
 
 
 def test_torch_files_ask_for_torch(tmp_path, monkeypatch):

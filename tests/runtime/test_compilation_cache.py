@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 import zlib
 
 import jax
@@ -124,6 +125,28 @@ def test_the_users_own_directory_is_left_alone(monkeypatch, tmp_path):
     asked = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "XDG_CACHE_HOME": "/nowhere"}
     assert compilation_cache.enable(asked) is None
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_damaged_entries_go_whichever_library_compressed_them(monkeypatch, tmp_path):
+    whole = zlib.compress(bytes(100))
+    for mark in (b"", compilation_cache.ZSTANDARD):
+        (tmp_path / f"{len(mark)}whole-cache").write_bytes(mark + whole)
+        (tmp_path / f"{len(mark)}half-cache").write_bytes(mark + whole[:-5])
+
+    class ZstdDecompressor:
+        decompress = staticmethod(lambda content: zlib.decompress(content[4:]))
+
+    package = types.SimpleNamespace(ZstdDecompressor=ZstdDecompressor)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    for library, left in (
+        (None, {"0whole", "4whole", "4half"}),
+        (package, {"0whole", "4whole"}),
+    ):
+        monkeypatch.setitem(sys.modules, "zstandard", library)
+        (tmp_path / "swept").unlink(missing_ok=True)
+        compilation_cache.sweep(tmp_path)
+        found = {path.name.removesuffix("-cache") for path in tmp_path.glob("*-cache")}
+        assert found == left
 
 
 def test_the_oldest_entries_go_first(tmp_path):

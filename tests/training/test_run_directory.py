@@ -157,18 +157,19 @@ def test_a_lock_left_by_a_dead_process_does_not_block(tmp_path):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_where_a_run_happens_may_change_and_what_it_computes_not(tmp_path):
+@pytest.mark.parametrize("section", [lambda at: at, lambda at: {"digits": at}])
+def test_where_a_run_happens_may_change_and_what_it_computes_not(section, tmp_path):
     place = RunDirectory(tmp_path / "run")
     config = {
         "steps": 3,
-        "dataset": {"data_dir": "here"},
+        "dataset": section({"data_dir": "here"}),
         "parallel": {"mode": "pmap", "devices": 8},
     }
     with place.open_for_training(config):
         pass
     moved = {
         "steps": 3,
-        "dataset": {"data_dir": "there"},
+        "dataset": section({"data_dir": "there"}),
         "parallel": {"mode": "shard_map", "devices": 1},
     }
     place.check_config(moved)

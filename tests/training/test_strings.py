@@ -245,7 +245,7 @@ def collapse(criterion):
 
     The penalty of a class is the squared distance of a piece's features to the
     class's centre, so that it is never negative (section VI-A of the paper, with
-    trained RBF centres.
+    trained RBF centres).
 
     Returns:
       Mean loss, spread of the features over pieces, fraction of misread strings.
