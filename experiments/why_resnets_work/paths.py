@@ -53,9 +53,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot the number of paths by length, their gradient and the product of both."""
     whole = rows.groupby(tables.NET)["contribution"].transform("sum")
     rows = rows.assign(part=rows["contribution"] / whole.where(whole > 0))
-    # Beyond some length the values underflow float32.
-    rows = rows[rows["gradient"] > 0]
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.3))
+    # A gradient that underflows to zero counts as missing.
     panels[1].set_yscale("log")
     labels = {
         "share": "share of paths",
@@ -67,8 +66,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         panel.set_xlabel("path length (branches)")
         panel.set_ylabel(label)
     curves.name_values(figure, lines, "layers")
-    seeds = f", {curves.seeds_of(rows)}" if len(rows) else ""
-    figure.suptitle(f"paths through residual nets{seeds}")
+    figure.suptitle(f"paths through residual nets, {curves.seeds_of(rows)}")
     return {"paths": figure}
 
 

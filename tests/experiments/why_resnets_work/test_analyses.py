@@ -234,6 +234,21 @@ def test_a_gradient_of_zero_is_a_number_that_is_not_there():
     assert set(table["family"]) == {"plain"}
 
 
+def test_a_path_gradient_that_underflows_in_one_seed_is_a_gap():
+    rows = [
+        {**r, "gradient": 0.0, "contribution": 0.0}
+        if (r["length"], r["seed"]) == (1, 0)
+        else r
+        for r in paths()
+    ]
+    [figure] = drawn("paths", rows).values()
+    plt.close(figure)
+    [share, gradient, _] = [panel.get_lines()[0].get_ydata() for panel in figure.axes]
+    assert list(share) == [0.25, 0.5, 0.25]
+    assert gradient[0] > 0
+    assert math.isnan(gradient[1])
+
+
 @pytest.mark.parametrize(
     ("name", "column"),
     [
