@@ -30,9 +30,11 @@ class Loaded:
 
 def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch):
     prints = {"a": "1", "b": "2"}
-    monkeypatch.setattr(trained, "fingerprint", prints.get)
     data = {"a": "same", "b": "same"}
-    monkeypatch.setattr(trained, "data_fingerprint", data.get)
+    for name, of in (("fingerprint", prints), ("data_fingerprint", data)):
+        monkeypatch.setattr(
+            trained, name, lambda run, of=of: of.get(pathlib.Path(run).name)
+        )
     one, two = [{"a": 1}], [{"a": 1}, {"a": 1}]  # rows of a net, and of both
     analysis = dataclasses.replace(ANALYSES["responses"], measure=lambda net, **_: one)
     monkeypatch.setitem(ANALYSES, "responses", analysis)
@@ -50,6 +52,9 @@ def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch
         assert dataclasses.replace(task, **changes).cached() is None
     moved = dataclasses.replace(task, data_dir="elsewhere")
     assert moved.cached() == two  # the same data in another directory
+    for place in ("./", f"{pathlib.Path.cwd()}/", "elsewhere/runs/"):
+        elsewhere = Group("plain", 8, (f"{place}a", f"{place}b"))
+        assert dataclasses.replace(task, group=elsewhere).cached() == two
     for changed in (prints, data):
         before = changed.copy()
         changed["b"] = "other"
