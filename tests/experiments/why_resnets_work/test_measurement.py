@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from cnn_jax.analysis import trained
+from cnn_jax.training.run_directory import RunDirectory
 from configs import why_resnets_work_digits
 from experiments.why_resnets_work import measurement
 from experiments.why_resnets_work.analysis import Group
@@ -116,3 +117,18 @@ def test_an_analysis_may_want_none_of_the_nets(name):
     config = why_resnets_work_digits.get_config().to_dict()
     groups = {("plain", 110): ["x"]}
     assert measurements(config, [name], groups, pathlib.Path()) == []
+
+
+def test_layers_are_inserted_only_into_nets_with_batch_norm(monkeypatch):
+    config = why_resnets_work_digits.get_config().to_dict()
+
+    def tasks(model):
+        monkeypatch.setattr(RunDirectory, "config", lambda run: {"model": model})
+        groups = {("plain", 20): ["x"]}
+        return measurements(config, ["insertion"], groups, pathlib.Path())
+
+    for norm in ("batch", {"name": "batch", "epsilon": 1e-3}, "package:Norm"):
+        assert len(tasks({"norm": norm})) == 1
+    assert len(tasks({})) == 1
+    for norm in ("group", {"name": "group", "groups": 4}):
+        assert not tasks({"norm": norm})
