@@ -58,9 +58,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     own = depth_styles(rows["depth"])  # these depths are not the study's
     lines = [(rows, "lag", "lag (grid points)", "")]
     figure, _ = curves.family_panels(lines, "autocorrelation", "autocorrelation", own)
-    figure.suptitle(
-        f"derivative of random one-input nets, {curves.seeds_of(rows, 'nets')}"
-    )
+    count = curves.seeds_of(rows, "nets")
+    figure.suptitle(f"derivative of random one-input nets, {count}")
     return {"grid": figure}
 
 

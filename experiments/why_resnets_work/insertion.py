@@ -140,10 +140,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         panel.set_xlabel("steps after insertion")
     name_lines(figure, [lines[how] for how in WAYS], list(WAYS.values()))
     family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
-    figure.suptitle(
-        f"layers inserted into a trained {family} net of {depth} layers, "
-        f"{curves.seeds_of(rows)}"
-    )
+    what = f"layers inserted into a trained {family} net of {depth} layers"
+    figure.suptitle(f"{what}, {curves.seeds_of(rows)}")
     return {"insertion": figure}
 
 
@@ -194,16 +192,14 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 ),
                 [
                     (
-                        *(WAYS[how], str(2 * count), f"{rate:g}"),
+                        *(name, str(2 * count), f"{rate:g}"),
                         tables.percent(tables.of(own, more_steps=0)["train_error"]),
                         tables.percent(tables.of(own, more_steps=last)["train_error"]),
                         str(own["changed_logits"].max()),
                         tables.short(own["largest_change"].max()),
                     )
-                    for way in WAYS
-                    for (how, count, rate), own in tables.of(rows, how=way).groupby(
-                        ["how", "blocks", "rate"]
-                    )
+                    for how, name in WAYS.items()
+                    for (count, rate), own in tables.of(rows, how=how).groupby(cases)
                 ],
             )
         ],

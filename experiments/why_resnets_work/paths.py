@@ -39,11 +39,10 @@ def measure(
         for _ in range(1 if alike else draws):
             through = np.zeros(len(sites))
             through[random.choice(len(sites), length, replace=False)] = 1
-            norms.append(
-                lesions.path_gradient(
-                    net.model, net.variables, batch, net.program.loss, through
-                )
+            norm = lesions.path_gradient(
+                net.model, net.variables, batch, net.program.loss, through
             )
+            norms.append(norm)
         gradient = float(np.mean(norms))
         row = {"length": length, "share": share, "gradient": gradient}
         yield {**row, "contribution": share * gradient}
