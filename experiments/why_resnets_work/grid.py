@@ -15,12 +15,7 @@ from experiments.why_resnets_work import analysis, papers
 
 
 def measure(
-    depths: Sequence[int],
-    width: int,
-    points: int,
-    beta: float,
-    seeds: int,
-    lags: int,
+    depths: Sequence[int], width: int, points: int, beta: float, seeds: int, lags: int
 ) -> Iterator[analysis.Row]:
     """Measure the autocorrelation of the derivative of random nets of a scalar.
 
