@@ -92,7 +92,7 @@ def insert(
     """Insert ``count`` two-layer blocks into a trained network.
 
     Args:
-      model: the network.
+      model: the network, with batch norm.
       variables: 'params' and 'batch_stats'.
       site: path of the module after which the blocks are inserted. Its output must
         be non-negative ('stage2_block1' of a v1 network), so that a ReLU passes it
@@ -110,12 +110,15 @@ def insert(
 
     Raises:
       ConfigError: unknown ``how``, no module at ``site``, negative outputs there, or a
-        network without a ``norm`` field.
+        network without batch norm or without a ``norm`` field.
     """
     if how not in HOWS:
         raise names.choices("way to insert layers", how, HOWS)
-    if not hasattr(model, "norm"):
-        raise names.ConfigError(f"{type(model).__name__} has no field 'norm'")
+    if not (hasattr(model, "norm") and variables.get("batch_stats")):
+        raise names.ConfigError(
+            "layers can be inserted only into a network with batch norm and a field "
+            f"'norm'; {type(model).__name__} has none here"
+        )
     residual = how == "residual"
     count = 0 if how == "none" else count
     longer = Extended(model, site, count, residual)

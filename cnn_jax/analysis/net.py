@@ -18,6 +18,7 @@ import numpy as np
 from cnn_jax.data import given_pictures
 from cnn_jax.data.item import Split
 from cnn_jax.data.preprocess import Preprocess
+from cnn_jax.data.sources import central_view
 from cnn_jax.names import ConfigError
 from cnn_jax.training.program import Program
 
@@ -32,6 +33,8 @@ BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 2**17, 8, 128
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """Evaluation batches of a split; can be iterated over any number of times.
+
+    Of ten-crop evaluation they hold the central crop.
 
     Attributes:
       program: provides the data and the preprocessing.
@@ -225,7 +228,5 @@ def _logits(program: Program, variables: Variables, images: Any) -> Any:
 def _prepare(program: Program, resident: Any, item: Any) -> Batch:
     """The network's input batch, from an item of the source."""
     batch = program.source.take(resident, item)
-    image = program.preprocess(batch["image"])
-    if len(image) != len(batch["mask"]):
-        raise ConfigError("analyses need one view per example; set views to 1")
+    image = program.preprocess(central_view(batch["image"], batch["mask"]))
     return {"image": image, "label": batch["label"], "mask": batch["mask"]}

@@ -2,11 +2,13 @@
 
 Lin, Chen and Yan (2013), "Network in network". A 1x1 convolution with fewer channels
 before a large convolution saves most of its multiply-accumulates (MACs). Both variants
-are counted in the traced program and timed side by side. A 1x1 convolution with equal
-numbers of input and output channels, followed by ReLU, adds a non-linearity at each
-pixel. A net that must detect where exactly one of two channels is on (an exclusive or,
-which no linear map computes) learns this with the 1x1 convolution, and not without.
-Neither measurement needs a trained net.
+are counted in the traced program and timed side by side. A 1x1 convolution followed by
+ReLU is a non-linear function across the channels at each pixel; without ReLU it is
+linear, and adds nothing to the convolution before it. A linear net of a 3x3 convolution
+and a classifier cannot detect where exactly one of two channels is on (an exclusive or,
+which no linear map computes). With a 1x1 convolution and ReLU between them, it learns
+this. The comparison shows what the non-linearity adds, which any ReLU between the two
+would add. Neither measurement needs a trained net.
 """
 
 import statistics
@@ -50,7 +52,8 @@ class PixelClassifier(nn.Module):
 
     Attributes:
       width: channels of the convolution.
-      one_by_one: whether a 1x1 convolution of as many channels and ReLU lie between.
+      one_by_one: whether a 1x1 convolution of as many channels and ReLU lie between;
+        the net is linear without them.
     """
 
     width: int
@@ -121,7 +124,7 @@ def learn_exclusive_or(one_by_one: bool, seed: int = 0, steps: int = 300) -> flo
     """Train a `PixelClassifier` on random noise and test it on new noise.
 
     Args:
-      one_by_one: whether to add the 1x1 convolution and ReLU.
+      one_by_one: whether to add the 1x1 convolution and ReLU to the linear net.
       seed: random seed of the weights and the noise.
       steps: number of steps of Adam, on 8 images of 16 x 16 each.
 

@@ -94,10 +94,11 @@ def with_batch_statistics(
 ) -> Variables:
     """Replace the batch-norm statistics by those of one batch.
 
-    An untrained network has no meaningful running statistics.
+    An untrained network has no meaningful running statistics. The variables of a
+    network without batch norm stay as they are.
 
     Args:
-      model: a network with a ``norm`` field.
+      model: a network, with a ``norm`` field if it has batch norm.
       variables: 'params' and 'batch_stats'.
       batch: the statistics are taken over all its images, ignoring the mask.
 
@@ -105,8 +106,10 @@ def with_batch_statistics(
       The parameters, with the batch's statistics as running statistics.
 
     Raises:
-      ConfigError: the network has no ``norm`` field.
+      ConfigError: a network with batch norm has no ``norm`` field.
     """
+    if not variables.get("batch_stats"):
+        return variables
     if not hasattr(model, "norm"):
         raise ConfigError(f"{type(model).__name__} has no field 'norm'")
     return {**variables, "batch_stats": _statistics(model, variables, batch["image"])}

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from cnn_jax import data, names
 from cnn_jax.data import cache, given
@@ -200,6 +200,29 @@ def average_views(
         return logits
     parts = jax.nn.log_softmax(logits).reshape(count, views // count, -1)
     return jax.nn.logsumexp(parts, 1) - jnp.log(views // count)
+
+
+def central_view(
+    images: Shaped[Array, "views h w c"], mask: Float[Array, " n"]
+) -> Shaped[Array, "n h w c"]:
+    """The central crop of each example of ten-crop evaluation.
+
+    Args:
+      images: all views; the views of an example are consecutive.
+      mask: one number per example.
+
+    Returns:
+      One image per example; the images themselves if each example has one view.
+
+    Raises:
+      ConfigError: an example has neither one view nor ten.
+    """
+    views = images.shape[0] // mask.shape[0]
+    if views not in (1, 10):
+        raise names.ConfigError(
+            f"an example must have one view or ten crops, got {views}"
+        )
+    return images[4::10] if views == 10 else images  # see `transforms.TenCrop`
 
 
 def open_source(

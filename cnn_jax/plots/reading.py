@@ -40,7 +40,7 @@ def reading_errors(
             panel.errorbar(
                 over["mean"],
                 over.index + shift,
-                xerr=over["std"].fillna(0),
+                xerr=over["std"],  # NaN for a single seed: no bar
                 capsize=3,
                 label=key.replace("_", " "),
                 **style,

@@ -1,14 +1,19 @@
 """Claims tested on several seeds: yes, no or undecided.
 
 Values are a series whose last index level is 'seed'. Each combination of the other
-levels is a case, and a claim must hold in every case. A missing value or a single
-seed leaves it undecided.
+levels is a case. Each case is decided by one-sided t tests at the level `LEVEL`, the
+probability of a wrong verdict if the means are equal. The answer is yes if the test
+finds the claim in every case (an intersection-union test, which needs no correction).
+It is no if the opposite test finds a violation in any case; with k cases, this test has
+the level `LEVEL` / k (Bonferroni). A missing value or a single seed leaves a case
+undecided.
 """
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
+from scipy import special
 
 from cnn_jax.report.page import Finding
 from cnn_jax.report.tables import Write, of_family, spread
@@ -16,37 +21,58 @@ from cnn_jax.report.tables import Write, of_family, spread
 # Names a case: a function or format string of the levels' values.
 Case = str | Callable[..., str]
 
+LEVEL = 0.05
 
-def paired(low: pd.Series, high: pd.Series, equal: bool = False) -> bool | None:
-    """Whether one mean lies below the other, from the differences seed by seed.
+
+def paired(
+    low: pd.Series, high: pd.Series, equal: bool = False, cases: int = 1
+) -> bool | None:
+    """Whether one mean lies below the other: Student's test on differences by seed.
 
     Args:
       low: values by seed that should be lower.
       high: values by seed that should be higher; seeds present on only one side are
         ignored.
-      equal: whether equal means satisfy the claim.
+      equal: whether the claim holds if all differences are zero.
+      cases: number of cases of the claim.
 
     Returns:
-      The answer, or None if the mean difference is within its standard error.
+      The answer, or None if neither test rejects.
     """
     low, high = low.align(high, join="inner")
     differences = high - low
     if len(differences) < 2 or differences.isna().any():
         return None
-    return _decide(differences.mean(), differences.sem(), equal)
+    mean, variance = differences.mean(), differences.sem() ** 2
+    return _decide(mean, variance, len(differences) - 1.0, equal, cases)
 
 
-def unpaired(low: pd.Series, high: pd.Series) -> bool | None:
-    """Like `paired`, for unpaired seeds, whose numbers may differ."""
+def unpaired(low: pd.Series, high: pd.Series, cases: int = 1) -> bool | None:
+    """Like `paired`, for unpaired seeds, whose numbers may differ (Welch's test)."""
     if min(len(low), len(high)) < 2 or low.isna().any() or high.isna().any():
         return None
-    return _decide(high.mean() - low.mean(), (low.sem() ** 2 + high.sem() ** 2) ** 0.5)
+    parts = [(own.sem() ** 2, len(own) - 1) for own in (low, high)]
+    variance = sum(part for part, _ in parts)
+    weights = sum(part**2 / degrees for part, degrees in parts)
+    freedom = variance**2 / weights if weights else 1.0
+    return _decide(high.mean() - low.mean(), variance, freedom, cases=cases)
 
 
-def _decide(difference: float, error: float, equal: bool = False) -> bool | None:
-    if difference == error == 0:
+def _decide(
+    difference: float,
+    variance: float,
+    freedom: float,
+    equal: bool = False,
+    cases: int = 1,
+) -> bool | None:
+    """The verdict on a mean difference with this variance and degrees of freedom."""
+    if difference == variance == 0:
         return equal
-    return None if abs(difference) <= error else bool(difference > 0)
+    yes, no = special.stdtrit(freedom, [1 - LEVEL, 1 - LEVEL / cases])
+    error = variance**0.5
+    if difference > yes * error:
+        return True
+    return False if -difference > no * error else None
 
 
 def cases_of(values: pd.Series, case: Case) -> dict[str, pd.Series]:
@@ -75,7 +101,7 @@ def below(
       high: values that should be higher; cases present on only one side are ignored.
       write: formats the values of a case.
       case: names the cases.
-      equal: whether equal means satisfy the claim.
+      equal: see `paired`.
 
     Returns:
       The finding, whose evidence lists both sides of each case; None if there is no
@@ -87,7 +113,7 @@ def below(
     lows, highs = cases_of(low, case), cases_of(high, case)
     return _finding(
         claim,
-        {name: paired(own, highs[name], equal) for name, own in lows.items()},
+        {n: paired(own, highs[n], equal, len(lows)) for n, own in lows.items()},
         (f"{n}: {write(own)} vs. {write(highs[n])}" for n, own in lows.items()),
     )
 
@@ -135,7 +161,7 @@ def ascending(
     return _finding(
         claim,
         {
-            f"{low} to {high}": unpaired(cases[low], cases[high])
+            f"{low} to {high}": unpaired(cases[low], cases[high], len(cases) - 1)
             for low, high in itertools.pairwise(cases)
         },
         (f"{name}: {write(own)}" for name, own in cases.items()),

@@ -112,7 +112,7 @@ def summarize(
 
     Returns:
       'quantity', 'family', 'depth', 'seeds' (that have the number), 'mean' and 'std'
-      (sample standard deviation, 0 for a single seed).
+      (sample standard deviation, NaN for a single seed).
     """
     found = [
         (quantity, *net[:2], value)
@@ -122,8 +122,7 @@ def summarize(
     keys = ["quantity", *GROUP]
     table = pd.DataFrame(found, columns=[*keys, "value"]).dropna()
     values = table.groupby(keys, sort=False)["value"]
-    means = values.agg(seeds="size", mean="mean", std="std").reset_index()
-    return means.assign(std=means["std"].where(means["seeds"] > 1, 0.0))
+    return values.agg(seeds="size", mean="mean", std="std").reset_index()
 
 
 def errors(table: pd.DataFrame, held_out: str = "test") -> pd.DataFrame:

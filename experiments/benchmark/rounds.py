@@ -2,7 +2,7 @@
 
 Separate processes keep the memory figures, threads and allocators of the frameworks
 apart. The contenders alternate, one block of steps each, round after round. Other
-load on the machine thus affects all of them, and a ratio compares adjacent blocks.
+load on the machine thus affects all of them, and a round compares adjacent blocks.
 """
 
 import contextlib

@@ -6,9 +6,9 @@
 A step is a forward pass, loss, backward pass and SGD update (momentum, coupled weight
 decay), on a batch that is already on the device. This package's step also gathers the
 batch from a resident set and normalises its uint8 pixels. `--peer` runs the same
-networks in other frameworks, alternating with this package. Ratios are the peer's time
-over this package's: the median over all rounds and, in brackets, the smallest and the
-largest of a single round.
+networks in other frameworks, alternating with this package. A ratio is the peer's time
+over this package's: that of the medians over all rounds and, in brackets, the smallest
+and the largest of a single round.
 
   torch           channels_last; cuDNN's search on a GPU; bfloat16 is autocast; as many
                   threads as there are cores. On a GPU it also adds 'torch.compile'

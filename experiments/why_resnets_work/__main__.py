@@ -84,8 +84,7 @@ def main(values: argparse.Namespace) -> int:
     study_directory = None
     if values.run:
         program = program_of(values.run, values.data_dir)
-        kind = trained.family_and_depth(program, values.run)
-        groups = {kind: [values.run]}
+        groups = {trained.family_and_depth(program, values.run): [values.run]}
     elif values.study or any(analysis.of_nets for analysis in analyses.values()):
         study_directory = pathlib.Path(values.study or directory / "study")
         if not values.study:
@@ -97,9 +96,8 @@ def main(values: argparse.Namespace) -> int:
         missing = [f"{name} ({status})" for name, status in unfinished.items()]
     if missing:
         print(f"skipped runs: {', '.join(missing)}", file=sys.stderr)
-    tasks = measurements(
-        config, chosen, groups, directory / "analyses", values.data_dir
-    )
+    kept = directory / "analyses"
+    tasks = measurements(config, chosen, groups, kept, values.data_dir)
     if not tasks:
         nets = ", ".join(f"{family}-{depth}" for family, depth in groups)
         raise ConfigError(f"{', '.join(chosen)}: no net to analyse among {nets}")

@@ -63,7 +63,8 @@ def section(rows: pd.DataFrame) -> page.Section:
                 tables.percent,
             ),
             claims.residual_below_plain(
-                "No residual net has a higher training error than its plain twin.",
+                "Averaged over the seeds, no residual net has a higher training error "
+                "than its plain twin.",
                 errors,
                 tables.percent,
                 equal=True,

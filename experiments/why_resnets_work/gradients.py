@@ -49,21 +49,22 @@ def measure(
 
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot each layer's gradient norm, at initialisation, after and along training."""
-    what, steps = ("gradient_norm", "gradient norm"), sorted(set(rows["step"]))
+    what = ("gradient_norm", "gradient norm")
     scale: Any = {"log": "y", "share": "row"}
     lines = first_and_last(rows, "layer", LAYER)
     figure, _ = curves.family_panels(lines, *what, styles, **scale)
     figure.suptitle(f"gradient reach, {curves.seeds_of(rows)}")
     found = {"gradients": figure}
-    between = rows[rows["step"].isin(steps[1:-1])]
-    if len(between):
+    along = along_training(rows)
+    if len(along):
         lines = [
-            (tables.of(rows, depth=depth), "layer", LAYER, f"{depth} layers")
-            for depth in sorted(set(between["depth"]))
+            (own, "layer", LAYER, f"{depth} layers")
+            for depth, own in along.groupby("depth")
         ]
         scale |= {"by": ("step", "step"), "linewidth": 1.4}
-        figure, _ = curves.family_panels(lines, *what, depth_styles(steps), **scale)
-        figure.suptitle(f"gradients during training, {curves.seeds_of(rows)}")
+        steps = depth_styles(along["step"])
+        figure, _ = curves.family_panels(lines, *what, steps, **scale)
+        figure.suptitle(f"gradients during training, {curves.seeds_of(along)}")
         found["gradients_along_training"] = figure
     return found
 
@@ -71,12 +72,18 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
 def first_and_last(
     rows: pd.DataFrame, x: str, label: str
 ) -> list[tuple[pd.DataFrame, str, str, str]]:
-    """Rows of panels before and after training, for `family_panels`."""
-    last = rows["step"].max()
+    """Rows of panels before and after each net's training, for `family_panels`."""
+    last = rows[rows["step"] == rows.groupby(tables.NET)["step"].transform("max")]
+    steps = " to ".join(map(str, sorted({last["step"].min(), last["step"].max()})))
     return [
         (tables.of(rows, step=0), x, label, "at initialisation"),
-        (tables.of(rows, step=last), x, label, f"after {last} steps"),
+        (last, x, label, f"after {steps} steps"),
     ]
+
+
+def along_training(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of nets that were measured between the first and the last step, too."""
+    return rows[rows.groupby(tables.NET)["step"].transform("nunique") > 2]
 
 
 def growth(rows: pd.DataFrame) -> float:
@@ -102,7 +109,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
             "Gradient norm of each layer, before and after training.",
         )
     ]
-    if rows["step"].nunique() > 2:
+    if len(along_training(rows)):
         figures.append(
             page.Figure(
                 "gradients_along_training",

@@ -15,12 +15,7 @@ from experiments.why_resnets_work import analysis, papers
 
 
 def measure(
-    depths: Sequence[int],
-    width: int,
-    points: int,
-    beta: float,
-    seeds: int,
-    lags: int,
+    depths: Sequence[int], width: int, points: int, beta: float, seeds: int, lags: int
 ) -> Iterator[analysis.Row]:
     """Measure the autocorrelation of the derivative of random nets of a scalar.
 
@@ -58,9 +53,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     own = depth_styles(rows["depth"])  # these depths are not the study's
     lines = [(rows, "lag", "lag (grid points)", "")]
     figure, _ = curves.family_panels(lines, "autocorrelation", "autocorrelation", own)
-    figure.suptitle(
-        f"derivative of random one-input nets, {curves.seeds_of(rows, 'nets')}"
-    )
+    count = curves.seeds_of(rows, "nets")
+    figure.suptitle(f"derivative of random one-input nets, {count}")
     return {"grid": figure}
 
 

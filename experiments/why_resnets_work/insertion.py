@@ -13,20 +13,15 @@ from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import STYLES, name_lines
 from cnn_jax.report import claims, page, tables
+from cnn_jax.training.run_directory import RunDirectory
 from experiments.why_resnets_work import analysis, papers
 
-# Ways of inserting: names in the figure and in the table, and line styles.
+# Ways of inserting: names in the figure and the table, and line styles.
 WAYS = {
     "none": "nothing inserted",
     "residual": "residual, identity",
     "plain_identity": "plain, set to identity",
     "plain_he": "plain, He-initialised",
-}
-LAYERS = {
-    "none": "nothing inserted",
-    "residual": "residual block, last BN scale zero",
-    "plain_identity": "plain layers, set to identity",
-    "plain_he": "plain layers, He-initialised",
 }
 LOOKS = {
     "none": {"color": "#000000", "marker": "D", "linestyle": ":"},
@@ -94,6 +89,15 @@ def measure(
                     }
 
 
+def wants(group: analysis.Group, settings: analysis.Settings) -> bool:
+    """Whether the group is the one to insert layers into; it needs batch norm."""
+    if (group.family, group.depth) != (settings["family"], settings["depth"]):
+        return False
+    config = RunDirectory(group.runs[0]).config() or {}
+    norm = config.get("model", {}).get("norm", "batch")
+    return (norm if isinstance(norm, str) else norm["name"]) != "group"
+
+
 def check(settings: analysis.Settings) -> None:
     """Refuse steps that do not start at 0 or are not ascending."""
     steps = list(settings["steps"])
@@ -136,10 +140,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         panel.set_xlabel("steps after insertion")
     name_lines(figure, [lines[how] for how in WAYS], list(WAYS.values()))
     family, depth = rows["family"].iloc[0], rows["depth"].iloc[0]
-    figure.suptitle(
-        f"layers inserted into a trained {family} net of {depth} layers, "
-        f"{curves.seeds_of(rows)}"
-    )
+    what = f"layers inserted into a trained {family} net of {depth} layers"
+    figure.suptitle(f"{what}, {curves.seeds_of(rows)}")
     return {"insertion": figure}
 
 
@@ -190,16 +192,14 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 ),
                 [
                     (
-                        *(LAYERS[how], str(2 * count), f"{rate:g}"),
+                        *(name, str(2 * count), f"{rate:g}"),
                         tables.percent(tables.of(own, more_steps=0)["train_error"]),
                         tables.percent(tables.of(own, more_steps=last)["train_error"]),
                         str(own["changed_logits"].max()),
                         tables.short(own["largest_change"].max()),
                     )
-                    for way in WAYS
-                    for (how, count, rate), own in tables.of(rows, how=way).groupby(
-                        ["how", "blocks", "rate"]
-                    )
+                    for how, name in WAYS.items()
+                    for (count, rate), own in tables.of(rows, how=how).groupby(cases)
                 ],
             )
         ],
@@ -246,9 +246,7 @@ def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 ANALYSIS = analysis.Analysis(
     *(measure, section, draw, summary),
-    wants=lambda group, settings: (
-        (group.family, group.depth) == (settings["family"], settings["depth"])
-    ),
+    wants=wants,
     check=check,
     long=True,
     version=2,

@@ -1,4 +1,4 @@
-"""What the report says before its sections: what was analysed, how many claims hold."""
+"""The introduction of the report: the networks analysed and how many claims hold."""
 
 import collections
 import importlib.metadata
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from cnn_jax.report import claims
 from cnn_jax.report.page import Report, Section
 
 LIBRARIES = ("jax", "flax", "numpy")
@@ -40,8 +41,11 @@ def compose(
         "how far gradients reach, how much a block changes its input, how much damage "
         "its removal does, and what the loss landscape looks like.",
         "The report tests the papers' claims on these nets. Every verdict is computed "
-        "from the numbers next to it. A comparison is undecided if the mean difference "
-        "over the seeds is within its standard error, or if there is only one seed.",
+        "from the numbers next to it. One-sided t tests compare means over the seeds "
+        f"at the {100 * claims.LEVEL:g} % level, for each claim alone. A claim holds "
+        "if the test confirms it in every case. It does not hold if the opposite test, "
+        "with the level divided by the number of cases, refutes it in one. It is "
+        "undecided otherwise, or if there is only one seed.",
     ]
     if findings:
         introduction[1] += (

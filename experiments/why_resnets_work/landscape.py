@@ -99,10 +99,14 @@ def finite(rows: pd.DataFrame, value: str = "loss") -> np.ndarray:
 
 # Numbers of one net.
 SHAPE: dict[str, Callable[[pd.DataFrame], float]] = {
-    "loss": lambda rows: landscape_shape.centre(finite(rows)),
-    "rise": lambda rows: landscape_shape.edge_power(finite(rows)),
-    "area": lambda rows: landscape_shape.share_below(finite(rows, "error"), 0.5),
-    "minima": lambda rows: landscape_shape.local_minima(finite(rows)),
+    "loss of the net (nats)": lambda rows: landscape_shape.centre(finite(rows)),
+    "power of ten of the loss at the grid's edge, median": lambda rows: (
+        landscape_shape.edge_power(finite(rows))
+    ),
+    "share of the grid with an error of at most half": lambda rows: (
+        landscape_shape.share_below(finite(rows, "error"), 0.5)
+    ),
+    "local minima of the grid": lambda rows: landscape_shape.local_minima(finite(rows)),
 }
 
 
@@ -115,8 +119,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """The loss around trained nets."""
     points, images = settings["points"], settings["images"]
     names = {"surface": "as surfaces", "contours": "as contours"}
-    shape = {name: tables.per_net(rows, value) for name, value in SHAPE.items()}
-    rises, areas, counts = (shape[name] for name in ("rise", "area", "minima"))
+    losses, rises, areas, counts = (tables.per_net(rows, f) for f in SHAPE.values())
     return page.Section(
         title="Loss landscape",
         question="What does the loss look like around the trained nets?",
@@ -154,7 +157,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 "loss at the edge of the grid, share of the grid with a training error "
                 "of at most 50 %, local minima among the inner points",
                 {
-                    "loss": (shape["loss"], tables.spread),
+                    "loss": (losses, tables.spread),
                     "rise": (rises, tables.spread),
                     "area": (areas, percent),
                     "minima": (counts, tables.spread),
@@ -188,13 +191,7 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
 
 def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
     """Shape of the landscape around one net."""
-    names = (
-        "loss of the net (nats)",
-        "power of ten of the loss at the grid's edge, median",
-        "share of the grid with an error of at most half",
-        "local minima of the grid",
-    )
-    for name, value in zip(names, SHAPE.values(), strict=True):
+    for name, value in SHAPE.items():
         yield name, value(rows)
 
 

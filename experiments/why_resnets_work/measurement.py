@@ -74,11 +74,12 @@ class Measurement:
     def made_of(self) -> dict[str, Any]:
         """Everything that the rows depend on, in the form that JSON restores."""
         analysis, settings = registry.resolve(self.analysis, self.section)
+        runs = {pathlib.Path(run).resolve().name: run for run in self.group.runs}
         found = {
             "version": analysis.version,
             "settings": settings,
-            "runs": {run: trained.fingerprint(run) for run in self.group.runs},
-            "data": {run: trained.data_fingerprint(run) for run in self.group.runs},
+            "runs": {name: trained.fingerprint(run) for name, run in runs.items()},
+            "data": {name: trained.data_fingerprint(run) for name, run in runs.items()},
         }
         return json.loads(json.dumps(found))
 

@@ -17,7 +17,7 @@ from experiments.why_resnets_work import analysis, papers
 # The exclusive-or nets: name in the rows, and in the report.
 LINEAR, DEEPER = "linear", "with 1x1 and ReLU"
 NETS = {
-    LINEAR: "3x3, then a linear classifier",
+    LINEAR: "3x3, classifier (linear)",
     DEEPER: "3x3, 1x1 with as many channels and ReLU, classifier",
 }
 
@@ -100,7 +100,9 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
         f"{settings['size']} x {settings['size']} pixels, counted in the traced "
         "program, with and without a preceding 1x1 convolution to "
         f"{settings['shrink']} channels. Second: a task that no linear map solves, to "
-        "decide at each pixel whether exactly one of two channels is on.",
+        "decide at each pixel whether exactly one of two channels is on. A 1x1 "
+        "convolution without ReLU would leave the net linear, so the comparison shows "
+        "what a non-linear function across channels adds.",
         sources=[papers.LIN],
         tables=[
             page.Table(
@@ -128,7 +130,8 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
                 + ".",
             ),
             claims.below(
-                "A net with a 1x1 convolution and ReLU learns the exclusive or better.",
+                "The net with a 1x1 convolution and ReLU learns the exclusive or "
+                "better than the linear net.",
                 *(errors[DEEPER], errors[LINEAR]),
                 *(tables.percent, "wrong pixels (%)"),
             ),

@@ -39,11 +39,10 @@ def measure(
         for _ in range(1 if alike else draws):
             through = np.zeros(len(sites))
             through[random.choice(len(sites), length, replace=False)] = 1
-            norms.append(
-                lesions.path_gradient(
-                    net.model, net.variables, batch, net.program.loss, through
-                )
+            norm = lesions.path_gradient(
+                net.model, net.variables, batch, net.program.loss, through
             )
+            norms.append(norm)
         gradient = float(np.mean(norms))
         row = {"length": length, "share": share, "gradient": gradient}
         yield {**row, "contribution": share * gradient}
@@ -53,9 +52,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot the number of paths by length, their gradient and the product of both."""
     whole = rows.groupby(tables.NET)["contribution"].transform("sum")
     rows = rows.assign(part=rows["contribution"] / whole.where(whole > 0))
-    # Beyond some length the values underflow float32.
-    rows = rows[rows["gradient"] > 0]
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.3))
+    # A gradient that underflows to zero counts as missing.
     panels[1].set_yscale("log")
     labels = {
         "share": "share of paths",
@@ -67,8 +65,7 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
         panel.set_xlabel("path length (branches)")
         panel.set_ylabel(label)
     curves.name_values(figure, lines, "layers")
-    seeds = f", {curves.seeds_of(rows)}" if len(rows) else ""
-    figure.suptitle(f"paths through residual nets{seeds}")
+    figure.suptitle(f"paths through residual nets, {curves.seeds_of(rows)}")
     return {"paths": figure}
 
 

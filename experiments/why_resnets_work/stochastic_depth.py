@@ -71,9 +71,8 @@ def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     panel.set_xlabel("blocks removed")
     panel.set_ylabel("test error (%)")
     name_lines(figure, list(lines.values()), list(lines))
-    figure.suptitle(
-        f"residual nets of {rows['depth'].iloc[0]} layers, {curves.seeds_of(rows)}"
-    )
+    depth = rows["depth"].iloc[0]
+    figure.suptitle(f"residual nets of {depth} layers, {curves.seeds_of(rows)}")
     return {"stochastic_depth": figure}
 
 

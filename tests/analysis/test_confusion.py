@@ -100,3 +100,34 @@ def test_an_example_seen_in_several_views_counts_once(tmp_path):
     assert found.matrix.sum() == 10
     assert found.error == pytest.approx(expected["error"])
     assert found.loss == pytest.approx(expected["loss"], rel=1e-5)
+
+
+class TenViews(InMemory):
+    """Each image in the middle of ten views."""
+
+    def take(self, resident, item):
+        batch = super().take(resident, item)
+        views = [batch["image"] + view for view in range(-4, 6)]
+        image = jnp.stack(views, 1).reshape(-1, *batch["image"].shape[1:])
+        return {**batch, "image": image}
+
+
+def ten_views(index, count):
+    return TenViews(tiny.noise(40), index, count)
+
+
+def open_ten_views():
+    return ten_views
+
+
+def test_analyses_see_the_central_crop_of_ten(run):
+    once, _ = run
+    dataset = {"name": f"{__name__}:open_ten_views"}
+    program = Program({**once.config, "dataset": dataset})
+    views = dataclasses.replace(once, program=program)
+    for split in ("train", "test"):
+        for found, expected in zip(
+            views.batches(split), once.batches(split), strict=True
+        ):
+            for key in ("image", "label", "mask"):
+                np.testing.assert_array_equal(found[key], expected[key])

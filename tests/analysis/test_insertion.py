@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from cnn_jax.analysis import insertion
-from cnn_jax.models.layers import BatchNorm
+from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.names import ConfigError
 from cnn_jax.training.losses import softmax_cross_entropy
 from cnn_jax.training.optimizer import sgd
@@ -158,3 +158,9 @@ def test_an_insertion_that_cannot_be_is_refused(changes, message):
     net, variables = nets.build()
     with pytest.raises(ConfigError, match=message):
         insert(net, variables, **{"how": "residual", **changes})
+
+
+def test_layers_are_inserted_only_into_networks_with_batch_norm():
+    net, variables = nets.build(norm=functools.partial(GroupNorm, groups=2))
+    with pytest.raises(ConfigError, match="only into a network with batch norm"):
+        insert(net, variables, "residual")

@@ -1,5 +1,7 @@
 """Gradients at nearby inputs: known results for lines, noise and depth."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from cnn_jax import models
 from cnn_jax.analysis import shattered
+from cnn_jax.models.layers import GroupNorm
 from cnn_jax.names import ConfigError
 from tests.analysis import nets
 
@@ -87,7 +90,18 @@ def test_statistics_are_those_of_the_batch():
     assert found["params"] is variables["params"]
     lenet = models.create("lenet5_modern", 3)
     with pytest.raises(ConfigError, match="'norm'"):
-        shattered.with_batch_statistics(lenet, {}, batch)
+        shattered.with_batch_statistics(lenet, variables, batch)
+
+
+def test_a_network_without_batch_norm_has_no_statistics_to_replace():
+    net, variables = nets.build(norm=functools.partial(GroupNorm, groups=2))
+    batch = nets.batch(6)
+    found = shattered.with_batch_statistics(net, variables, batch)
+    assert found is variables
+    found = shattered.input_correlations(
+        net, found, batch, np.zeros(1), jax.random.key(0)
+    )
+    assert found[0] == pytest.approx(1, abs=1e-6)
 
 
 def test_correlations_fall_with_distance_and_begin_at_one():

@@ -122,3 +122,12 @@ def test_views_are_averaged_as_probabilities():
     np.testing.assert_allclose(np.exp(found), [[0.7, 0.3], [0.3, 0.7]], rtol=1e-6)
     single = sources.average_views(logits, jnp.arange(4))
     np.testing.assert_array_equal(single, logits)
+
+
+def test_of_ten_crops_the_fifth_is_the_central_one():
+    images = jnp.arange(20).reshape(20, 1, 1, 1)
+    found = sources.central_view(images, jnp.ones(2))
+    assert found.ravel().tolist() == [4, 14]
+    assert sources.central_view(images, jnp.ones(20)) is images
+    with pytest.raises(names.ConfigError, match="one view or ten crops, got 2"):
+        sources.central_view(images, jnp.ones(10))

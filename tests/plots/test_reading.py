@@ -30,3 +30,15 @@ def test_means_stand_at_the_height_of_their_seeds(monkeypatch, tmp_path):
     assert not set(mean[:, 1]) & set(other[:, 1])
     names = [label.get_text() for label in panel.get_yticklabels()]
     assert names == ["a system", "another"]
+
+
+def test_a_single_seed_has_no_bar(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(reading, "save", lambda figure, *_: drawn.append(figure))
+    errors = {"string_error": [0.2], "digit_error": [0.1]}
+    table = pd.DataFrame({"system": "one", "seed": 0, **errors})
+    reading.reading_errors(table, {"one": "a system"}, tmp_path, "title")
+    [figure] = drawn
+    plt.close(figure)
+    bars = [bar for bar in figure.axes[0].collections for bar in bar.get_segments()]
+    assert not any(bar.size for bar in bars)

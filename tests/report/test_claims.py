@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -43,11 +44,12 @@ def test_a_claim_is_true_only_if_it_is_in_every_case():
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
-        # Differences 1, 1, 4 and 1, -2, 4: means 2 and 1, standard errors 1 and 1.73.
-        ([1.0, 5.0, 9.0], [2.0, 6.0, 13.0], True),
-        ([2.0, 6.0, 13.0], [1.0, 5.0, 9.0], False),
-        ([1.0, 5.0, 9.0], [2.0, 3.0, 13.0], None),
-        ([2.0, 3.0, 13.0], [1.0, 5.0, 9.0], None),
+        # Differences 2, 2, 5 and 2, 2, 6: means 3 and 3.33, standard errors 1 and 1.33.
+        # With two degrees of freedom, their ratio must exceed 2.92.
+        ([1.0, 5.0, 9.0], [3.0, 7.0, 14.0], True),
+        ([3.0, 7.0, 14.0], [1.0, 5.0, 9.0], False),
+        ([1.0, 5.0, 9.0], [3.0, 7.0, 15.0], None),
+        ([3.0, 7.0, 15.0], [1.0, 5.0, 9.0], None),
         ([1.0], [2.0], None),
         # The spread of the seeds does not matter if all differences are equal.
         ([1.0, 100.0], [1.1, 100.1], True),
@@ -56,6 +58,36 @@ def test_a_claim_is_true_only_if_it_is_in_every_case():
 def test_twins_are_compared_by_differences_seed_by_seed(low, high, verdict):
     assert claims.paired(seeds(low), seeds(high)) is verdict
     assert claims.paired(seeds(low), seeds(high), equal=True) is verdict
+
+
+def test_a_violation_must_be_clearer_among_more_cases():
+    """3 standard errors: above 2.92 (5 %), below 4.30 (2.5 %, one of two cases)."""
+    good, bad = ([1.0, 2.0], [3.0, 4.0]), ([3.0, 7.0, 14.0], [1.0, 5.0, 9.0])
+    assert below({"20": bad}).holds is False
+    assert below({"8": good, "20": bad}).holds is None
+    # A confirmation needs no correction: it must come from every case.
+    assert below({"8": good, "20": bad[::-1]}).holds is True
+    # Of two rises, the second fails: Welch's t is -4, with 2 degrees of freedom.
+    rises = {8: [1.0, 1.1, 1.2], 20: [9.0, 10.0, 11.0]}
+    falls = {20: rises[20], 32: [10 - 4 / 3**0.5] * 3}
+    for values, verdict in ((falls, False), (rises | falls, None)):
+        found = claims.ascending("It rises.", cases(values), case="{}")
+        assert found.holds is verdict
+
+
+def test_one_claim_in_twenty_is_judged_wrongly_where_there_is_no_effect():
+    random, verdicts = np.random.default_rng(0), []
+    for _ in range(100):
+        low, high = random.normal(size=(2, 4, 3))
+        verdicts.append(below(dict(enumerate(zip(low, high, strict=True)))).holds)
+    assert 0 < verdicts.count(False) <= 10
+    assert not verdicts.count(True)  # 0.05 ** 4
+    single = [
+        claims.paired(seeds(low), seeds(high))
+        for low, high in random.normal(size=(400, 2, 3))
+    ]
+    assert single.count(True) in range(10, 31)
+    assert single.count(False) in range(10, 31)
 
 
 def test_a_seed_without_its_twin_does_not_count():

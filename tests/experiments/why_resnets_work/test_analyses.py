@@ -234,6 +234,40 @@ def test_a_gradient_of_zero_is_a_number_that_is_not_there():
     assert set(table["family"]) == {"plain"}
 
 
+@pytest.mark.parametrize("name", ["gradients", "shattered"])
+def test_a_net_of_fewer_steps_is_drawn_at_its_own_last_step(name):
+    """It was measured at no step between the first and the last."""
+    rows = [
+        {**r, "step": 70} if (r["family"], r["step"]) == ("plain", 140) else r
+        for r in ROWS[name]()
+    ]
+    made = section(name, rows)
+    figures = drawn(name, rows)
+    assert list(figures) == [figure.name for figure in made.figures] == [name]
+    panels = figures[name].axes
+    plt.close("all")
+    assert [panel.get_title() for panel in panels[2:]] == [
+        "plain, after 70 to 140 steps",
+        "residual, after 70 to 140 steps",
+    ]
+    assert [len(panel.get_lines()) for panel in panels] == [2] * 4
+
+
+def test_a_path_gradient_that_underflows_in_one_seed_is_a_gap():
+    rows = [
+        {**r, "gradient": 0.0, "contribution": 0.0}
+        if (r["length"], r["seed"]) == (1, 0)
+        else r
+        for r in paths()
+    ]
+    [figure] = drawn("paths", rows).values()
+    plt.close(figure)
+    [share, gradient, _] = [panel.get_lines()[0].get_ydata() for panel in figure.axes]
+    assert list(share) == [0.25, 0.5, 0.25]
+    assert gradient[0] > 0
+    assert math.isnan(gradient[1])
+
+
 @pytest.mark.parametrize(
     ("name", "column"),
     [

@@ -36,6 +36,7 @@ def test_the_page_counts_what_holds_and_names_what_was_trained():
     }
     missing = ["plain-20-seed1 (diverged)"]
     found = introduction.compose("mine", CONFIG, {}, RUNS, missing)
+    assert "at the 5 % level" in found.introduction[1]
     assert found.introduction[1].endswith("there is only one seed.")
     assert found.facts["skipped runs"] == "plain-20-seed1 (diverged)"
 

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from cnn_jax.analysis import trained
+from cnn_jax.training.run_directory import RunDirectory
 from configs import why_resnets_work_digits
 from experiments.why_resnets_work import measurement
 from experiments.why_resnets_work.analysis import Group
@@ -30,9 +31,11 @@ class Loaded:
 
 def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch):
     prints = {"a": "1", "b": "2"}
-    monkeypatch.setattr(trained, "fingerprint", prints.get)
     data = {"a": "same", "b": "same"}
-    monkeypatch.setattr(trained, "data_fingerprint", data.get)
+    for name, of in (("fingerprint", prints), ("data_fingerprint", data)):
+        monkeypatch.setattr(
+            trained, name, lambda run, of=of: of.get(pathlib.Path(run).name)
+        )
     one, two = [{"a": 1}], [{"a": 1}, {"a": 1}]  # rows of a net, and of both
     analysis = dataclasses.replace(ANALYSES["responses"], measure=lambda net, **_: one)
     monkeypatch.setitem(ANALYSES, "responses", analysis)
@@ -50,6 +53,9 @@ def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch
         assert dataclasses.replace(task, **changes).cached() is None
     moved = dataclasses.replace(task, data_dir="elsewhere")
     assert moved.cached() == two  # the same data in another directory
+    for place in ("./", f"{pathlib.Path.cwd()}/", "elsewhere/runs/"):
+        elsewhere = Group("plain", 8, (f"{place}a", f"{place}b"))
+        assert dataclasses.replace(task, group=elsewhere).cached() == two
     for changed in (prints, data):
         before = changed.copy()
         changed["b"] = "other"
@@ -111,3 +117,18 @@ def test_an_analysis_may_want_none_of_the_nets(name):
     config = why_resnets_work_digits.get_config().to_dict()
     groups = {("plain", 110): ["x"]}
     assert measurements(config, [name], groups, pathlib.Path()) == []
+
+
+def test_layers_are_inserted_only_into_nets_with_batch_norm(monkeypatch):
+    config = why_resnets_work_digits.get_config().to_dict()
+
+    def tasks(model):
+        monkeypatch.setattr(RunDirectory, "config", lambda run: {"model": model})
+        groups = {("plain", 20): ["x"]}
+        return measurements(config, ["insertion"], groups, pathlib.Path())
+
+    for norm in ("batch", {"name": "batch", "epsilon": 1e-3}, "package:Norm"):
+        assert len(tasks({"norm": norm})) == 1
+    assert len(tasks({})) == 1
+    for norm in ("group", {"name": "group", "groups": 4}):
+        assert not tasks({"norm": norm})
