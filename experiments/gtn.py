@@ -11,6 +11,7 @@ study's directory, ``runs/NAME`` by default. The same command resumes a stopped 
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import sys
@@ -90,10 +91,9 @@ def check(config: Any) -> dict[str, Any]:
       ConfigError: a missing or unknown key, no seed, or a config of an invalid run.
     """
     config = run_config.as_dict(config)
-    for key in config:
+    for key in (*config, *KEYS):
         if key not in KEYS:
             raise names.choices("key of the config", key, KEYS)
-    for key in KEYS:
         if key not in config:
             raise names.ConfigError(f"the config lacks {key}")
     seeds = config["seeds"]
@@ -131,14 +131,12 @@ class Study:
 
     def unfinished(self) -> list[tuple[str, int]]:
         """The stages and seeds to train; ConfigError if a run had another config."""
-        return [
-            (stage, seed)
-            for stage in STAGES
-            for seed in self.seeds
-            if not self.run_directory(stage, seed).finished(
-                {**self.config[stage], "seed": seed}
-            )
-        ]
+        unfinished = []
+        for stage, seed in itertools.product(STAGES, self.seeds):
+            config = {**self.config[stage], "seed": seed}
+            if not self.run_directory(stage, seed).finished(config):
+                unfinished.append((stage, seed))
+        return unfinished
 
     @functools.cache  # noqa: B019
     def reader(self, stage: str, normalize: bool = False) -> Reader:
@@ -157,12 +155,7 @@ class Study:
                 fit(program, seed, self.run_directory(stage, seed), report)
 
     def params(self, stage: str, seed: int) -> Any:
-        """Trained parameters of a run.
-
-        Raises:
-          ConfigError: the run is not finished.
-          CheckpointError: it has no usable checkpoint.
-        """
+        """Trained parameters of a run; ConfigError if it is not finished."""
         run = self.run_directory(stage, seed)
         if run.result() is None:
             raise names.ConfigError(f"{run.path} contains no finished run")
