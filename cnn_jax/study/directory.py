@@ -106,8 +106,7 @@ class StudyDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(self.path):
-                started = any((self.path / "runs").glob("[!.]*"))
-                old, asked = self._read() if started else (None, [])
+                old, asked = self._read()
                 if old is None:
                     new, asked = self._with_runs(config)
                 else:
@@ -162,10 +161,13 @@ class StudyDirectory:
             if before.get(key, ABSENT) != now.get(key, ABSENT) and key not in FREE
         ]
         if differing:
+            advice = "choose another workdir, or delete this one"
+            if not any((self.path / "runs").glob("[!.]*")):
+                advice += " (nothing has been trained there)"
             raise ConfigError(
                 f"{self.path} contains a study with another config "
                 f"({'; '.join(differing)}); only families, depths and seeds can be "
-                "added to a study: choose another workdir, or delete this one"
+                f"added to a study: {advice}"
             )
 
     def _with_runs(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
