@@ -9,10 +9,11 @@ of them took 1.8 times as long on a CPU core (the digits study's depths 8 and 20
 because grouped convolutions are slow there. This was not measured on other backends.
 """
 
-import contextlib
 import dataclasses
+import functools
 import pathlib
 import traceback
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ import jax
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend
-from cnn_jax.study import processes
+from cnn_jax.study import failures, processes
 from cnn_jax.study.directory import StudyDirectory
 from cnn_jax.study.plan import Run, merge
 from cnn_jax.training import provenance
@@ -56,6 +57,9 @@ class Event:
 
 Report = Callable[[Event], None]
 
+# Statuses of runs that have a result on disk.
+RESULTS = ("finished", "skipped", "diverged")
+
 # The parts of a config that decide a recorded value; families may differ in them.
 DECIDING = {
     provenance.FINGERPRINT: ("dataset",),
@@ -75,13 +79,17 @@ def default_workers(runs: Sequence[Run]) -> int:
 
 
 def execute(
-    runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int = 1
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    report: Report,
+    workers: int = 1,
+    command: str = "",
 ) -> list[Event]:
     """Train all unfinished runs.
 
     Runs of one shape share a compiled program. A run that fails or diverges is
     reported and does not stop the others. The traceback of a failed run is written to
-    ``failures/``, and the next call tries the run again.
+    ``failures/``, and the next command tries the run again.
 
     Args:
       runs: from `cnn_jax.study.expand`.
@@ -90,6 +98,8 @@ def execute(
       workers: number of training processes, each on its share of the cores; 1 for
         this process alone, 0 for `default_workers`. If a worker dies, the others take
         over its run.
+      command: identifies the command that trains, if several calls train for it: a
+        run that failed in one call is not tried in the others.
 
     Returns:
       The last event of every run that did not finish.
@@ -102,8 +112,12 @@ def execute(
     last: dict[Run, Event] = {}
 
     def remember(event: Event) -> None:
-        last[event.run] = event
-        report(event)
+        before = last[event.run].status if event.run in last else "running"
+        # Every worker reports how a run ended. It may have failed in one, and another
+        # command may have finished it since.
+        if before not in RESULTS and (before != "failed" or event.status in RESULTS):
+            last[event.run] = event
+            report(event)
 
     changed: set[str] = set()
     for run in runs:
@@ -116,15 +130,21 @@ def execute(
             f"study in {directory} began; its finished runs are kept",
             flush=True,
         )
-    workers = workers or default_workers(runs)
+    workers, command = workers or default_workers(runs), command or new_command()
     if workers > 1:
-        processes.share_work(_work, runs, directory, remember, workers)
+        work = functools.partial(_work, command)
+        processes.share_work(work, runs, directory, remember, workers)
     ended = {run for run, event in last.items() if event.status != "running"}
     # All runs for a single worker, else those that a dead worker left unfinished.
     left = [run for run in runs if run not in ended]
     with StopRequest() as stop:
-        _work(left, directory, remember, stop)
+        _work(command, left, directory, remember, stop)
     return [e for e in last.values() if e.status not in ("finished", "skipped")]
+
+
+def new_command() -> str:
+    """A name for a command, different from all others on any machine."""
+    return uuid.uuid4().hex
 
 
 def directory_of(run: Run, directory: pathlib.Path) -> RunDirectory:
@@ -160,61 +180,98 @@ def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _work(
-    runs: Sequence[Run], directory: pathlib.Path, report: Report, stop: StopRequest
+    command: str,
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    report: Report,
+    stop: StopRequest,
 ) -> None:
     """Train, in this process, the runs that no other process holds.
 
     Shapes that another process is training come last, so that two processes do not
     compile the same program.
     """
-    opened: dict[str, sources.Source] = {}
-    later = []
+    trainer, later = _Trainer(command, directory, report, stop), []
     for group in _shapes(runs):
         if any(directory_of(run, directory).held() for run in group):
             later.append(group)
         else:
-            _train_shape(group, directory, report, opened, stop)
+            trainer.train(group)
     for group in later:
-        _train_shape(group, directory, report, opened, stop)
+        trainer.train(group)
 
 
-def _train_shape(
-    group: Sequence[Run],
-    directory: pathlib.Path,
-    report: Report,
-    opened: dict[str, sources.Source],
-    stop: StopRequest,
-) -> None:
-    """Train the runs of one shape, with one program."""
-    program: Program | None = None
-    for run in group:
-        stop.check()
-        run_directory = directory_of(run, directory)
-        previous = run_directory.result()
-        if previous is not None:
-            report(ended(run, previous, "skipped"))
-            continue
+@dataclasses.dataclass
+class _Trainer:
+    """Trains runs in this process, with one program for the runs of one shape."""
+
+    command: str
+    directory: pathlib.Path
+    report: Report
+    stop: StopRequest
+    opened: dict[str, sources.Source] = dataclasses.field(default_factory=dict)
+
+    def train(self, group: Sequence[Run]) -> None:
+        """Train the runs of one shape and report how each ended."""
+        program: Program | None = None
+        for run in group:
+            self.stop.check()
+            event = self._outcome(run)
+            try:
+                if event is None and program is None:
+                    program = self._program(run)
+                    event = self._outcome(run)  # another worker may have tried it
+                if event is None:
+                    assert program is not None
+                    event = ended(run, self._fit(program, run), "finished")
+                    failures.forget(self.directory, run.name)
+            except InUse as error:
+                event = Event(run, 0, None, "elsewhere", str(error))
+            except (ConfigError, CheckpointError, Interrupted):
+                raise
+            except Exception as error:
+                first_line, *_ = str(error).split("\n")
+                message = f"{type(error).__name__}: {first_line}"
+                trace = traceback.format_exc()
+                failures.record(self.directory, run.name, self.command, message, trace)
+                event = Event(run, 0, None, "failed", message)
+            self.report(event)
+
+    def _outcome(self, run: Run) -> Event | None:
+        """How a run ended, in any command, or failed, in this one; else None."""
+        result = directory_of(run, self.directory).result()
+        if result is not None:
+            return ended(run, result, "skipped")
+        message = failures.message(self.directory, run.name, self.command)
+        return None if message is None else Event(run, 0, None, "failed", message)
+
+    def _program(self, run: Run) -> Program:
+        section = run.config["dataset"]
+        key = repr(sorted(section.items()))
+        if key not in self.opened:
+            self.opened[key] = sources.open_source(section)
+        program = Program(run.config, self.opened[key])
+        _check_alike(program, self.directory)
+        return program
+
+    def _fit(self, program: Program, run: Run) -> dict[str, Any]:
+        """Train a run to its end; returns its result, or a record of its divergence."""
+        run_directory = directory_of(run, self.directory)
         try:
-            if program is None:
-                section = run.config["dataset"]
-                key = repr(sorted(section.items()))
-                if key not in opened:
-                    opened[key] = sources.open_source(section)
-                program = Program(run.config, opened[key])
-                _check_alike(program, directory)
-            report(ended(run, _train(program, run, run_directory, report), "finished"))
-        except InUse as error:
-            report(Event(run, 0, None, "elsewhere", str(error)))
-        except (ConfigError, CheckpointError, Interrupted):
-            raise
-        except Exception as error:
-            with contextlib.suppress(OSError):  # the disk itself may have failed
-                failures = directory / "failures"
-                failures.mkdir(parents=True, exist_ok=True)
-                (failures / f"{run.name}.txt").write_text(traceback.format_exc())
-            first_line, *_ = str(error).split("\n")
-            message = f"{type(error).__name__}: {first_line}"
-            report(Event(run, 0, None, "failed", message))
+            return fit(
+                program,
+                run.seed,
+                run_directory,
+                lambda step, row: self.report(Event(run, step, row)),
+            )
+        except Diverged as error:
+            mark = {"status": "diverged", "message": str(error)}
+        # Another process may have finished the run since: keep its result.
+        with run_directory.open_for_training(run.config):
+            found = run_directory.result()
+            if found is None:
+                run_directory.finish(mark)
+            return found or mark
 
 
 def _check_alike(program: Program, directory: pathlib.Path) -> None:
@@ -247,24 +304,3 @@ def _part(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
         for key, value in flatten(config).items()
         if any(f"{key}.".startswith(f"{part}.") for part in keys)
     }
-
-
-def _train(
-    program: Program, run: Run, run_directory: RunDirectory, report: Report
-) -> dict[str, Any]:
-    """Train a run to its end; returns its result, or a record of its divergence."""
-    try:
-        return fit(
-            program,
-            run.seed,
-            run_directory,
-            lambda step, row: report(Event(run, step, row)),
-        )
-    except Diverged as error:
-        mark = {"status": "diverged", "message": str(error)}
-    # Another process may have finished the run since: do not overwrite its result.
-    with run_directory.open_for_training(run.config):
-        found = run_directory.result()
-        if found is None:
-            run_directory.finish(mark)
-        return found or mark

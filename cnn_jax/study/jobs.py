@@ -29,6 +29,8 @@ Cluster = Literal["local", "slurm"]
 
 # Seconds between polls of the run directories and the jobs.
 LOOK_EVERY = {"local": 0.5, "slurm": 5.0}
+# Statuses of runs that a job may still train.
+UNDECIDED = ("running", "elsewhere")
 
 
 @dataclasses.dataclass
@@ -40,12 +42,15 @@ class Worker:
       directory: the study's directory.
       cores: CPU cores to pin the job to; () for those that the cluster assigns.
       keep_compiled: whether the job uses the compilation cache.
+      command: identifies the command that the job trains for, see
+        `execution.execute`.
     """
 
     runs: Sequence[Run]
     directory: pathlib.Path
     cores: Sequence[int] = ()
     keep_compiled: bool = False
+    command: str = ""
 
     def __call__(self) -> list[Event] | Exception:
         """Train until every remaining run is finished or held by another process.
@@ -68,7 +73,9 @@ class Worker:
                 trained = trained or (event.step > 0 and event.status == "running")
 
             try:
-                events = execution.execute(left, self.directory, watch)
+                events = execution.execute(
+                    left, self.directory, watch, command=self.command
+                )
             except (ConfigError, CheckpointError) as error:
                 return error
             except Interrupted:
@@ -118,10 +125,25 @@ def execute(
     executor = _executor(directory, cluster, resources)
     with StopRequest() as stop:
         # Replace dead jobs, as long as each round of jobs makes progress.
-        seen = None
+        seen, command = None, execution.new_command()
         while watch.left() and watch.progress() != seen:
             seen = watch.progress()
-            jobs = _submit(executor, watch.left(), directory, workers, cluster)
+            own = backend.cores() if cluster == "local" else []
+            workers = min(workers, len(watch.left()))
+            jobs = _submit(
+                executor,
+                [
+                    Worker(
+                        watch.left(),
+                        directory.absolute(),
+                        own[index::workers] or own,
+                        compilation_cache.enabled(),
+                        command,
+                    )
+                    for index in range(workers)
+                ],
+                cluster,
+            )
             while not _done(jobs, cluster):
                 watch.look()
                 if stop.received:  # repeated: a job may not listen yet
@@ -147,12 +169,7 @@ class _Watch:
 
     def left(self) -> list[Run]:
         """Runs that have not ended."""
-        return [
-            run
-            for run in self.runs
-            if run not in self.events
-            or self.events[run].status in ("running", "elsewhere")
-        ]
+        return [run for run in self.runs if self._status(run) in UNDECIDED]
 
     def progress(self) -> list[Any]:
         """A value that changes whenever jobs make progress."""
@@ -164,14 +181,18 @@ class _Watch:
 
     def look(self) -> None:
         """Report changes in the run directories."""
-        for run in self.left():
+        for run in self.runs:
+            status = self._status(run)
+            if status in execution.RESULTS:
+                continue
             run_directory = execution.directory_of(run, self.directory)
             result = run_directory.result()
-            rows = run_directory.rows() if result is None else []
-            if result is not None:
+            if result is not None:  # also of a run that failed in one of the jobs
                 self._tell(execution.ended(run, result, "finished"))
-            elif rows and rows[-1]["step"] != self._step(run):
-                self._tell(Event(run, rows[-1]["step"], rows[-1]))
+            elif status in UNDECIDED:
+                rows = run_directory.rows()
+                if rows and rows[-1]["step"] != self._step(run):
+                    self._tell(Event(run, rows[-1]["step"], rows[-1]))
 
     def take(self, job: Any) -> None:
         """Report the events of an ended job; a killed job has none."""
@@ -197,6 +218,9 @@ class _Watch:
             self.events[run] = Event(run, 0, None, "elsewhere", words)
         ended = ("finished", "skipped")
         return [event for event in self.events.values() if event.status not in ended]
+
+    def _status(self, run: Run) -> str:
+        return self.events[run].status if run in self.events else "running"
 
     def _step(self, run: Run) -> int:
         return self.events[run].step if run in self.events else -1
@@ -243,36 +267,19 @@ def _executor(
     return executor
 
 
-def _submit(
-    executor: Any,
-    left: Sequence[Run],
-    directory: pathlib.Path,
-    workers: int,
-    cluster: Cluster,
-) -> list[Any]:
-    """Submit jobs, each with a worker on the remaining runs."""
+def _submit(executor: Any, workers: Sequence[Worker], cluster: Cluster) -> list[Any]:
+    """Submit a job for each worker."""
     import submitit
 
-    number = min(workers, len(left))
-    own = backend.cores() if cluster == "local" else []
-    jobs = []
     # Otherwise local jobs would receive a terminal's Ctrl-C as well as our SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        for index in range(number):
-            worker = Worker(
-                left,
-                directory.absolute(),
-                own[index::number] or own,
-                compilation_cache.enabled(),
-            )
-            jobs.append(executor.submit(worker))
+        return [executor.submit(worker) for worker in workers]
     except (submitit.core.utils.FailedJobError, OSError) as error:
         last = str(error).strip().splitlines()[-1]
         raise ConfigError(f"--launcher={cluster} rejected the job: {last}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    return jobs
 
 
 def _done(jobs: Sequence[Any], cluster: Cluster) -> bool:

@@ -89,17 +89,13 @@ def share_work(
         for number, (_, sender) in enumerate(pipes)
     ]
     open_ends = [receiver for receiver, _ in pipes]
-    done: set[Run] = set()
 
     def take(event: Any) -> None:
         if isinstance(event, Exception):
             raise event
         # Another worker holds a run that is 'elsewhere', and reports on it.
-        if event.status == "elsewhere" or (event.run in done):
-            return
-        if event.status != "running":
-            done.add(event.run)
-        report(event)
+        if event.status != "elsewhere":
+            report(event)
 
     with StopRequest() as stop:
         signalled = False

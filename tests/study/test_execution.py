@@ -1,5 +1,6 @@
 """A study in several processes: no run is lost, and none runs twice."""
 
+import collections
 import fcntl
 import multiprocessing
 import pathlib
@@ -12,10 +13,11 @@ import pytest
 
 from cnn_jax import study
 from cnn_jax.names import ConfigError
-from cnn_jax.study import execution
+from cnn_jax.study import execution, processes
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 from tests.needs import needs
+from tests.study import attempts
 from tests.training.host import Normalised
 
 
@@ -29,7 +31,9 @@ def small_study(**changes):
         "depths": (8,),
         "seeds": (0, 1),
         "overrides": {},
-        "run": tiny.config(steps=4, eval_every=0, log_every=4, checkpoint_every=1),
+        "run": tiny.config(
+            steps=4, eval_every=0, log_every=4, checkpoint_every=1, log=attempts.WRITERS
+        ),
     }
     return study.expand(study.merge(base, changes))
 
@@ -63,6 +67,8 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
     assert killed[0].exitcode == -9
     ended = [e.run.name for e in events if e.status in ("finished", "skipped")]
     assert sorted(ended) == sorted(run.name for run in runs)
+    again = attempts.counted(tmp_path) - collections.Counter(run.name for run in runs)
+    assert again.total() <= 1  # the killed one, if it was in training
     for run in runs:
         rows = RunDirectory(tmp_path / "runs" / run.name).rows()
         assert [row["step"] for row in rows] == [4]
@@ -137,6 +143,74 @@ def test_a_diverged_run_is_marked_and_the_others_go_on(tmp_path):
     }
 
 
+def failing_fit(monkeypatch):
+    """Let every attempt fail; returns the list of the seeds tried."""
+    tried = []
+
+    def fit(program, seed, *rest):
+        tried.append(seed)
+        raise RuntimeError("it failed\nwith details")
+
+    monkeypatch.setattr(execution, "fit", fit)
+    return tried
+
+
+def test_a_failed_run_is_not_tried_again_in_the_same_command(tmp_path, monkeypatch):
+    """Neither by its other workers nor by its other jobs."""
+    runs, tried = small_study()[:2], failing_fit(monkeypatch)
+    for command, seeds in [("one", [0, 1]), ("one", [0, 1]), ("two", [0, 1] * 2)]:
+        unfinished = execution.execute(
+            runs, tmp_path, lambda event: None, command=command
+        )
+        assert {event.message for event in unfinished} == {"RuntimeError: it failed"}
+        assert [event.status for event in unfinished] == ["failed"] * 2
+        assert tried == seeds
+    execution.execute(runs, tmp_path, lambda event: None)  # a command of its own
+    assert tried == [0, 1] * 3
+
+
+def test_a_traceback_is_deleted_once_its_run_has_finished(tmp_path, monkeypatch):
+    runs = small_study(seeds=(0,))[:1]
+    with monkeypatch.context() as patched:
+        failing_fit(patched)
+        execution.execute(runs, tmp_path, lambda event: None)
+    trace = tmp_path / "failures" / f"{runs[0].name}.txt"
+    assert "with details" in trace.read_text()
+    monkeypatch.setattr(execution, "fit", lambda *given: {"status": "finished"})
+    assert execution.execute(runs, tmp_path, lambda event: None) == []
+    assert not trace.exists()
+
+
+def test_a_run_that_failed_and_then_finished_is_finished(tmp_path, monkeypatch):
+    """Two workers report on it, and another command may have trained it."""
+    runs = small_study(seeds=(0,))
+    told = [
+        execution.Event(runs[0], 0, None, "failed", "it failed"),
+        execution.Event(runs[0], 0, None, "failed", "it failed"),
+        execution.Event(runs[0], 4, {}, "skipped"),
+        execution.Event(runs[0], 0, None, "failed", "it failed"),
+        execution.Event(runs[1], 4, {}, "finished"),
+        execution.Event(runs[1], 4, {}, "skipped"),
+    ]
+
+    def share_work(work, runs, directory, report, *rest):
+        for event in told:
+            report(event)
+
+    monkeypatch.setattr(processes, "share_work", share_work)
+    events = []
+    assert execution.execute(runs, tmp_path, events.append, workers=2) == []
+    assert events == [told[0], told[2], told[4]]
+
+
+@pytest.mark.slow
+def test_workers_try_a_broken_run_once_between_them(tmp_path):
+    runs = small_study(run={"model": {"name": "tests.study.test_execution:Broken"}})
+    unfinished = execution.execute(runs, tmp_path, lambda event: None, workers=2)
+    assert [event.status for event in unfinished] == ["failed"] * 4
+    assert attempts.counted(tmp_path) == {run.name: 1 for run in runs}
+
+
 def test_a_mark_that_cannot_be_written_fails_its_run_alone(tmp_path, monkeypatch):
     runs, finish, held = diverging_study(), RunDirectory.finish, []
 
@@ -183,7 +257,7 @@ def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
 # A separate process, whose first worker is its first child.
 STARTS = """
 import multiprocessing, pathlib, re, sys
-from cnn_jax.study import execution
+from cnn_jax.study import execution, processes
 from cnn_jax.names import ConfigError
 from tests.study.test_execution import small_study
 
@@ -245,6 +319,17 @@ def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
     assert execution.default_workers(runs) == 1
+
+
+class Broken(Normalised):
+    """A net that cannot be trained."""
+
+    shortcut: str = "A"
+
+    def __call__(self, x, train):
+        if train:
+            raise RuntimeError("this net is broken")
+        return super().__call__(x, train)
 
 
 class Wordy(Normalised):

@@ -18,9 +18,13 @@ from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
+from tests.study import attempts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LONG = {"steps": 600, "log_every": 100, "eval_every": 0, "checkpoint_every": 20}
+LONG = {
+    **{"steps": 600, "log_every": 100, "eval_every": 0, "checkpoint_every": 20},
+    "log": attempts.WRITERS,
+}
 HOUR = {"timeout_min": 60}
 JAX_CACHE = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
 
@@ -61,7 +65,10 @@ class Killer:
                 self.killed = event.run
 
 
-def assert_each_ran_once(runs, directory, events):
+def assert_each_ran_once(runs, directory, events, killed):
+    """Except the killed one, which needed a second attempt."""
+    names = [run.name for run in (*runs, killed)]
+    assert attempts.counted(directory) == collections.Counter(names)
     ended = collections.Counter(e.run for e in events if e.status == "finished")
     assert ended == collections.Counter(runs)
     for run in runs:
@@ -78,9 +85,9 @@ def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
     killer = Killer(tmp_path)
     assert jobs.execute(runs, tmp_path, killer, workers, "local", HOUR) == []
     assert killer.killed
-    assert_each_ran_once(runs, tmp_path, killer.events)
+    assert_each_ran_once(runs, tmp_path, killer.events, killer.killed)
     # the killed run equals an uninterrupted one
-    whole = RunDirectory(tmp_path / "whole")
+    whole = RunDirectory(tmp_path / "other" / "runs" / "whole")
     fit(Program(killer.killed.config), killer.killed.seed, whole)
     found = execution.directory_of(killer.killed, tmp_path)
     assert found.log() == whole.log()
@@ -126,7 +133,8 @@ def test_what_failed_is_told_and_not_tried_again(tmp_path):
         run={"steps": 100},
     )
     events = []
-    unfinished = jobs.execute(runs, tmp_path, events.append, 1, "local", HOUR)
+    unfinished = jobs.execute(runs, tmp_path, events.append, 2, "local", HOUR)
+    assert attempts.counted(tmp_path) == {run.name: 1 for run in runs}
     assert [(e.run.family, e.status) for e in unfinished] == [("plain", "failed")]
     assert unfinished[0].message == "RuntimeError: this net is broken"
     assert [e.run.family for e in events if e.status == "finished"] == ["residual"]
