@@ -9,6 +9,7 @@ of them took 1.8 times as long on a CPU core (the digits study's depths 8 and 20
 because grouped convolutions are slow there. This was not measured on other backends.
 """
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -60,6 +61,9 @@ Report = Callable[[Event], None]
 # Statuses of runs that have a result on disk.
 RESULTS = ("finished", "skipped", "diverged")
 
+# A run whose process dies this often has failed.
+DEATHS = 2
+
 # The parts of a config that decide a recorded value; families may differ in them.
 DECIDING = {
     provenance.FINGERPRINT: ("dataset",),
@@ -96,8 +100,8 @@ def execute(
       directory: the study's directory.
       report: called in this process as runs progress.
       workers: number of training processes, each on its share of the cores; 1 for
-        this process alone, 0 for `default_workers`. If a worker dies, the others take
-        over its run.
+        this process alone, 0 for `default_workers`. If a worker dies, another takes
+        over its run; a run during which two of them died has failed.
       command: identifies the command that trains, if several calls train for it: a
         run that failed in one call is not tried in the others.
 
@@ -119,6 +123,20 @@ def execute(
             last[event.run] = event
             report(event)
 
+    deaths: collections.Counter[str] = collections.Counter()
+
+    def lose(name: str, ending: str) -> None:
+        deaths[name] += 1
+        if deaths[name] < DEATHS:
+            return
+        message = (
+            f"its process ended {DEATHS} times during the run, at last {ending}; "
+            "memory may be short: try fewer --workers"
+        )
+        failures.record(directory, name, command, message, "")
+        [run] = [run for run in runs if run.name == name]
+        remember(Event(run, 0, None, "failed", message))
+
     changed: set[str] = set()
     for run in runs:
         run_directory = directory_of(run, directory)
@@ -131,14 +149,16 @@ def execute(
             flush=True,
         )
     workers, command = workers or default_workers(runs), command or new_command()
-    if workers > 1:
-        work = functools.partial(_work, command)
-        processes.share_work(work, runs, directory, remember, workers)
-    ended = {run for run, event in last.items() if event.status != "running"}
-    # All runs for a single worker, else those that a dead worker left unfinished.
-    left = [run for run in runs if run not in ended]
+    left, before = list(runs), -1
+    # Replace dead workers. What killed them must not be trained in this process.
+    while workers > 1 and left and deaths.total() > before:
+        before = deaths.total()
+        work, number = functools.partial(_work, command), min(workers, len(left))
+        processes.share_work(work, left, directory, remember, lose, number)
+        left = [run for run in runs if run not in last or last[run].status == "running"]
+    # All runs for a single worker, else those that others held.
     with StopRequest() as stop:
-        _work(command, left, directory, remember, stop)
+        _work(command, left, directory, remember, _nothing, stop)
     return [e for e in last.values() if e.status not in ("finished", "skipped")]
 
 
@@ -184,6 +204,7 @@ def _work(
     runs: Sequence[Run],
     directory: pathlib.Path,
     report: Report,
+    begin: Callable[[str], None],
     stop: StopRequest,
 ) -> None:
     """Train, in this process, the runs that no other process holds.
@@ -191,7 +212,7 @@ def _work(
     Shapes that another process is training come last, so that two processes do not
     compile the same program.
     """
-    trainer, later = _Trainer(command, directory, report, stop), []
+    trainer, later = _Trainer(command, directory, report, begin, stop), []
     for group in _shapes(runs):
         if any(directory_of(run, directory).held() for run in group):
             later.append(group)
@@ -208,6 +229,7 @@ class _Trainer:
     command: str
     directory: pathlib.Path
     report: Report
+    begin: Callable[[str], None]
     stop: StopRequest
     opened: dict[str, sources.Source] = dataclasses.field(default_factory=dict)
 
@@ -218,6 +240,8 @@ class _Trainer:
             self.stop.check()
             event = self._outcome(run)
             try:
+                if event is None:
+                    self.begin(run.name)
                 if event is None and program is None:
                     program = self._program(run)
                     event = self._outcome(run)  # another worker may have tried it
@@ -272,6 +296,10 @@ class _Trainer:
             if found is None:
                 run_directory.finish(mark)
             return found or mark
+
+
+def _nothing(name: str) -> None:
+    """For a process that need not tell what it trains."""
 
 
 def _check_alike(program: Program, directory: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import collections
 import fcntl
 import multiprocessing
+import os
 import pathlib
 import signal
 import subprocess
@@ -96,7 +97,7 @@ def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(60)
+    signal.alarm(180)
     try:
         assert execution.execute(runs, tmp_path, report, workers=2) == []
     finally:
@@ -201,6 +202,70 @@ def test_a_run_that_failed_and_then_finished_is_finished(tmp_path, monkeypatch):
     events = []
     assert execution.execute(runs, tmp_path, events.append, workers=2) == []
     assert events == [told[0], told[2], told[4]]
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_its_process_fails_alone(tmp_path):
+    """It ends neither all workers nor this process."""
+    deadly = {"model": {"name": "tests.study.test_execution:Deadly"}}
+    simple = {"model": {"name": "tests.training.host:Normalised"}}
+    base = small_study(seeds=(0,))[0].config
+    runs = [
+        study.Run(family, 8, seed, {**study.merge(base, changes), "seed": seed})
+        for family, changes in (("deadly", deadly), ("simple", simple))
+        for seed in (0, 1)
+    ]
+    for run in runs:
+        del run.config["model"]["shortcut"]
+    events = []
+    unfinished = execution.execute(runs, tmp_path, events.append, workers=2)
+    assert [(e.run, e.status) for e in unfinished] == [
+        (run, "failed") for run in runs[:2]
+    ]
+    for event in unfinished:
+        assert "2 times" in event.message
+        assert "by SIGKILL" in event.message
+        assert "memory" in event.message
+        trace = tmp_path / "failures" / f"{event.run.name}.txt"
+        assert event.message in trace.read_text()
+    ended = [e.run for e in events if e.status == "finished"]
+    assert sorted(ended, key=str) == sorted(runs[2:], key=str)
+    assert attempts.counted(tmp_path)[runs[0].name] == 2
+
+
+def test_what_killed_two_processes_is_not_trained_in_this_one(tmp_path, monkeypatch):
+    runs, tried, rounds = small_study(seeds=(0,)), failing_fit(monkeypatch), []
+
+    def share_work(work, runs, directory, report, lost, workers):
+        rounds.append((runs, workers))
+        lost(runs[0].name, "with status 3")
+        for run in runs[1:]:
+            report(execution.Event(run, 4, {}, "finished"))
+
+    monkeypatch.setattr(processes, "share_work", share_work)
+    events = []
+    [failed] = execution.execute(runs, tmp_path, events.append, workers=2)
+    assert (failed.run, failed.status) == (runs[0], "failed")
+    assert "ended 2 times during the run, at last with status 3" in failed.message
+    assert rounds == [(runs, 2), (runs[:1], 1)]
+    assert tried == []
+
+
+def test_a_worker_that_cannot_be_started_is_one_line(tmp_path, monkeypatch):
+    """And the one that was started is told to end."""
+    start, started = multiprocessing.process.BaseProcess.start, []
+
+    def second_fails(process):
+        if started:
+            raise OSError(11, "Resource temporarily unavailable")
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", second_fails)
+    with pytest.raises(ConfigError, match="worker 2 of 2: Resource temp") as error:
+        execution.execute(small_study(), tmp_path, print, workers=2)
+    assert "\n" not in str(error.value)
+    assert started[0].exitcode is not None
 
 
 @pytest.mark.slow
@@ -329,6 +394,15 @@ class Broken(Normalised):
     def __call__(self, x, train):
         if train:
             raise RuntimeError("this net is broken")
+        return super().__call__(x, train)
+
+
+class Deadly(Normalised):
+    """A net that needs more memory than the machine has."""
+
+    def __call__(self, x, train):
+        if train:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(x, train)
 
 
