@@ -15,7 +15,7 @@ import functools
 import pathlib
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,12 +23,9 @@ import jax
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend
-from cnn_jax.study import failures, processes
-from cnn_jax.study.directory import StudyDirectory
+from cnn_jax.study import failures, likeness, processes
 from cnn_jax.study.plan import Run, merge
-from cnn_jax.training import provenance
 from cnn_jax.training.checkpoint import CheckpointError
-from cnn_jax.training.config_keys import differences, flatten
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.lock import InUse
 from cnn_jax.training.loop import Diverged, fit
@@ -63,12 +60,6 @@ RESULTS = ("finished", "skipped", "diverged")
 
 # A run whose process dies this often has failed.
 DEATHS = 2
-
-# The parts of a config that decide a recorded value; families may differ in them.
-DECIDING = {
-    provenance.FINGERPRINT: ("dataset",),
-    provenance.BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
-}
 
 
 def default_workers(runs: Sequence[Run]) -> int:
@@ -275,7 +266,7 @@ class _Trainer:
         if key not in self.opened:
             self.opened[key] = sources.open_source(section)
         program = Program(run.config, self.opened[key])
-        _check_alike(program, self.directory)
+        likeness.check(program, self.directory)
         return program
 
     def _fit(self, program: Program, run: Run) -> dict[str, Any]:
@@ -300,35 +291,3 @@ class _Trainer:
 
 def _nothing(name: str) -> None:
     """For a process that need not tell what it trains."""
-
-
-def _check_alike(program: Program, directory: pathlib.Path) -> None:
-    """Refuse data, batch-norm groups or settings that earlier runs did not have.
-
-    Raises:
-      ConfigError: names a run, the key and both values.
-    """
-    own, config = provenance.recorded(program), program.config
-    for run_directory, _ in StudyDirectory(directory).runs():
-        other = run_directory.config() or {}
-        same = {
-            key: not differences(_part(other, *parts), _part(config, *parts))
-            for key, parts in DECIDING.items()
-        }
-        for key, value in own.items():
-            before = other.get(key, value)
-            if before != value and same.get(key, True):
-                raise ConfigError(
-                    f"{run_directory.path} was trained with another {key} (was "
-                    f"{before!r}, is {value!r}): its results are not comparable; "
-                    "choose another workdir"
-                )
-
-
-def _part(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """The values of a config under some dotted keys or sections."""
-    return {
-        key: value
-        for key, value in flatten(config).items()
-        if any(f"{key}.".startswith(f"{part}.") for part in keys)
-    }
