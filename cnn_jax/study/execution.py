@@ -82,9 +82,10 @@ def execute(
 ) -> list[Event]:
     """Train all unfinished runs.
 
-    Runs of one shape share a compiled program. A run that fails or diverges is
-    reported and does not stop the others. The traceback of a failed run is written to
-    ``failures/``, and the next command tries the run again.
+    Runs of one shape share a compiled program. A run that fails (also one without a
+    usable checkpoint) or diverges is reported and does not stop the others. The
+    traceback of a failed run is written to ``failures/``, and the next command tries
+    the run again.
 
     Args:
       runs: from `cnn_jax.study.expand`.
@@ -101,7 +102,6 @@ def execute(
 
     Raises:
       ConfigError: a run's directory holds another config.
-      CheckpointError: all checkpoints of a run are damaged.
       Interrupted: a signal asked to stop; runs in progress saved a checkpoint.
     """
     last: dict[Run, Event] = {}
@@ -242,11 +242,12 @@ class _Trainer:
                     failures.forget(self.directory, run.name)
             except InUse as error:
                 event = Event(run, 0, None, "elsewhere", str(error))
-            except (ConfigError, CheckpointError, Interrupted):
+            except (ConfigError, Interrupted):
                 raise
             except Exception as error:
-                first_line, *_ = str(error).split("\n")
-                message = f"{type(error).__name__}: {first_line}"
+                message, *_ = str(error).split("\n")
+                if not isinstance(error, CheckpointError):  # written for users
+                    message = f"{type(error).__name__}: {message}"
                 trace = traceback.format_exc()
                 failures.record(self.directory, run.name, self.command, message, trace)
                 event = Event(run, 0, None, "failed", message)

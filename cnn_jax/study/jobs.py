@@ -22,7 +22,6 @@ from cnn_jax.study import execution, processes
 from cnn_jax.study.execution import Event, Report
 from cnn_jax.study.plan import Run
 from cnn_jax.training import checkpoint
-from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 Cluster = Literal["local", "slurm"]
@@ -76,7 +75,7 @@ class Worker:
                 events = execution.execute(
                     left, self.directory, watch, command=self.command
                 )
-            except (ConfigError, CheckpointError) as error:
+            except ConfigError as error:
                 return error
             except Interrupted:
                 return unfinished
@@ -116,7 +115,6 @@ def execute(
     Raises:
       ConfigError: submitit is not installed, the cluster is not available, a resource
         is unknown, or a run's directory holds another config.
-      CheckpointError: all checkpoints of a run are damaged.
       Interrupted: a signal asked to stop; the jobs received it too.
     """
     for run in runs:

@@ -14,7 +14,6 @@ from typing import Any
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend, compilation_cache, heap
 from cnn_jax.study.plan import Run
-from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.interrupt import SIGNALS, Interrupted, StopRequest
 
 Work = Callable[[Sequence[Run], pathlib.Path, Any, Any, StopRequest], None]
@@ -216,5 +215,5 @@ def _worker(
             work(runs, directory, report, tell, stop)
     except (Interrupted, KeyboardInterrupt):
         pass  # the parent received the same signal
-    except (ConfigError, CheckpointError) as error:
+    except ConfigError as error:
         tell(error)

@@ -182,6 +182,22 @@ def test_a_traceback_is_deleted_once_its_run_has_finished(tmp_path, monkeypatch)
     assert not trace.exists()
 
 
+def test_a_run_whose_checkpoints_are_damaged_fails_alone(tmp_path):
+    model = {"name": "tests.study.test_execution:Wordy"}
+    runs = small_study(seeds=(0,), run={"model": model})
+    place = execution.directory_of(runs[0], tmp_path)
+    with place.open_for_training(runs[0].config):
+        place.save(1, {}, {})
+    for path in place.checkpoints.iterdir():
+        path.write_bytes(b"damaged")
+    events = []
+    [failed] = execution.execute(runs, tmp_path, events.append)
+    assert (failed.run, failed.status) == (runs[0], "failed")
+    assert failed.message.startswith("no usable checkpoint in ")
+    assert "\n" not in failed.message
+    assert [e.run for e in events if e.status == "finished"] == runs[1:]
+
+
 def test_a_run_that_failed_and_then_finished_is_finished(tmp_path, monkeypatch):
     """Two workers report on it, and another command may have trained it."""
     runs = small_study(seeds=(0,))
