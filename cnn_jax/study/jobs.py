@@ -6,6 +6,7 @@ another worker or a replacement job resumes its run from the last checkpoint.
 """
 
 import ast
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -28,6 +29,8 @@ Cluster = Literal["local", "slurm"]
 
 # Seconds between polls of the run directories and the jobs.
 LOOK_EVERY = {"local": 0.5, "slurm": 5.0}
+# Signals with which submitit announces the time limit (by default, the second).
+LIMITS = (signal.SIGUSR1, signal.SIGUSR2)
 # Statuses of runs that a job may still train.
 UNDECIDED = ("running", "elsewhere")
 
@@ -54,10 +57,26 @@ class Worker:
     def __call__(self) -> list[Event] | Exception:
         """Train until every remaining run is finished or held by another process.
 
+        At the time limit, the run saves its checkpoint before submitit, whose signal
+        announces the limit, queues the job again and exits.
+
         Returns:
           The last event of every run that failed or diverged; or the error that
           ended the job, if it is one that is reported in a single line.
         """
+        handlers = {int(number): signal.getsignal(number) for number in LIMITS}
+        with StopRequest(taken=LIMITS) as stop:
+            outcome = self._train(stop)
+        requeue = handlers.get(stop.received)
+        if callable(requeue):
+            from submitit.core.utils import UncompletedJobError
+
+            # It was queued again too often; the command may replace the job.
+            with contextlib.suppress(UncompletedJobError):
+                requeue(stop.received, None)
+        return outcome
+
+    def _train(self, stop: StopRequest) -> list[Event] | Exception:
         processes.prepare_process(self.cores, self.keep_compiled)
         selfcheck.check_backend()  # on the machine that trains
         unfinished: list[Event] = []
@@ -72,6 +91,7 @@ class Worker:
                 trained = trained or (event.step > 0 and event.status == "running")
 
             try:
+                stop.check()
                 events = execution.execute(
                     left, self.directory, watch, command=self.command
                 )

@@ -13,7 +13,7 @@ from cnn_jax import study
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import compilation_cache
 from cnn_jax.study import execution, jobs
-from cnn_jax.training.interrupt import Interrupted
+from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
@@ -123,6 +123,63 @@ def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):
     place = execution.directory_of(runs[0], tmp_path)
     assert len(list(place.checkpoints.iterdir())) == 1
     assert not place.held()
+
+
+@pytest.mark.slow
+def test_a_job_at_its_time_limit_saves_a_checkpoint_and_is_queued_again(tmp_path):
+    runs = small_study(seeds=(0,), run={"steps": 3000, "checkpoint_every": 10**6})[:1]
+    killer = Killer(tmp_path, signal.SIGUSR2)
+    assert jobs.execute(runs, tmp_path, killer, 1, "local", HOUR) == []
+    assert attempts.counted(tmp_path) == {runs[0].name: 2}
+    place = execution.directory_of(runs[0], tmp_path)
+    # one of the end, and one of the signal
+    assert len(list(place.checkpoints.iterdir())) == 2
+
+
+@pytest.mark.parametrize("timeouts_left", [1, 0])
+def test_a_job_is_queued_again_after_its_run_has_stopped(
+    timeouts_left, tmp_path, monkeypatch
+):
+    """By submitit's own handler; the last time limit ends the job without an error."""
+    from submitit.core import job_environment, utils
+
+    done = []
+
+    class Environment:
+        global_rank = 0
+
+        def _requeue(self, countdown):
+            done.append("queued again")
+
+    def execute(*given, **more):
+        with StopRequest() as stop:  # as in `fit`
+            os.kill(os.getpid(), signal.SIGUSR2)
+            done.append("saved")
+            stop.check()
+
+    monkeypatch.setattr(execution, "execute", execute)
+    monkeypatch.setattr(jobs.selfcheck, "check_backend", lambda: None)
+    worker = jobs.Worker(small_study(), tmp_path)
+    submission = utils.DelayedSubmission(worker)
+    submission.set_timeout(60, timeouts_left)
+    paths = utils.JobPaths(tmp_path, "1")
+    handler = job_environment.SignalHandler(Environment(), paths, submission)
+    handler._start_time -= 3600
+    own = handler.checkpoint_and_try_requeue
+    before = signal.signal(signal.SIGUSR2, own)
+    try:
+        if timeouts_left:
+            with pytest.raises(SystemExit):
+                worker()
+            assert done == ["saved", "queued again"]
+            again = utils.DelayedSubmission.load(paths.submitted_pickle)
+            assert again.function.runs == worker.runs
+        else:
+            assert worker() == []
+            assert done == ["saved"]
+        assert signal.getsignal(signal.SIGUSR2) == own
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.slow
