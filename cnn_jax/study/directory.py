@@ -2,6 +2,7 @@
 
 study.json       the config, with all families, depths and seeds requested so far,
                  and the names of the requested runs
+.lock            held while study.json is read and replaced
 runs/            run directories, see `cnn_jax.training.run_directory`
 failures/        tracebacks of failed runs
 results.csv and the figures: rebuilt from the runs
@@ -9,26 +10,23 @@ results.csv and the figures: rebuilt from the runs
 Studies of the previous version have no study.json.
 """
 
-import contextlib
-import fcntl
 import json
 import os
-import pathlib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
 from cnn_jax.study import plan
 from cnn_jax.study.plan import Run
 from cnn_jax.training import config as run_config
-from cnn_jax.training import files
-from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training import files, lock
 from cnn_jax.training.config_keys import FREE_KEYS, flatten, rename
 from cnn_jax.training.run_directory import RunDirectory
 
 FORMAT = 1
+LOCK = ".lock"
 NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)
 ABSENT = "(absent)"
 # Keys that every run replaces, or that do not change the result of a run.
@@ -105,7 +103,7 @@ class StudyDirectory:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with _one_at_a_time(self.path):
+            with lock.wait(self.path / LOCK):
                 old, asked = self._read()
                 if old is None:
                     new, asked = self._with_runs(config)
@@ -115,7 +113,7 @@ class StudyDirectory:
                 asked = list(dict.fromkeys([*asked, *(run.name for run in runs)]))
                 record = {"format": FORMAT, "runs": asked, **new}
                 text = json.dumps(record, indent=2) + "\n"
-                write_atomically(self.path / "study.json", text.encode())
+                files.write_atomically(self.path / "study.json", text.encode())
         except OSError as error:
             raise ConfigError(
                 f"workdir {self.path} cannot be written: {error.strerror}"
@@ -247,15 +245,3 @@ def _union(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": list(dict.fromkeys([*old["seeds"], *new["seeds"]])),
         "overrides": overrides,
     }
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path: pathlib.Path) -> Iterator[None]:
-    """Lock a directory against other processes, if the file system has locks."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
