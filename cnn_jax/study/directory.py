@@ -12,7 +12,6 @@ Studies of the previous version have no study.json.
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +20,12 @@ from cnn_jax.names import ConfigError
 from cnn_jax.study import plan
 from cnn_jax.study.plan import Run
 from cnn_jax.training import config as run_config
-from cnn_jax.training import files, lock
+from cnn_jax.training import files, lock, run_name
 from cnn_jax.training.config_keys import FREE_KEYS, flatten, rename
 from cnn_jax.training.run_directory import RunDirectory
 
 FORMAT = 1
 LOCK = ".lock"
-NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)
 ABSENT = "(absent)"
 # Keys that every run replaces, or that do not change the result of a run.
 FREE = {"run.seed", "run.model.depth", *(f"run.{key}" for key in FREE_KEYS)}
@@ -134,7 +132,7 @@ class StudyDirectory:
         """
         (config, asked), found, strangers = self._read(), [], []
         for path in sorted((self.path / "runs").glob("[!.]*")):
-            head = _parse(path.name) if path.is_dir() else None
+            head = run_name.parse(path.name) if path.is_dir() else None
             if config is not None and path.name not in asked:
                 head = None
             if head is not None and _belongs(RunDirectory(path), head, config):
@@ -182,18 +180,6 @@ class StudyDirectory:
 
 def _values(config: Mapping[str, Any], *keys: str) -> list[dict[str, Any]]:
     return [changes for key in keys for changes in config[key].values()]
-
-
-def _parse(name: str) -> dict[str, Any] | None:
-    """Family, depth and seed from the name of a run directory; else None."""
-    found = NAME.fullmatch(name)
-    if found is None:
-        return None
-    return {
-        "family": found["family"],
-        "depth": int(found["depth"]),
-        "seed": int(found["seed"]),
-    }
 
 
 def _belongs(

@@ -5,7 +5,6 @@ repeated commands share a study without training a run twice. If a worker dies,
 another worker or a replacement job resumes its run from the last checkpoint.
 """
 
-import ast
 import contextlib
 import dataclasses
 import os
@@ -17,9 +16,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from cnn_jax import names
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import backend, compilation_cache, selfcheck
-from cnn_jax.study import execution, processes
+from cnn_jax.runtime import backend, compilation_cache, selfcheck, worker
+from cnn_jax.study import execution
 from cnn_jax.study.execution import Event, Report
 from cnn_jax.study.plan import Run
 from cnn_jax.training import checkpoint
@@ -77,7 +77,7 @@ class Worker:
         return outcome
 
     def _train(self, stop: StopRequest) -> list[Event] | Exception:
-        processes.prepare_process(self.cores, self.keep_compiled)
+        worker.prepare(self.cores, self.keep_compiled)
         selfcheck.check_backend()  # on the machine that trains
         unfinished: list[Event] = []
         left = list(self.runs)
@@ -249,21 +249,15 @@ class _Watch:
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse the resources of a job from NAME=VALUE strings.
+    """Parse the resources of a job from KEY=VALUE strings.
 
     Raises:
       ConfigError: a string does not have this form.
     """
-    resources: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--job must be NAME=VALUE, got {text!r}")
-        try:
-            resources[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            resources[name] = value
-    return resources
+    try:
+        return names.parse_fields(texts)
+    except ConfigError as error:
+        raise ConfigError(f"--job: {error}") from None
 
 
 def _executor(
@@ -292,7 +286,7 @@ def _submit(executor: Any, workers: Sequence[Worker], cluster: Cluster) -> list[
     # Otherwise local jobs would receive a terminal's Ctrl-C as well as our SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        return [executor.submit(worker) for worker in workers]
+        return [executor.submit(function) for function in workers]
     except (submitit.core.utils.FailedJobError, OSError) as error:
         last = str(error).strip().splitlines()[-1]
         raise ConfigError(f"--launcher={cluster} rejected the job: {last}") from None

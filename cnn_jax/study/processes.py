@@ -5,14 +5,13 @@ import multiprocessing.connection
 import os
 import pathlib
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
 from typing import Any
 
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import backend, compilation_cache, heap
+from cnn_jax.runtime import backend, compilation_cache, worker
 from cnn_jax.study.plan import Run
 from cnn_jax.training.interrupt import SIGNALS, Interrupted, StopRequest
 
@@ -21,39 +20,6 @@ Lost = Callable[[str, str], None]
 
 # Minimum seconds between a worker's reports of steps without a log row.
 REPORT_EVERY = 0.2
-
-
-def prepare_process(cores: Sequence[int], keep_compiled: bool) -> None:
-    """Apply the set-up of a command to a process that computes for it.
-
-    Args:
-      cores: this process's share of the machine: CPU cores to pin it to, if the
-        system supports it; () if it has the machine for itself.
-      keep_compiled: whether to enable the compilation cache.
-    """
-    if cores:
-        backend.share_memory()
-    if cores and hasattr(os, "sched_setaffinity"):  # not on macOS
-        os.sched_setaffinity(0, cores)
-        backend.choose_library()
-    heap.keep()
-    if keep_compiled:
-        compilation_cache.enable()
-
-
-def end_with_parent() -> None:
-    """Make this child process end with its parent, even one that is killed.
-
-    A thread waits for the parent, so the child also ends while it computes.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def share_work(
@@ -186,7 +152,7 @@ def _worker(
     keep_compiled: bool,
 ) -> None:
     """The main function of a worker process, which is pinned to its cores."""
-    prepare_process(cores, keep_compiled)
+    worker.prepare(cores, keep_compiled)
     # Ignore a Ctrl-C that arrives after the work is done.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     parent = os.getppid()

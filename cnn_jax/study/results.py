@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.study.directory import StudyDirectory
-from cnn_jax.training.checkpoint import write_atomically
 from cnn_jax.training.config_keys import flatten
+from cnn_jax.training.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas

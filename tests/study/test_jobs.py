@@ -199,9 +199,7 @@ def test_what_failed_is_told_and_not_tried_again(tmp_path):
 
 def test_a_job_takes_its_cores_and_the_cache(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(
-        jobs.processes, "prepare_process", lambda *given: taken.append(given)
-    )
+    monkeypatch.setattr(jobs.worker, "prepare", lambda *given: taken.append(given))
     assert jobs.Worker([], tmp_path, (1,), True)() == []
     assert taken == [((1,), True)]
 
@@ -240,7 +238,7 @@ def test_what_a_job_asks_for():
         "slurm_partition": "gpu",
         "gpus_per_node": 2,
     }
-    with pytest.raises(ConfigError, match="must be NAME=VALUE, got 'gpu'"):
+    with pytest.raises(ConfigError, match="--job: expected KEY=VALUE, got 'gpu'"):
         jobs.parse_resources(["gpu"])
 
 
