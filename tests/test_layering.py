@@ -18,7 +18,7 @@ ALLOWED = {
     "training": {"models", "data", "graphs", "runtime", "kernels"},
     "study": {"training", "models", "data", "runtime"},
     "analysis": {"training", "models", "data", "graphs", "kernels"},
-    "plots": {"study", "analysis"},
+    "plots": {"study", "analysis", "training"},
     "report": {"plots"},
 }
 OUTSIDE_ONLY_IN = {

@@ -16,7 +16,7 @@ import flax.traverse_util
 import numpy as np
 
 from cnn_jax.names import ConfigError
-from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training.files import write_atomically
 
 FORMAT = 1
 

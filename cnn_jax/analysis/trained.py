@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from cnn_jax.analysis.net import Net, variables
 from cnn_jax.data import sources
 from cnn_jax.data.facts import Facts, Recorded
 from cnn_jax.names import ConfigError
-from cnn_jax.training import checkpoint, config_keys
+from cnn_jax.training import checkpoint, config_keys, run_name
 from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.program import Program
 from cnn_jax.training.provenance import BN_IMAGES, FINGERPRINT, RECORDED
@@ -198,9 +197,9 @@ def family_and_depth(
     if not isinstance(depth, int):  # in string readers `depth` has another meaning
         depth = 0
     path = pathlib.Path(directory).absolute()
-    arm = re.fullmatch(r"(.+)-(\d+)-seed\d+", path.name)
-    if arm and path.parent.name == "runs" and int(arm[2]) == depth:
-        return arm[1], depth
+    head = run_name.parse(path.name) if path.parent.name == "runs" else None
+    if head and head["depth"] == depth:
+        return head["family"], depth
     shortcut = getattr(program.model, "shortcut", "")
     family = "plain" if shortcut == "none" else "residual"
     return family if shortcut else program.config["model"]["name"], depth

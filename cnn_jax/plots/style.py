@@ -5,6 +5,7 @@ lightness. Figures therefore remain readable in print, in greyscale and with col
 blindness (colours from Okabe and Ito 2008, and matplotlib's 'cividis').
 """
 
+import io
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+
+from cnn_jax.training.files import write_atomically
 
 STYLES = {
     "plain": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
@@ -96,16 +99,20 @@ def name_lines(
 def save(figure: matplotlib.figure.Figure, directory: pathlib.Path, name: str) -> None:
     """Write a figure as PNG (200 dots per inch), SVG and PDF, and close it.
 
-    Dollar signs in titles and labels are literal and do not start a formula.
+    Each file is replaced atomically. Dollar signs in titles and labels are literal and
+    do not start a formula.
     """
     for text in _words(figure):
         text.set_parse_math(False)
     for suffix, date in (("png", None), ("svg", "Date"), ("pdf", "CreationDate")):
+        content = io.BytesIO()
         figure.savefig(
-            directory / f"{name}.{suffix}",
+            content,
+            format=suffix,
             dpi=200,
             metadata={date: None} if date else None,
         )
+        write_atomically(directory / f"{name}.{suffix}", content.getvalue())
     plt.close(figure)
 
 

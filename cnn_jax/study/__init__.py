@@ -2,9 +2,10 @@
 
 A study is a directory of runs; all its other files (``results.csv``, figures) are
 rebuilt from the runs. `plan` lists the runs, `execution` trains them in `processes` on
-this machine and `jobs` in cluster jobs, `directory` manages their files, `results`
-reads their results, and `progress` reports how far they are. `pool` computes other
-tasks in several processes.
+this machine and `jobs` in cluster jobs, `likeness` compares them with earlier ones,
+`directory` manages their files and `failures` those of failed runs, `results` reads
+their results, and `progress` reports how far they are. `pool` computes other tasks
+in several processes.
 """
 
 from cnn_jax.study.directory import StudyDirectory as StudyDirectory

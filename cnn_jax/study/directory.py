@@ -2,6 +2,7 @@
 
 study.json       the config, with all families, depths and seeds requested so far,
                  and the names of the requested runs
+.lock            held while study.json is read and replaced
 runs/            run directories, see `cnn_jax.training.run_directory`
 failures/        tracebacks of failed runs
 results.csv and the figures: rebuilt from the runs
@@ -9,27 +10,22 @@ results.csv and the figures: rebuilt from the runs
 Studies of the previous version have no study.json.
 """
 
-import contextlib
-import fcntl
 import json
 import os
-import pathlib
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from cnn_jax.names import ConfigError
 from cnn_jax.study import plan
 from cnn_jax.study.plan import Run
 from cnn_jax.training import config as run_config
-from cnn_jax.training import files
-from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training import files, lock, run_name
 from cnn_jax.training.config_keys import FREE_KEYS, flatten, rename
 from cnn_jax.training.run_directory import RunDirectory
 
 FORMAT = 1
-NAME = re.compile(r"(?P<family>.+)-(?P<depth>\d+)-seed(?P<seed>\d+)", re.DOTALL)
+LOCK = ".lock"
 ABSENT = "(absent)"
 # Keys that every run replaces, or that do not change the result of a run.
 FREE = {"run.seed", "run.model.depth", *(f"run.{key}" for key in FREE_KEYS)}
@@ -105,9 +101,8 @@ class StudyDirectory:
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with _one_at_a_time(self.path):
-                started = any((self.path / "runs").glob("[!.]*"))
-                old, asked = self._read() if started else (None, [])
+            with lock.wait(self.path / LOCK):
+                old, asked = self._read()
                 if old is None:
                     new, asked = self._with_runs(config)
                 else:
@@ -116,7 +111,7 @@ class StudyDirectory:
                 asked = list(dict.fromkeys([*asked, *(run.name for run in runs)]))
                 record = {"format": FORMAT, "runs": asked, **new}
                 text = json.dumps(record, indent=2) + "\n"
-                write_atomically(self.path / "study.json", text.encode())
+                files.write_atomically(self.path / "study.json", text.encode())
         except OSError as error:
             raise ConfigError(
                 f"workdir {self.path} cannot be written: {error.strerror}"
@@ -137,7 +132,7 @@ class StudyDirectory:
         """
         (config, asked), found, strangers = self._read(), [], []
         for path in sorted((self.path / "runs").glob("[!.]*")):
-            head = _parse(path.name) if path.is_dir() else None
+            head = run_name.parse(path.name) if path.is_dir() else None
             if config is not None and path.name not in asked:
                 head = None
             if head is not None and _belongs(RunDirectory(path), head, config):
@@ -162,10 +157,13 @@ class StudyDirectory:
             if before.get(key, ABSENT) != now.get(key, ABSENT) and key not in FREE
         ]
         if differing:
+            advice = "choose another workdir, or delete this one"
+            if not any((self.path / "runs").glob("[!.]*")):
+                advice += " (nothing has been trained there)"
             raise ConfigError(
                 f"{self.path} contains a study with another config "
                 f"({'; '.join(differing)}); only families, depths and seeds can be "
-                "added to a study: choose another workdir, or delete this one"
+                f"added to a study: {advice}"
             )
 
     def _with_runs(self, config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -182,18 +180,6 @@ class StudyDirectory:
 
 def _values(config: Mapping[str, Any], *keys: str) -> list[dict[str, Any]]:
     return [changes for key in keys for changes in config[key].values()]
-
-
-def _parse(name: str) -> dict[str, Any] | None:
-    """Family, depth and seed from the name of a run directory; else None."""
-    found = NAME.fullmatch(name)
-    if found is None:
-        return None
-    return {
-        "family": found["family"],
-        "depth": int(found["depth"]),
-        "seed": int(found["seed"]),
-    }
 
 
 def _belongs(
@@ -245,15 +231,3 @@ def _union(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": list(dict.fromkeys([*old["seeds"], *new["seeds"]])),
         "overrides": overrides,
     }
-
-
-@contextlib.contextmanager
-def _one_at_a_time(path: pathlib.Path) -> Iterator[None]:
-    """Lock a directory against other processes, if the file system has locks."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

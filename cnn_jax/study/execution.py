@@ -9,11 +9,13 @@ of them took 1.8 times as long on a CPU core (the digits study's depths 8 and 20
 because grouped convolutions are slow there. This was not measured on other backends.
 """
 
-import contextlib
+import collections
 import dataclasses
+import functools
 import pathlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,12 +23,9 @@ import jax
 from cnn_jax.data import sources
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend
-from cnn_jax.study import processes
-from cnn_jax.study.directory import StudyDirectory
+from cnn_jax.study import failures, likeness, processes
 from cnn_jax.study.plan import Run, merge
-from cnn_jax.training import provenance
 from cnn_jax.training.checkpoint import CheckpointError
-from cnn_jax.training.config_keys import differences, flatten
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.lock import InUse
 from cnn_jax.training.loop import Diverged, fit
@@ -56,11 +55,11 @@ class Event:
 
 Report = Callable[[Event], None]
 
-# The parts of a config that decide a recorded value; families may differ in them.
-DECIDING = {
-    provenance.FINGERPRINT: ("dataset",),
-    provenance.BN_IMAGES: ("batch_size", "parallel.bn_group_size"),
-}
+# Statuses of runs that have a result on disk.
+RESULTS = ("finished", "skipped", "diverged")
+
+# A run whose process dies this often has failed.
+DEATHS = 2
 
 
 def default_workers(runs: Sequence[Run]) -> int:
@@ -75,35 +74,59 @@ def default_workers(runs: Sequence[Run]) -> int:
 
 
 def execute(
-    runs: Sequence[Run], directory: pathlib.Path, report: Report, workers: int = 1
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    report: Report,
+    workers: int = 1,
+    command: str = "",
 ) -> list[Event]:
     """Train all unfinished runs.
 
-    Runs of one shape share a compiled program. A run that fails or diverges is
-    reported and does not stop the others. The traceback of a failed run is written to
-    ``failures/``, and the next call tries the run again.
+    Runs of one shape share a compiled program. A run that fails (also one without a
+    usable checkpoint) or diverges is reported and does not stop the others. The
+    traceback of a failed run is written to ``failures/``, and the next command tries
+    the run again.
 
     Args:
       runs: from `cnn_jax.study.expand`.
       directory: the study's directory.
       report: called in this process as runs progress.
       workers: number of training processes, each on its share of the cores; 1 for
-        this process alone, 0 for `default_workers`. If a worker dies, the others take
-        over its run.
+        this process alone, 0 for `default_workers`. If a worker dies, another takes
+        over its run; a run during which two of them died has failed.
+      command: identifies the command that trains, if several calls train for it: a
+        run that failed in one call is not tried in the others.
 
     Returns:
       The last event of every run that did not finish.
 
     Raises:
       ConfigError: a run's directory holds another config.
-      CheckpointError: all checkpoints of a run are damaged.
       Interrupted: a signal asked to stop; runs in progress saved a checkpoint.
     """
     last: dict[Run, Event] = {}
 
     def remember(event: Event) -> None:
-        last[event.run] = event
-        report(event)
+        before = last[event.run].status if event.run in last else "running"
+        # Every worker reports how a run ended. It may have failed in one, and another
+        # command may have finished it since.
+        if before not in RESULTS and (before != "failed" or event.status in RESULTS):
+            last[event.run] = event
+            report(event)
+
+    deaths: collections.Counter[str] = collections.Counter()
+
+    def lose(name: str, ending: str) -> None:
+        deaths[name] += 1
+        if deaths[name] < DEATHS:
+            return
+        message = (
+            f"its process ended {DEATHS} times during the run, at last {ending}; "
+            "memory may be short: try fewer --workers"
+        )
+        failures.record(directory, name, command, message, "")
+        [run] = [run for run in runs if run.name == name]
+        remember(Event(run, 0, None, "failed", message))
 
     changed: set[str] = set()
     for run in runs:
@@ -116,15 +139,23 @@ def execute(
             f"study in {directory} began; its finished runs are kept",
             flush=True,
         )
-    workers = workers or default_workers(runs)
-    if workers > 1:
-        processes.share_work(_work, runs, directory, remember, workers)
-    ended = {run for run, event in last.items() if event.status != "running"}
-    # All runs for a single worker, else those that a dead worker left unfinished.
-    left = [run for run in runs if run not in ended]
+    workers, command = workers or default_workers(runs), command or new_command()
+    left, before = list(runs), -1
+    # Replace dead workers. What killed them must not be trained in this process.
+    while workers > 1 and left and deaths.total() > before:
+        before = deaths.total()
+        work, number = functools.partial(_work, command), min(workers, len(left))
+        processes.share_work(work, left, directory, remember, lose, number)
+        left = [run for run in runs if run not in last or last[run].status == "running"]
+    # All runs for a single worker, else those that others held.
     with StopRequest() as stop:
-        _work(left, directory, remember, stop)
+        _work(command, left, directory, remember, _nothing, stop)
     return [e for e in last.values() if e.status not in ("finished", "skipped")]
+
+
+def new_command() -> str:
+    """A name for a command, different from all others on any machine."""
+    return uuid.uuid4().hex
 
 
 def directory_of(run: Run, directory: pathlib.Path) -> RunDirectory:
@@ -160,111 +191,104 @@ def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _work(
-    runs: Sequence[Run], directory: pathlib.Path, report: Report, stop: StopRequest
+    command: str,
+    runs: Sequence[Run],
+    directory: pathlib.Path,
+    report: Report,
+    begin: Callable[[str], None],
+    stop: StopRequest,
 ) -> None:
     """Train, in this process, the runs that no other process holds.
 
     Shapes that another process is training come last, so that two processes do not
     compile the same program.
     """
-    opened: dict[str, sources.Source] = {}
-    later = []
+    trainer, later = _Trainer(command, directory, report, begin, stop), []
     for group in _shapes(runs):
         if any(directory_of(run, directory).held() for run in group):
             later.append(group)
         else:
-            _train_shape(group, directory, report, opened, stop)
+            trainer.train(group)
     for group in later:
-        _train_shape(group, directory, report, opened, stop)
+        trainer.train(group)
 
 
-def _train_shape(
-    group: Sequence[Run],
-    directory: pathlib.Path,
-    report: Report,
-    opened: dict[str, sources.Source],
-    stop: StopRequest,
-) -> None:
-    """Train the runs of one shape, with one program."""
-    program: Program | None = None
-    for run in group:
-        stop.check()
-        run_directory = directory_of(run, directory)
-        previous = run_directory.result()
-        if previous is not None:
-            report(ended(run, previous, "skipped"))
-            continue
+@dataclasses.dataclass
+class _Trainer:
+    """Trains runs in this process, with one program for the runs of one shape."""
+
+    command: str
+    directory: pathlib.Path
+    report: Report
+    begin: Callable[[str], None]
+    stop: StopRequest
+    opened: dict[str, sources.Source] = dataclasses.field(default_factory=dict)
+
+    def train(self, group: Sequence[Run]) -> None:
+        """Train the runs of one shape and report how each ended."""
+        program: Program | None = None
+        for run in group:
+            self.stop.check()
+            event = self._outcome(run)
+            try:
+                if event is None:
+                    self.begin(run.name)
+                if event is None and program is None:
+                    program = self._program(run)
+                    event = self._outcome(run)  # another worker may have tried it
+                if event is None:
+                    assert program is not None
+                    event = ended(run, self._fit(program, run), "finished")
+                    failures.forget(self.directory, run.name)
+            except InUse as error:
+                event = Event(run, 0, None, "elsewhere", str(error))
+            except (ConfigError, Interrupted):
+                raise
+            except Exception as error:
+                message, *_ = str(error).split("\n")
+                if not isinstance(error, CheckpointError):  # written for users
+                    message = f"{type(error).__name__}: {message}"
+                trace = traceback.format_exc()
+                failures.record(self.directory, run.name, self.command, message, trace)
+                event = Event(run, 0, None, "failed", message)
+            self.report(event)
+
+    def _outcome(self, run: Run) -> Event | None:
+        """How a run ended, in any command, or failed, in this one; else None."""
+        result = directory_of(run, self.directory).result()
+        if result is not None:
+            return ended(run, result, "skipped")
+        message = failures.message(self.directory, run.name, self.command)
+        return None if message is None else Event(run, 0, None, "failed", message)
+
+    def _program(self, run: Run) -> Program:
+        section = run.config["dataset"]
+        key = repr(sorted(section.items()))
+        if key not in self.opened:
+            self.opened[key] = sources.open_source(section)
+        program = Program(run.config, self.opened[key])
+        likeness.check(program, self.directory)
+        return program
+
+    def _fit(self, program: Program, run: Run) -> dict[str, Any]:
+        """Train a run to its end; returns its result, or a record of its divergence."""
+        run_directory = directory_of(run, self.directory)
         try:
-            if program is None:
-                section = run.config["dataset"]
-                key = repr(sorted(section.items()))
-                if key not in opened:
-                    opened[key] = sources.open_source(section)
-                program = Program(run.config, opened[key])
-                _check_alike(program, directory)
-            report(ended(run, _train(program, run, run_directory, report), "finished"))
-        except InUse as error:
-            report(Event(run, 0, None, "elsewhere", str(error)))
-        except (ConfigError, CheckpointError, Interrupted):
-            raise
-        except Exception as error:
-            with contextlib.suppress(OSError):  # the disk itself may have failed
-                failures = directory / "failures"
-                failures.mkdir(parents=True, exist_ok=True)
-                (failures / f"{run.name}.txt").write_text(traceback.format_exc())
-            first_line, *_ = str(error).split("\n")
-            message = f"{type(error).__name__}: {first_line}"
-            report(Event(run, 0, None, "failed", message))
+            return fit(
+                program,
+                run.seed,
+                run_directory,
+                lambda step, row: self.report(Event(run, step, row)),
+            )
+        except Diverged as error:
+            mark = {"status": "diverged", "message": str(error)}
+        # Another process may have finished the run since: keep its result.
+        with run_directory.open_for_training(run.config):
+            found = run_directory.result()
+            if found is None:
+                run_directory.finish(mark)
+            return found or mark
 
 
-def _check_alike(program: Program, directory: pathlib.Path) -> None:
-    """Refuse data, batch-norm groups or settings that earlier runs did not have.
-
-    Raises:
-      ConfigError: names a run, the key and both values.
-    """
-    own, config = provenance.recorded(program), program.config
-    for run_directory, _ in StudyDirectory(directory).runs():
-        other = run_directory.config() or {}
-        same = {
-            key: not differences(_part(other, *parts), _part(config, *parts))
-            for key, parts in DECIDING.items()
-        }
-        for key, value in own.items():
-            before = other.get(key, value)
-            if before != value and same.get(key, True):
-                raise ConfigError(
-                    f"{run_directory.path} was trained with another {key} (was "
-                    f"{before!r}, is {value!r}): its results are not comparable; "
-                    "choose another workdir"
-                )
-
-
-def _part(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    """The values of a config under some dotted keys or sections."""
-    return {
-        key: value
-        for key, value in flatten(config).items()
-        if any(f"{key}.".startswith(f"{part}.") for part in keys)
-    }
-
-
-def _train(
-    program: Program, run: Run, run_directory: RunDirectory, report: Report
-) -> dict[str, Any]:
-    """Train a run to its end; returns its result, or a record of its divergence."""
-    try:
-        return fit(
-            program,
-            run.seed,
-            run_directory,
-            lambda step, row: report(Event(run, step, row)),
-        )
-    except Diverged as error:
-        mark = {"status": "diverged", "message": str(error)}
-    # Another process may have finished the run since: do not overwrite its result.
-    with run_directory.open_for_training(run.config):
-        found = run_directory.result()
-        if found is None:
-            run_directory.finish(mark)
-        return found or mark
+def _nothing(name: str) -> None:
+    """For a process that need not tell what it trains."""

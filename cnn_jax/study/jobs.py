@@ -5,7 +5,7 @@ repeated commands share a study without training a run twice. If a worker dies,
 another worker or a replacement job resumes its run from the last checkpoint.
 """
 
-import ast
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -16,19 +16,23 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from cnn_jax import names
 from cnn_jax.names import ConfigError
-from cnn_jax.runtime import backend, compilation_cache, selfcheck
-from cnn_jax.study import execution, processes
+from cnn_jax.runtime import backend, compilation_cache, selfcheck, worker
+from cnn_jax.study import execution
 from cnn_jax.study.execution import Event, Report
 from cnn_jax.study.plan import Run
 from cnn_jax.training import checkpoint
-from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 Cluster = Literal["local", "slurm"]
 
 # Seconds between polls of the run directories and the jobs.
 LOOK_EVERY = {"local": 0.5, "slurm": 5.0}
+# Signals with which submitit announces the time limit (by default, the second).
+LIMITS = (signal.SIGUSR1, signal.SIGUSR2)
+# Statuses of runs that a job may still train.
+UNDECIDED = ("running", "elsewhere")
 
 
 @dataclasses.dataclass
@@ -40,21 +44,40 @@ class Worker:
       directory: the study's directory.
       cores: CPU cores to pin the job to; () for those that the cluster assigns.
       keep_compiled: whether the job uses the compilation cache.
+      command: identifies the command that the job trains for, see
+        `execution.execute`.
     """
 
     runs: Sequence[Run]
     directory: pathlib.Path
     cores: Sequence[int] = ()
     keep_compiled: bool = False
+    command: str = ""
 
     def __call__(self) -> list[Event] | Exception:
         """Train until every remaining run is finished or held by another process.
+
+        At the time limit, the run saves its checkpoint before submitit, whose signal
+        announces the limit, queues the job again and exits.
 
         Returns:
           The last event of every run that failed or diverged; or the error that
           ended the job, if it is one that is reported in a single line.
         """
-        processes.prepare_process(self.cores, self.keep_compiled)
+        handlers = {int(number): signal.getsignal(number) for number in LIMITS}
+        with StopRequest(taken=LIMITS) as stop:
+            outcome = self._train(stop)
+        requeue = handlers.get(stop.received)
+        if callable(requeue):
+            from submitit.core.utils import UncompletedJobError
+
+            # It was queued again too often; the command may replace the job.
+            with contextlib.suppress(UncompletedJobError):
+                requeue(stop.received, None)
+        return outcome
+
+    def _train(self, stop: StopRequest) -> list[Event] | Exception:
+        worker.prepare(self.cores, self.keep_compiled)
         selfcheck.check_backend()  # on the machine that trains
         unfinished: list[Event] = []
         left = list(self.runs)
@@ -68,8 +91,11 @@ class Worker:
                 trained = trained or (event.step > 0 and event.status == "running")
 
             try:
-                events = execution.execute(left, self.directory, watch)
-            except (ConfigError, CheckpointError) as error:
+                stop.check()
+                events = execution.execute(
+                    left, self.directory, watch, command=self.command
+                )
+            except ConfigError as error:
                 return error
             except Interrupted:
                 return unfinished
@@ -109,7 +135,6 @@ def execute(
     Raises:
       ConfigError: submitit is not installed, the cluster is not available, a resource
         is unknown, or a run's directory holds another config.
-      CheckpointError: all checkpoints of a run are damaged.
       Interrupted: a signal asked to stop; the jobs received it too.
     """
     for run in runs:
@@ -118,10 +143,25 @@ def execute(
     executor = _executor(directory, cluster, resources)
     with StopRequest() as stop:
         # Replace dead jobs, as long as each round of jobs makes progress.
-        seen = None
+        seen, command = None, execution.new_command()
         while watch.left() and watch.progress() != seen:
             seen = watch.progress()
-            jobs = _submit(executor, watch.left(), directory, workers, cluster)
+            own = backend.cores() if cluster == "local" else []
+            workers = min(workers, len(watch.left()))
+            jobs = _submit(
+                executor,
+                [
+                    Worker(
+                        watch.left(),
+                        directory.absolute(),
+                        own[index::workers] or own,
+                        compilation_cache.enabled(),
+                        command,
+                    )
+                    for index in range(workers)
+                ],
+                cluster,
+            )
             while not _done(jobs, cluster):
                 watch.look()
                 if stop.received:  # repeated: a job may not listen yet
@@ -147,12 +187,7 @@ class _Watch:
 
     def left(self) -> list[Run]:
         """Runs that have not ended."""
-        return [
-            run
-            for run in self.runs
-            if run not in self.events
-            or self.events[run].status in ("running", "elsewhere")
-        ]
+        return [run for run in self.runs if self._status(run) in UNDECIDED]
 
     def progress(self) -> list[Any]:
         """A value that changes whenever jobs make progress."""
@@ -164,14 +199,18 @@ class _Watch:
 
     def look(self) -> None:
         """Report changes in the run directories."""
-        for run in self.left():
+        for run in self.runs:
+            status = self._status(run)
+            if status in execution.RESULTS:
+                continue
             run_directory = execution.directory_of(run, self.directory)
             result = run_directory.result()
-            rows = run_directory.rows() if result is None else []
-            if result is not None:
+            if result is not None:  # also of a run that failed in one of the jobs
                 self._tell(execution.ended(run, result, "finished"))
-            elif rows and rows[-1]["step"] != self._step(run):
-                self._tell(Event(run, rows[-1]["step"], rows[-1]))
+            elif status in UNDECIDED:
+                rows = run_directory.rows()
+                if rows and rows[-1]["step"] != self._step(run):
+                    self._tell(Event(run, rows[-1]["step"], rows[-1]))
 
     def take(self, job: Any) -> None:
         """Report the events of an ended job; a killed job has none."""
@@ -198,6 +237,9 @@ class _Watch:
         ended = ("finished", "skipped")
         return [event for event in self.events.values() if event.status not in ended]
 
+    def _status(self, run: Run) -> str:
+        return self.events[run].status if run in self.events else "running"
+
     def _step(self, run: Run) -> int:
         return self.events[run].step if run in self.events else -1
 
@@ -207,21 +249,15 @@ class _Watch:
 
 
 def parse_resources(texts: Sequence[str]) -> dict[str, Any]:
-    """Parse the resources of a job from NAME=VALUE strings.
+    """Parse the resources of a job from KEY=VALUE strings.
 
     Raises:
       ConfigError: a string does not have this form.
     """
-    resources: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--job must be NAME=VALUE, got {text!r}")
-        try:
-            resources[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            resources[name] = value
-    return resources
+    try:
+        return names.parse_fields(texts)
+    except ConfigError as error:
+        raise ConfigError(f"--job: {error}") from None
 
 
 def _executor(
@@ -243,36 +279,19 @@ def _executor(
     return executor
 
 
-def _submit(
-    executor: Any,
-    left: Sequence[Run],
-    directory: pathlib.Path,
-    workers: int,
-    cluster: Cluster,
-) -> list[Any]:
-    """Submit jobs, each with a worker on the remaining runs."""
+def _submit(executor: Any, workers: Sequence[Worker], cluster: Cluster) -> list[Any]:
+    """Submit a job for each worker."""
     import submitit
 
-    number = min(workers, len(left))
-    own = backend.cores() if cluster == "local" else []
-    jobs = []
     # Otherwise local jobs would receive a terminal's Ctrl-C as well as our SIGTERM.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
-        for index in range(number):
-            worker = Worker(
-                left,
-                directory.absolute(),
-                own[index::number] or own,
-                compilation_cache.enabled(),
-            )
-            jobs.append(executor.submit(worker))
+        return [executor.submit(function) for function in workers]
     except (submitit.core.utils.FailedJobError, OSError) as error:
         last = str(error).strip().splitlines()[-1]
         raise ConfigError(f"--launcher={cluster} rejected the job: {last}") from None
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    return jobs
 
 
 def _done(jobs: Sequence[Any], cluster: Cluster) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from cnn_jax import models, names
 from cnn_jax.names import ConfigError
 from cnn_jax.training import config as run_config
+from cnn_jax.training import run_name
 
 KEYS = ("name", "families", "depths", "seeds", "overrides", "run")
 LONGEST_NAME = 200  # bytes; file systems allow 255, including depth and seed
@@ -35,7 +36,7 @@ class Run:
     @property
     def name(self) -> str:
         """The name of the run's directory."""
-        return f"{self.family}-{self.depth}-seed{self.seed}"
+        return run_name.build(self.family, self.depth, self.seed)
 
 
 def expand(config: run_config.Config) -> list[Run]:

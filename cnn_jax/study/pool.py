@@ -9,8 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from cnn_jax.runtime import backend, compilation_cache
-from cnn_jax.study import processes
+from cnn_jax.runtime import backend, compilation_cache, worker
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
 # Seconds between checks for signals.
@@ -123,5 +122,5 @@ def _compute(task: Task) -> Any:
 
 def _start(places: Any, keep_compiled: bool) -> None:
     """Initialise a worker: assign its cores, and make it end with its parent."""
-    processes.prepare_process(places.get(), keep_compiled)
-    processes.end_with_parent()
+    worker.prepare(places.get(), keep_compiled)
+    worker.end_with_parent()

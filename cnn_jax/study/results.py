@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.study.directory import StudyDirectory
-from cnn_jax.training.checkpoint import write_atomically
 from cnn_jax.training.config_keys import flatten
+from cnn_jax.training.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +45,8 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
       A table indexed by run name, sorted by family, depth and seed. Its columns are
       those of ``results.csv`` (errors are fractions; ``status`` is 'finished',
       'diverged' or 'not finished'), then the config keys that differ between runs,
-      such as 'optimizer.momentum'. Missing values are NaN.
+      such as 'optimizer.momentum', or 'config.steps' where a column has the name of
+      the key. Missing values are NaN.
 
     Raises:
       ConfigError: a file of a run is damaged.
@@ -65,7 +66,7 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
     for key in keys:
         values = [config.get(key) for config in configs.values()]
         if key not in ("seed", "model.depth") and values != values[:1] * len(values):
-            table[key] = values
+            table[f"config.{key}" if key in COLUMNS else key] = values
     return table.sort_values(["family", "depth", "seed"])
 
 

@@ -3,6 +3,7 @@
 import collections
 import signal
 import threading
+from collections.abc import Collection
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -32,20 +33,25 @@ class StopRequest:
 
     A subsequent Ctrl-C interrupts at once (KeyboardInterrupt), without a checkpoint;
     other subsequent signals only replace ``received``. SIGHUP stays ignored where it
-    already is (nohup), and SIGUSR1 and SIGUSR2 keep an existing handler (submitit's).
+    already is (nohup), and SIGUSR1 and SIGUSR2 keep an existing handler.
     A nested request passes its signal to the outer one, so that a signal to one run
     of a study ends the study. Outside the main thread, where Python allows no
     handlers, it does nothing.
+
+    Args:
+      taken: signals whose existing handlers it replaces nevertheless.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Collection[int] = ()) -> None:
         self.received = 0
+        self._taken = taken
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in filter(_is_free, SIGNALS):
-                self._before[number] = signal.signal(number, self._receive)
+            for number in SIGNALS:
+                if number in self._taken or _is_free(number):
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(

@@ -103,6 +103,23 @@ def hold(path: pathlib.Path) -> Iterator[Callable[[], None]]:
                     file.flush()
 
 
+@contextlib.contextmanager
+def wait(path: pathlib.Path) -> Iterator[None]:
+    """Hold a file's lock for a moment, after the processes that hold it now.
+
+    Args:
+      path: the file; created if missing. It must be a regular one: network file
+        systems do not share the locks of directories.
+
+    Raises:
+      OSError: the file cannot be written. Missing locks are no error.
+    """
+    with open(path, "a") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _take(file: IO[str], path: pathlib.Path) -> None:
     """Lock a file, waiting out the moment for which `held` may lock it."""
     end = time.monotonic() + LOOKS

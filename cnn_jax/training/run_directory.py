@@ -155,11 +155,14 @@ class RunDirectory:
 
     def _check_ours(self) -> None:
         """Refuse a non-empty directory that is not a run's, before changing it."""
-        if self.config() is not None or not self.path.is_dir():
+        if not self.path.is_dir():
             return
-        ours = [path] if lock.is_one(path := self.path / "lock") else []
-        strangers = files.strangers(self.path, ours)
-        if strangers:
+        path = self.path / "lock"
+        strangers = files.strangers(self.path, [path])
+        if path.exists() and not lock.is_one(path):
+            strangers.append("lock")
+        # In this order, since another process may be starting the run now.
+        if strangers and self.config() is None:
             raise ConfigError(
                 f"workdir {self.path} is not a run directory: it contains "
                 f"{', '.join(strangers[:5])} and no config.json; choose another workdir"

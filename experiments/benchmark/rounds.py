@@ -25,8 +25,7 @@ from typing import Any
 import jax
 
 from cnn_jax import kernels, names
-from cnn_jax.runtime import backend
-from cnn_jax.study import processes
+from cnn_jax.runtime import backend, worker
 from experiments.benchmark.case import Case
 from experiments.benchmark.contender import peak_rate
 from experiments.benchmark.peers import PEERS, NoPeer
@@ -248,7 +247,7 @@ def resident(key: str) -> int:
 
 def _serve(connection: Any) -> None:
     """The main loop of a child, which compiles everything without a cache on disk."""
-    processes.end_with_parent()
+    worker.end_with_parent()
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ["TORCH_DYNAMO_AUTOMATIC_DYNAMIC_LOCAL_PGO"] = "0"  # avoids a warning
     jax.config.update("jax_enable_compilation_cache", False)

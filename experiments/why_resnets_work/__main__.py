@@ -35,7 +35,7 @@ from cnn_jax.study.pool import compute_all
 from cnn_jax.study.progress import StudyProgress, counted
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
-from cnn_jax.training.checkpoint import write_atomically
+from cnn_jax.training.files import write_atomically
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 from experiments.why_resnets_work import degradation, introduction, registry

@@ -15,8 +15,8 @@ from typing import Any
 from cnn_jax import names
 from cnn_jax.analysis import trained
 from cnn_jax.names import ConfigError
-from cnn_jax.training import checkpoint
 from cnn_jax.training.checkpoint import CheckpointError
+from cnn_jax.training.files import write_atomically
 from experiments.why_resnets_work import registry
 from experiments.why_resnets_work.analysis import Group, Row, Settings
 
@@ -112,7 +112,7 @@ class Measurement:
             traceback.print_exc()
             return f"{self.name}: {reason_of(error)}"
         text = json.dumps({"made_of": made_of, "rows": rows})
-        checkpoint.write_atomically(self.path, text.encode())
+        write_atomically(self.path, text.encode())
         return rows
 
 

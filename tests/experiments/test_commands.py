@@ -153,7 +153,7 @@ def test_the_study_from_its_command(tmp_path, capsys, monkeypatch):
         for name in ("depth_vs_error", "training_curves")
         for suffix in ("pdf", "png", "svg")
     }
-    assert made == {"study.json", "runs", "results.csv", *figures}
+    assert made == {".lock", "study.json", "runs", "results.csv", *figures}
 
     for name in ("results.csv", *figures):
         (tmp_path / "study" / name).unlink()
@@ -173,7 +173,8 @@ def test_a_study_that_is_stopped_before_its_first_run(
     monkeypatch.setattr("cnn_jax.study.execution.execute", execute)
     arguments = [*STUDY, f"--workdir={tmp_path / 'study'}"]
     assert degradation.main(arguments) == status
-    assert [path.name for path in (tmp_path / "study").iterdir()] == ["study.json"]
+    made = {path.name for path in (tmp_path / "study").iterdir()}
+    assert made == {".lock", "study.json"}
 
 
 def test_a_figure_that_fails_does_not_hide_that_the_study_was_stopped(

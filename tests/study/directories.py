@@ -1,5 +1,6 @@
 """Study directories, written without training."""
 
+from cnn_jax.training import run_name
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 
@@ -18,7 +19,7 @@ RESULT = {
 
 def write_run(directory, family, depth, seed, rows=(), result=None, **changes):
     """Write a run of a study: config, rows of the log, and the result, if any."""
-    place = RunDirectory(directory / "runs" / f"{family}-{depth}-seed{seed}")
+    place = RunDirectory(directory / "runs" / run_name.build(family, depth, seed))
     config = tiny.config(seed=seed, **changes)
     config["model"]["depth"] = depth
     with place.open_for_training(config):

@@ -1,7 +1,9 @@
 """A study's directory records its config and knows which runs belong to it."""
 
+import fcntl
 import json
 import shutil
+import threading
 
 import pytest
 
@@ -130,10 +132,36 @@ def test_another_warm_up_of_a_depth_that_was_added_is_refused(directory):
         StudyDirectory(directory).enter(config(depths=(20,)))
 
 
-def test_a_study_none_of_whose_runs_has_started_can_be_changed(tmp_path):
-    StudyDirectory(tmp_path).enter(config())
-    StudyDirectory(tmp_path).enter(config(steps=8))
-    assert StudyDirectory(tmp_path).config()["run"]["steps"] == 8
+def test_a_study_none_of_whose_runs_has_started_keeps_what_was_asked(tmp_path):
+    """The command that asked may be waiting, and trains its runs later."""
+    first = StudyDirectory(tmp_path).enter(config())
+    second = StudyDirectory(tmp_path).enter(config(depths=(20,), seeds=(3,)))
+    asked = [run.name for run in (*first, *second)]
+    assert StudyDirectory(tmp_path).asked() == asked
+    with pytest.raises(ConfigError, match=r"run\.steps: was 12, is 8") as error:
+        StudyDirectory(tmp_path).enter(config(steps=8))
+    assert "nothing has been trained there" in str(error.value)
+    assert "delete" in str(error.value)
+    assert "\n" not in str(error.value)
+    start(first, tmp_path)
+    assert sorted(names(tmp_path)) == OWN
+
+
+def test_a_record_is_read_again_once_its_lock_is_free(tmp_path):
+    """The lock of a regular file: those of directories are local on NFS."""
+    StudyDirectory(tmp_path / "other").enter(config(depths=(20,)))
+    place = StudyDirectory(tmp_path / "study")
+    place.path.mkdir()
+    second = threading.Thread(target=place.enter, args=(config(),))
+    with open(place.path / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        shutil.copy(tmp_path / "other" / "study.json", place.path)
+    second.join()
+    asked = ["plain-20-seed0", "residual-20-seed0", *sorted(OWN)]
+    assert sorted(place.asked()) == sorted(asked)
 
 
 def test_a_directory_of_the_version_before_is_checked_by_its_runs(directory):

@@ -1,5 +1,6 @@
 """A study in several processes: no run is lost, and none runs twice."""
 
+import collections
 import fcntl
 import multiprocessing
 import pathlib
@@ -16,6 +17,7 @@ from cnn_jax.study import execution
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
 from tests.needs import needs
+from tests.study import attempts
 from tests.training.host import Normalised
 
 
@@ -32,6 +34,7 @@ def small_study(**changes):
         "run": tiny.config(
             model={"name": f"{__name__}:Wordy"},  # compiles fast
             **{"steps": 4, "eval_every": 0, "log_every": 4, "checkpoint_every": 1},
+            log=attempts.WRITERS,
         ),
     }
     return study.expand(study.merge(base, changes))
@@ -66,6 +69,8 @@ def test_a_worker_that_is_killed_leaves_its_run_to_the_others(tmp_path):
     assert killed[0].exitcode == -9
     ended = [e.run.name for e in events if e.status in ("finished", "skipped")]
     assert sorted(ended) == sorted(run.name for run in runs)
+    again = attempts.counted(tmp_path) - collections.Counter(run.name for run in runs)
+    assert again.total() <= 1  # the killed one, if it was in training
     for run in runs:
         rows = RunDirectory(tmp_path / "runs" / run.name).rows()
         assert [row["step"] for row in rows] == [4]
@@ -93,7 +98,7 @@ def test_workers_that_are_killed_within_a_word_leave_the_study_going(tmp_path):
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(60)
+    signal.alarm(180)
     try:
         assert execution.execute(runs, tmp_path, report, workers=2) == []
     finally:
@@ -183,10 +188,27 @@ def test_an_error_of_a_worker_reaches_the_caller(tmp_path):
         execution.execute(runs, tmp_path, lambda event: None, workers=2)
 
 
+def test_a_worker_that_cannot_be_started_is_one_line(tmp_path, monkeypatch):
+    """And the one that was started is told to end."""
+    start, started = multiprocessing.process.BaseProcess.start, []
+
+    def second_fails(process):
+        if started:
+            raise OSError(11, "Resource temporarily unavailable")
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", second_fails)
+    with pytest.raises(ConfigError, match="worker 2 of 2: Resource temp") as error:
+        execution.execute(small_study(), tmp_path, print, workers=2)
+    assert "\n" not in str(error.value)
+    assert started[0].exitcode is not None
+
+
 # A separate process, whose first worker is its first child.
 STARTS = """
 import multiprocessing, pathlib, re, sys
-from cnn_jax.study import execution
+from cnn_jax.study import execution, processes
 from cnn_jax.names import ConfigError
 from tests.study.test_execution import small_study
 

@@ -13,14 +13,18 @@ from cnn_jax import study
 from cnn_jax.names import ConfigError
 from cnn_jax.runtime import compilation_cache
 from cnn_jax.study import execution, jobs
-from cnn_jax.training.interrupt import Interrupted
+from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from tests import tiny
+from tests.study import attempts
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LONG = {"steps": 300, "log_every": 100, "eval_every": 0, "checkpoint_every": 20}
+LONG = {
+    **{"steps": 300, "log_every": 100, "eval_every": 0, "checkpoint_every": 20},
+    "log": attempts.WRITERS,
+}
 HOUR = {"timeout_min": 60}
 JAX_CACHE = ("JAX_COMPILATION", "JAX_PERSISTENT", "JAX_ENABLE_COMPILATION")
 
@@ -61,7 +65,10 @@ class Killer:
                 self.killed = event.run
 
 
-def assert_each_ran_once(runs, directory, events):
+def assert_each_ran_once(runs, directory, events, killed):
+    """Except the killed one, which needed a second attempt."""
+    names = [run.name for run in (*runs, killed)]
+    assert attempts.counted(directory) == collections.Counter(names)
     ended = collections.Counter(e.run for e in events if e.status == "finished")
     assert ended == collections.Counter(runs)
     for run in runs:
@@ -78,9 +85,9 @@ def test_a_worker_that_is_killed_leaves_its_run_to_another(tmp_path, workers):
     killer = Killer(tmp_path)
     assert jobs.execute(runs, tmp_path, killer, workers, "local", HOUR) == []
     assert killer.killed
-    assert_each_ran_once(runs, tmp_path, killer.events)
+    assert_each_ran_once(runs, tmp_path, killer.events, killer.killed)
     # the killed run equals an uninterrupted one
-    whole = RunDirectory(tmp_path / "whole")
+    whole = RunDirectory(tmp_path / "other" / "runs" / "whole")
     fit(Program(killer.killed.config), killer.killed.seed, whole)
     found = execution.directory_of(killer.killed, tmp_path)
     assert found.log() == whole.log()
@@ -119,6 +126,63 @@ def test_a_signal_stops_the_jobs_with_checkpoints(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_job_at_its_time_limit_saves_a_checkpoint_and_is_queued_again(tmp_path):
+    runs = small_study(seeds=(0,), run={"steps": 3000, "checkpoint_every": 10**6})[:1]
+    killer = Killer(tmp_path, signal.SIGUSR2)
+    assert jobs.execute(runs, tmp_path, killer, 1, "local", HOUR) == []
+    assert attempts.counted(tmp_path) == {runs[0].name: 2}
+    place = execution.directory_of(runs[0], tmp_path)
+    # one of the end, and one of the signal
+    assert len(list(place.checkpoints.iterdir())) == 2
+
+
+@pytest.mark.parametrize("timeouts_left", [1, 0])
+def test_a_job_is_queued_again_after_its_run_has_stopped(
+    timeouts_left, tmp_path, monkeypatch
+):
+    """By submitit's own handler; the last time limit ends the job without an error."""
+    from submitit.core import job_environment, utils
+
+    done = []
+
+    class Environment:
+        global_rank = 0
+
+        def _requeue(self, countdown):
+            done.append("queued again")
+
+    def execute(*given, **more):
+        with StopRequest() as stop:  # as in `fit`
+            os.kill(os.getpid(), signal.SIGUSR2)
+            done.append("saved")
+            stop.check()
+
+    monkeypatch.setattr(execution, "execute", execute)
+    monkeypatch.setattr(jobs.selfcheck, "check_backend", lambda: None)
+    worker = jobs.Worker(small_study(), tmp_path)
+    submission = utils.DelayedSubmission(worker)
+    submission.set_timeout(60, timeouts_left)
+    paths = utils.JobPaths(tmp_path, "1")
+    handler = job_environment.SignalHandler(Environment(), paths, submission)
+    handler._start_time -= 3600
+    own = handler.checkpoint_and_try_requeue
+    before = signal.signal(signal.SIGUSR2, own)
+    try:
+        if timeouts_left:
+            with pytest.raises(SystemExit):
+                worker()
+            assert done == ["saved", "queued again"]
+            again = utils.DelayedSubmission.load(paths.submitted_pickle)
+            assert again.function.runs == worker.runs
+        else:
+            assert worker() == []
+            assert done == ["saved"]
+        assert signal.getsignal(signal.SIGUSR2) == own
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.slow
 def test_what_failed_is_told_and_not_tried_again(tmp_path):
     runs = small_study(
         seeds=(0,),
@@ -126,7 +190,8 @@ def test_what_failed_is_told_and_not_tried_again(tmp_path):
         run={"steps": 100},
     )
     events = []
-    unfinished = jobs.execute(runs, tmp_path, events.append, 1, "local", HOUR)
+    unfinished = jobs.execute(runs, tmp_path, events.append, 2, "local", HOUR)
+    assert attempts.counted(tmp_path) == {run.name: 1 for run in runs}
     assert [(e.run.family, e.status) for e in unfinished] == [("plain", "failed")]
     assert unfinished[0].message == "RuntimeError: this net is broken"
     assert [e.run.family for e in events if e.status == "finished"] == ["residual"]
@@ -134,9 +199,7 @@ def test_what_failed_is_told_and_not_tried_again(tmp_path):
 
 def test_a_job_takes_its_cores_and_the_cache(tmp_path, monkeypatch):
     taken = []
-    monkeypatch.setattr(
-        jobs.processes, "prepare_process", lambda *given: taken.append(given)
-    )
+    monkeypatch.setattr(jobs.worker, "prepare", lambda *given: taken.append(given))
     assert jobs.Worker([], tmp_path, (1,), True)() == []
     assert taken == [((1,), True)]
 
@@ -175,7 +238,7 @@ def test_what_a_job_asks_for():
         "slurm_partition": "gpu",
         "gpus_per_node": 2,
     }
-    with pytest.raises(ConfigError, match="must be NAME=VALUE, got 'gpu'"):
+    with pytest.raises(ConfigError, match="--job: expected KEY=VALUE, got 'gpu'"):
         jobs.parse_resources(["gpu"])
 
 

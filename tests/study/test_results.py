@@ -62,6 +62,15 @@ def test_keys_of_the_config_that_vary_are_columns(directory):
     assert set(table.columns) == {*study.COLUMNS, "optimizer.momentum"}
 
 
+def test_a_key_with_the_name_of_a_column_has_one_of_its_own(tmp_path):
+    """Here: the steps done of a run, and those that its config asks for."""
+    write_run(tmp_path, "plain", 8, 0, LOG, RESULT, steps=4)
+    write_run(tmp_path, "plain", 14, 0, LOG[:1], steps=8)
+    table = study.load(tmp_path)
+    assert table["steps"].tolist() == [4, pd.NA]
+    assert table["config.steps"].tolist() == [4, 8]
+
+
 def test_logs_are_a_table_of_every_logged_step(directory):
     logs = study.logs(directory)
     first = {"run": "a-b-14-seed0", "family": "a-b", "depth": 14, "seed": 0}

@@ -4,12 +4,13 @@ import fcntl
 import json
 import os
 import pathlib
+import socket
 
 import jax
 import pytest
 
 from cnn_jax.names import ConfigError
-from cnn_jax.training import provenance
+from cnn_jax.training import files, provenance
 from cnn_jax.training.config_keys import flatten
 from cnn_jax.training.loop import fit
 from cnn_jax.training.run_directory import RunDirectory
@@ -58,6 +59,25 @@ def test_nothing_of_a_directory_that_is_not_ours_is_touched(tmp_path, kind):
     ):
         pass
     assert snapshot(tmp_path) == before
+
+
+def test_a_run_that_another_process_starts_at_this_moment_is_no_stranger(
+    tmp_path, monkeypatch
+):
+    list_strangers = files.strangers
+
+    def after_the_other(directory, ours):
+        """The other process starts the run while this one looks for its config."""
+        owner = f"process 1 on {socket.gethostname()}\n"
+        (directory / "lock").write_text(owner)
+        config = {"format": 3, "steps": 4}
+        files.write_json(directory / "config.json", config)
+        return list_strangers(directory, ours)
+
+    monkeypatch.setattr(files, "strangers", after_the_other)
+    with RunDirectory(tmp_path).open_for_training({"steps": 4}):
+        pass
+    assert RunDirectory(tmp_path).config() == {"steps": 4}
 
 
 def test_what_systems_and_redirected_output_leave_is_no_hindrance(tmp_path, capfd):

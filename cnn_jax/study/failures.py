@@ -1,0 +1,48 @@
+"""The failed runs of a study: the message and the traceback of each, on disk.
+
+``failures/NAME.txt`` names the command in which the run failed, so that the other
+workers and jobs of this command do not try the run again. A later command does.
+"""
+
+import contextlib
+import pathlib
+
+
+def record(
+    directory: pathlib.Path, run: str, command: str, message: str, trace: str
+) -> None:
+    """Record a failure, unless the disk itself has failed.
+
+    Args:
+      directory: the study's directory.
+      run: the run's name.
+      command: identifies the command that tried the run, see `execution.execute`.
+      message: why it failed, in one line.
+      trace: the traceback, or other details.
+    """
+    path = _path(directory, run)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = f"{message}\ncommand {command}\n\n{trace}"
+        # A reader of half a record tries the run again, at worst.
+        path.write_bytes(text.encode(errors="replace"))
+
+
+def message(directory: pathlib.Path, run: str, command: str) -> str | None:
+    """Why a run failed in a command; None if it has not failed in this one."""
+    try:
+        text = _path(directory, run).read_bytes().decode(errors="replace")
+    except OSError:
+        return None
+    found, _, rest = text.partition("\n")
+    return found if rest.startswith(f"command {command}\n") else None
+
+
+def forget(directory: pathlib.Path, run: str) -> None:
+    """Delete the record of a run that has ended since."""
+    with contextlib.suppress(OSError):
+        _path(directory, run).unlink(missing_ok=True)
+
+
+def _path(directory: pathlib.Path, run: str) -> pathlib.Path:
+    return directory / "failures" / f"{run}.txt"
