@@ -28,6 +28,7 @@ from cnn_jax.report.tables import percent
 from cnn_jax.study.progress import single_run
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
+from cnn_jax.training.config_keys import differences
 from cnn_jax.training.loop import fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
@@ -43,17 +44,12 @@ SYSTEMS = {
     "displacement": "space displacement",
 }
 ERRORS = ("string_error", "digit_error")
-COLUMNS = ("system", "seed", *ERRORS, "unspellable", "loss")
 
 
 class Pretrained(Program):
-    """A program whose recogniser starts from trained weights, not random ones.
+    """A program whose recogniser starts from trained weights, not random ones."""
 
-    Attributes:
-      start: trained parameters of the recogniser.
-    """
-
-    start: Any = None
+    start: Any = None  # trained parameters of the recogniser
 
     def initial_state(self, seed: int) -> Any:
         """The seed's initial state, with the trained recogniser in it."""
@@ -133,8 +129,9 @@ class Study:
         """The stages and seeds to train; ConfigError if a run had another config."""
         unfinished = []
         for stage, seed in itertools.product(STAGES, self.seeds):
-            config = {**self.config[stage], "seed": seed}
-            if not self.run_directory(stage, seed).finished(config):
+            run = self.run_directory(stage, seed)
+            run.check_config(config := {**self.config[stage], "seed": seed})
+            if not run.finished(config):
                 unfinished.append((stage, seed))
         return unfinished
 
@@ -163,8 +160,8 @@ class Study:
 
     def write(self) -> None:
         """Write the results and figures, from the run directories alone."""
-        rows = [self.row(system, seed) for system in SYSTEMS for seed in self.seeds]
-        table = pandas.DataFrame(rows, columns=list(COLUMNS))
+        pairs = itertools.product(SYSTEMS, self.seeds)
+        table = pandas.DataFrame([self.row(*pair) for pair in pairs])
         results = self.directory / "results.csv"
         study.write_table(table, results)
         count = len(self.seeds)
@@ -185,11 +182,11 @@ class Study:
         """A system's errors on the test lines; measured once per run and reader."""
         stage = system.partition("_")[0]
         stored = self.run_directory(stage, seed).path / f"reading_{system}.json"
-        params = self.params(stage, seed)
         reader = "displacement" if stage == "displacement" else "system"
         config = json.loads(json.dumps(self.config[reader]))
         found = json.loads(stored.read_text()) if stored.exists() else {}
-        if found.get("reader") != config:
+        if differences(found.get("reader", {}), config):
+            params = self.params(stage, seed)
             if stage == "isolated":
                 params = {"recognizer": params}
             measure = self.reader(reader, system == "isolated_normalized")

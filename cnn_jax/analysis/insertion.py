@@ -109,13 +109,13 @@ def insert(
       The extended network and its variables.
 
     Raises:
-      ConfigError: unknown ``how``, no module at ``site``, negative outputs there, or a
-        network without batch norm or without a ``norm`` field.
+      ConfigError: unknown ``how``, no module at ``site``, or negative outputs there.
+      ValueError: a network without batch norm or without a ``norm`` field.
     """
     if how not in HOWS:
         raise names.choices("way to insert layers", how, HOWS)
     if not (hasattr(model, "norm") and variables.get("batch_stats")):
-        raise names.ConfigError(
+        raise ValueError(
             "layers can be inserted only into a network with batch norm and a field "
             f"'norm'; {type(model).__name__} has none here"
         )

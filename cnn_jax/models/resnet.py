@@ -136,7 +136,7 @@ class ResNet(nn.Module):
                 "zero_scale needs a shortcut: a plain block would output a constant; "
                 "use shortcut 'A' or 'B'"
             )
-        if self.zero_scale and self.preactivation:
+        if self.zero_scale and self.preactivation and self.block_name() in BLOCKS:
             raise names.ConfigError(
                 "zero_scale has no effect with preactivation, whose branches end with "
                 "a convolution, not with BN; set one of them to False"

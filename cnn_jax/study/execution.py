@@ -55,8 +55,9 @@ class Event:
 
 Report = Callable[[Event], None]
 
-# Statuses of runs that have a result on disk.
-RESULTS = ("finished", "skipped", "diverged")
+# Statuses of runs that finished, and of those that have a result on disk.
+ENDED = ("finished", "skipped")
+RESULTS = (*ENDED, "diverged")
 
 # A run whose process dies this often has failed.
 DEATHS = 2
@@ -141,16 +142,23 @@ def execute(
         )
     workers, command = workers or default_workers(runs), command or new_command()
     left, before = list(runs), -1
-    # Replace dead workers. What killed them must not be trained in this process.
-    while workers > 1 and left and deaths.total() > before:
-        before = deaths.total()
-        work, number = functools.partial(_work, command), min(workers, len(left))
-        processes.share_work(work, left, directory, remember, lose, number)
-        left = [run for run in runs if run not in last or last[run].status == "running"]
-    # All runs for a single worker, else those that others held.
     with StopRequest() as stop:
+        # Replace dead workers.
+        while workers > 1 and left and deaths.total() > before:
+            stop.check()
+            before = deaths.total()
+            work, number = functools.partial(_work, command), min(workers, len(left))
+            processes.share_work(work, left, directory, remember, lose, number)
+            left = [r for r in runs if r not in last or last[r].status == "running"]
+        # What ended a worker must not be trained in this process. It is still there
+        # if another command has taken it over.
+        for run in [run for run in left if deaths[run.name]]:
+            left.remove(run)
+            words = "another process took it over from a worker that died"
+            remember(Event(run, 0, None, "elsewhere", words))
+        # All runs for a single worker, else those that others held.
         _work(command, left, directory, remember, _nothing, stop)
-    return [e for e in last.values() if e.status not in ("finished", "skipped")]
+    return [e for e in last.values() if e.status not in ENDED]
 
 
 def new_command() -> str:

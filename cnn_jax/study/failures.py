@@ -1,11 +1,13 @@
 """The failed runs of a study: the message and the traceback of each, on disk.
 
-``failures/NAME.txt`` names the command in which the run failed, so that the other
-workers and jobs of this command do not try the run again. A later command does.
+``failures/NAME.txt`` names the command and the machine where the run failed, so that
+the other workers and jobs of this command do not try the run again on this machine. On
+another machine, and in a later command, they do.
 """
 
 import contextlib
 import pathlib
+import platform
 
 
 def record(
@@ -23,25 +25,29 @@ def record(
     path = _path(directory, run)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = f"{message}\ncommand {command}\n\n{trace}"
+        text = f"{message}\n{_where(command)}\n\n{trace}"
         # A reader of half a record tries the run again, at worst.
         path.write_bytes(text.encode(errors="replace"))
 
 
 def message(directory: pathlib.Path, run: str, command: str) -> str | None:
-    """Why a run failed in a command; None if it has not failed in this one."""
+    """Why a run failed in a command on this machine; None if it has not failed."""
     try:
         text = _path(directory, run).read_bytes().decode(errors="replace")
     except OSError:
         return None
     found, _, rest = text.partition("\n")
-    return found if rest.startswith(f"command {command}\n") else None
+    return found if rest.startswith(f"{_where(command)}\n") else None
 
 
 def forget(directory: pathlib.Path, run: str) -> None:
     """Delete the record of a run that has ended since."""
     with contextlib.suppress(OSError):
         _path(directory, run).unlink(missing_ok=True)
+
+
+def _where(command: str) -> str:
+    return f"command {command} on {platform.node()}"
 
 
 def _path(directory: pathlib.Path, run: str) -> pathlib.Path:

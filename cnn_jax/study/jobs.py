@@ -5,15 +5,15 @@ repeated commands share a study without training a run twice. If a worker dies,
 another worker or a replacement job resumes its run from the last checkpoint.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import pickle
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from cnn_jax import names
@@ -65,16 +65,14 @@ class Worker:
           ended the job, if it is one that is reported in a single line.
         """
         handlers = {int(number): signal.getsignal(number) for number in LIMITS}
-        with StopRequest(taken=LIMITS) as stop:
-            outcome = self._train(stop)
-        requeue = handlers.get(stop.received)
-        if callable(requeue):
-            from submitit.core.utils import UncompletedJobError
-
-            # It was queued again too often; the command may replace the job.
-            with contextlib.suppress(UncompletedJobError):
-                requeue(stop.received, None)
-        return outcome
+        stop = StopRequest(taken=LIMITS)
+        try:
+            with stop:
+                return self._train(stop)
+        finally:  # also where a second signal did not wait for the checkpoint
+            requeue = handlers.get(stop.received)
+            if callable(requeue):
+                _requeue(requeue, stop.received)
 
     def _train(self, stop: StopRequest) -> list[Event] | Exception:
         worker.prepare(self.cores, self.keep_compiled)
@@ -109,6 +107,20 @@ class Worker:
 
         del arguments
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _requeue(handler: Callable[[int, Any], Any], number: int) -> None:
+    """Let submitit queue the job again, which ends the process.
+
+    If it cannot, because the job was queued again too often or because of the cluster,
+    the job ends, and the command may replace it.
+    """
+    from submitit.core.utils import UncompletedJobError
+
+    try:
+        handler(number, None)
+    except (UncompletedJobError, subprocess.SubprocessError, OSError) as error:
+        print(f"warning: the job is not queued again: {error}", file=sys.stderr)
 
 
 def execute(
@@ -234,8 +246,7 @@ class _Watch:
         words = "no job is training it; run the same command again to resume"
         for run in self.left():
             self.events[run] = Event(run, 0, None, "elsewhere", words)
-        ended = ("finished", "skipped")
-        return [event for event in self.events.values() if event.status not in ended]
+        return [e for e in self.events.values() if e.status not in execution.ENDED]
 
     def _status(self, run: Run) -> str:
         return self.events[run].status if run in self.events else "running"

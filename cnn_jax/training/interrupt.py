@@ -32,7 +32,7 @@ class StopRequest:
     """Context in which the first of ``SIGNALS`` only sets ``received``.
 
     A subsequent Ctrl-C interrupts at once (KeyboardInterrupt), without a checkpoint;
-    other subsequent signals only replace ``received``. SIGHUP stays ignored where it
+    other subsequent signals are ignored. SIGHUP stays ignored where it
     already is (nohup), and SIGUSR1 and SIGUSR2 keep an existing handler.
     A nested request passes its signal to the outer one, so that a signal to one run
     of a study ends the study. Outside the main thread, where Python allows no
@@ -75,7 +75,7 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
+        self.received = self.received or number
 
 
 def _is_free(number: int) -> bool:

@@ -67,6 +67,9 @@ class Measurement:
         try:
             found = json.loads(self.path.read_text())
             made_of, rows = found["made_of"], found["rows"]
+            for key in ("runs", "data"):  # earlier versions wrote paths
+                runs = made_of[key].items()
+                made_of[key] = {run.rpartition("/")[2]: value for run, value in runs}
         except (OSError, ValueError, KeyError, TypeError):
             return None  # no file, or one of another format
         return rows if made_of == self.made_of() else None

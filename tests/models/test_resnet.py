@@ -431,6 +431,11 @@ def test_a_net_that_cannot_be_is_refused(fields, message):
         models.create("cifar_resnet", 10, **fields)
 
 
+def test_a_block_of_ones_own_may_end_a_preactivation_branch_with_bn():
+    block = {"block": {"name": f"{__name__}:Gated", "hidden": 2}}
+    models.create("cifar_resnet", 10, **block, zero_scale=True, preactivation=True)
+
+
 def test_groups_that_do_not_divide_the_channels_are_refused():
     with pytest.raises(ConfigError, match="channels of stem_bn are not divisible by 3"):
         shapes("cifar_resnet", depth=8, norm={"name": "group", "groups": 3}, **TINY)

@@ -39,11 +39,11 @@ def test_hosts_with_different_configs_are_refused(tmp_path, cache):
     assert not place.exists()
 
 
-def test_stopped_killed_and_started_again_with_pmap(tmp_path, cache):
-    whole = tmp_path / "whole"
-    with started(cache, job(config(), whole)) as running:
+def test_stopped_killed_and_started_again_with_shard_map(tmp_path, cache):
+    sharded, whole = config("shard_map"), tmp_path / "whole"
+    with started(cache, job(sharded, whole)) as running:
         assert ended(running)[0] == [0, 0]
-    assert_goes_on(config(), RunDirectory(tmp_path / "run"), whole, cache)
+    assert_goes_on(sharded, RunDirectory(tmp_path / "run"), whole, cache)
 
 
 @pytest.mark.parametrize("seed", range(4))

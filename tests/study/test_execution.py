@@ -208,7 +208,7 @@ def test_a_worker_that_cannot_be_started_is_one_line(tmp_path, monkeypatch):
 # A separate process, whose first worker is its first child.
 STARTS = """
 import multiprocessing, pathlib, re, sys
-from cnn_jax.study import execution, processes
+from cnn_jax.study import execution
 from cnn_jax.names import ConfigError
 from tests.study.test_execution import small_study
 

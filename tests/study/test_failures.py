@@ -1,12 +1,13 @@
 """Failed runs of a study: tried once in a command, reported, and left behind."""
 
 import os
+import platform
 import signal
 
 import pytest
 
 from cnn_jax import study
-from cnn_jax.study import execution, processes
+from cnn_jax.study import execution, failures, processes
 from tests.study import attempts
 from tests.study.test_execution import small_study
 from tests.training.host import Normalised
@@ -68,6 +69,29 @@ def test_a_traceback_is_deleted_once_its_run_has_finished(tmp_path, monkeypatch)
     monkeypatch.setattr(execution, "fit", lambda *given: {"status": "finished"})
     assert execution.execute(runs, tmp_path, lambda event: None) == []
     assert not trace.exists()
+
+
+def test_a_run_that_failed_on_another_machine_is_tried_here(tmp_path, monkeypatch):
+    failures.record(tmp_path, "plain-8-seed0", "a", "out of memory", "")
+    assert failures.message(tmp_path, "plain-8-seed0", "a") == "out of memory"
+    assert failures.message(tmp_path, "plain-8-seed0", "b") is None
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    assert failures.message(tmp_path, "plain-8-seed0", "a") is None
+
+
+def test_what_killed_one_process_and_is_in_other_hands_is_left(tmp_path, monkeypatch):
+    runs, tried, rounds = small_study(seeds=(0,)), failing_fit(monkeypatch), []
+
+    def share_work(work, left, directory, report, lost, workers):
+        rounds.append(left)
+        if len(rounds) == 1:
+            lost(runs[0].name, "by SIGKILL")
+        report(execution.Event(runs[1], 4, {}, "finished"))
+
+    monkeypatch.setattr(processes, "share_work", share_work)
+    [held] = execution.execute(runs, tmp_path, lambda event: None, workers=2)
+    assert (held.run, held.status) == (runs[0], "elsewhere")
+    assert (tried, len(rounds)) == ([], 2)
 
 
 def test_a_run_whose_checkpoints_are_damaged_fails_alone(tmp_path):

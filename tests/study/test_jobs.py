@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -136,11 +137,20 @@ def test_a_job_at_its_time_limit_saves_a_checkpoint_and_is_queued_again(tmp_path
     assert len(list(place.checkpoints.iterdir())) == 2
 
 
-@pytest.mark.parametrize("timeouts_left", [1, 0])
+@pytest.mark.parametrize(
+    ("timeouts_left", "cluster", "then", "wanted"),
+    [
+        (1, "works", None, ["saved", "queued again"]),
+        (1, "works", signal.SIGTERM, ["saved", "queued again"]),
+        (1, "works", signal.SIGINT, ["queued again"]),  # stops the run at once
+        (1, "fails", None, ["saved"]),
+        (0, "works", None, ["saved"]),
+    ],
+)
 def test_a_job_is_queued_again_after_its_run_has_stopped(
-    timeouts_left, tmp_path, monkeypatch
+    timeouts_left, cluster, then, wanted, tmp_path, monkeypatch
 ):
-    """By submitit's own handler; the last time limit ends the job without an error."""
+    """By submitit's own handler; if it cannot, the job ends without an error."""
     from submitit.core import job_environment, utils
 
     done = []
@@ -149,11 +159,15 @@ def test_a_job_is_queued_again_after_its_run_has_stopped(
         global_rank = 0
 
         def _requeue(self, countdown):
+            if cluster == "fails":
+                raise subprocess.CalledProcessError(1, "scontrol")
             done.append("queued again")
 
     def execute(*given, **more):
         with StopRequest() as stop:  # as in `fit`
             os.kill(os.getpid(), signal.SIGUSR2)
+            if then:
+                os.kill(os.getpid(), then)
             done.append("saved")
             stop.check()
 
@@ -168,15 +182,14 @@ def test_a_job_is_queued_again_after_its_run_has_stopped(
     own = handler.checkpoint_and_try_requeue
     before = signal.signal(signal.SIGUSR2, own)
     try:
-        if timeouts_left:
+        if "queued again" in wanted:
             with pytest.raises(SystemExit):
                 worker()
-            assert done == ["saved", "queued again"]
             again = utils.DelayedSubmission.load(paths.submitted_pickle)
             assert again.function.runs == worker.runs
         else:
             assert worker() == []
-            assert done == ["saved"]
+        assert done == wanted
         assert signal.getsignal(signal.SIGUSR2) == own
     finally:
         signal.signal(signal.SIGUSR2, before)

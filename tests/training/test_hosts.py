@@ -193,11 +193,11 @@ def test_only_the_first_host_writes(reference):
 
 
 @pytest.mark.slow
-def test_stopped_killed_and_started_again(sharded, tmp_path, cache):
-    """With shard_map; `tests.soak.test_hosts` does the same with pmap."""
-    root, configs = sharded
-    place, whole = RunDirectory(tmp_path / "run"), root / "shard_map" / "run"
-    assert_goes_on(configs["shard_map"], place, whole, cache)
+def test_stopped_killed_and_started_again(pmapped, tmp_path, cache):
+    """With pmap; `tests.soak.test_hosts` does the same with shard_map."""
+    root, configs = pmapped
+    place, whole = RunDirectory(tmp_path / "run"), root / "pmap" / "run"
+    assert_goes_on(configs["pmap"], place, whole, cache)
 
 
 def assert_goes_on(config, place, whole, cache):

@@ -1,6 +1,7 @@
 """Rows are stored, and reused only if everything they depend on is unchanged."""
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -56,6 +57,12 @@ def test_rows_of_other_runs_settings_or_data_are_not_taken(tmp_path, monkeypatch
     for place in ("./", f"{pathlib.Path.cwd()}/", "elsewhere/runs/"):
         elsewhere = Group("plain", 8, (f"{place}a", f"{place}b"))
         assert dataclasses.replace(task, group=elsewhere).cached() == two
+    earlier = json.loads(task.path.read_text())  # stored with the runs' paths
+    for key in ("runs", "data"):
+        named = earlier["made_of"][key].items()
+        earlier["made_of"][key] = {f"some/runs/{run}": value for run, value in named}
+    task.path.write_text(json.dumps(earlier))
+    assert task.cached() == two
     for changed in (prints, data):
         before = changed.copy()
         changed["b"] = "other"
