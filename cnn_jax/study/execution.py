@@ -13,7 +13,6 @@ import collections
 import dataclasses
 import functools
 import pathlib
-import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +24,6 @@ from cnn_jax.names import ConfigError
 from cnn_jax.runtime import backend
 from cnn_jax.study import failures, likeness, processes
 from cnn_jax.study.plan import Run, merge
-from cnn_jax.training.checkpoint import CheckpointError
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 from cnn_jax.training.lock import InUse
 from cnn_jax.training.loop import Diverged, fit
@@ -237,37 +235,28 @@ class _Trainer:
         program: Program | None = None
         for run in group:
             self.stop.check()
-            event = self._outcome(run)
+            attempt = failures.Attempt(self.directory, run.name, self.command)
+            event = _outcome(run, attempt)
             try:
                 if event is None:
                     self.begin(run.name)
                 if event is None and program is None:
                     program = self._program(run)
-                    event = self._outcome(run)  # another worker may have tried it
+                    event = _outcome(run, attempt)  # another worker may have tried it
                 if event is None:
                     assert program is not None
-                    event = ended(run, self._fit(program, run), "finished")
+                    result = self._fit(program, run, attempt)
+                    event = ended(run, result, "finished")
                     failures.forget(self.directory, run.name)
             except InUse as error:
                 event = Event(run, 0, None, "elsewhere", str(error))
             except (ConfigError, Interrupted):
                 raise
+            except failures.Tried as error:
+                event = Event(run, 0, None, "failed", str(error))
             except Exception as error:
-                message, *_ = str(error).split("\n")
-                if not isinstance(error, CheckpointError):  # written for users
-                    message = f"{type(error).__name__}: {message}"
-                trace = traceback.format_exc()
-                failures.record(self.directory, run.name, self.command, message, trace)
-                event = Event(run, 0, None, "failed", message)
+                event = Event(run, 0, None, "failed", attempt.fail(error))
             self.report(event)
-
-    def _outcome(self, run: Run) -> Event | None:
-        """How a run ended, in any command, or failed, in this one; else None."""
-        result = directory_of(run, self.directory).result()
-        if result is not None:
-            return ended(run, result, "skipped")
-        message = failures.message(self.directory, run.name, self.command)
-        return None if message is None else Event(run, 0, None, "failed", message)
 
     def _program(self, run: Run) -> Program:
         section = run.config["dataset"]
@@ -278,24 +267,34 @@ class _Trainer:
         likeness.check(program, self.directory)
         return program
 
-    def _fit(self, program: Program, run: Run) -> dict[str, Any]:
+    def _fit(
+        self, program: Program, run: Run, attempt: failures.Attempt
+    ) -> dict[str, Any]:
         """Train a run to its end; returns its result, or a record of its divergence."""
-        run_directory = directory_of(run, self.directory)
         try:
             return fit(
                 program,
                 run.seed,
-                run_directory,
+                attempt,
                 lambda step, row: self.report(Event(run, step, row)),
             )
         except Diverged as error:
             mark = {"status": "diverged", "message": str(error)}
         # Another process may have finished the run since: keep its result.
-        with run_directory.open_for_training(run.config):
-            found = run_directory.result()
+        with attempt.open_for_training(run.config):
+            found = attempt.result()
             if found is None:
-                run_directory.finish(mark)
+                attempt.finish(mark)
             return found or mark
+
+
+def _outcome(run: Run, attempt: failures.Attempt) -> Event | None:
+    """How a run ended, in any command, or failed, in this one; else None."""
+    result = attempt.result()
+    if result is not None:
+        return ended(run, result, "skipped")
+    message = attempt.failed()
+    return None if message is None else Event(run, 0, None, "failed", message)
 
 
 def _nothing(name: str) -> None:

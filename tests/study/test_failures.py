@@ -79,6 +79,28 @@ def test_a_run_that_failed_on_another_machine_is_tried_here(tmp_path, monkeypatc
     assert failures.message(tmp_path, "plain-8-seed0", "a") is None
 
 
+def test_a_failure_is_recorded_before_another_worker_can_enter(tmp_path, monkeypatch):
+    run, held, record = small_study()[0], [], failures.record
+    first = failures.Attempt(tmp_path, run.name, "one")
+
+    def observed(*given):
+        held.append(first.held())
+        record(*given)
+
+    monkeypatch.setattr(failures, "record", observed)
+    with pytest.raises(RuntimeError), first.open_for_training(run.config):
+        raise RuntimeError("it failed\nwith details")
+    assert held == [True]
+    again = failures.Attempt(tmp_path, run.name, "one")
+    with (
+        pytest.raises(failures.Tried, match=r"^RuntimeError: it failed$"),
+        again.open_for_training(run.config),
+    ):
+        pass
+    with failures.Attempt(tmp_path, run.name, "two").open_for_training(run.config):
+        pass
+
+
 def test_what_killed_one_process_and_is_in_other_hands_is_left(tmp_path, monkeypatch):
     runs, tried, rounds = small_study(seeds=(0,)), failing_fit(monkeypatch), []
 
