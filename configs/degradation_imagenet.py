@@ -3,10 +3,9 @@
 He et al. (2015), section 3.4, table 2 and figure 4: SGD with batch size 256 (here as
 eight groups of 32 for batch norm, one for each of eight GPUs), learning rate 0.1
 divided by 10 where the error plateaus (in figure 4 about every 150k steps), 600k
-steps, random shorter side in [256, 480], 224x224 crop, flip, per-pixel mean, option
-A. For the AlexNet colour shift that the paper adds, set ``augment.name='pca_colour'``;
-for its ten-crop test, set ``dataset.stream.test.name='ten_crop'`` (the default here is
-the central crop, ten times faster).
+steps, random shorter side in [256, 480], 224x224 crop, flip, colour shift, per-pixel
+mean, option A. The test images are central crops; the paper's ten crops take ten times
+as long: ``--config.run.dataset.stream.test.name=ten_crop``.
 
     pip install -e '.[streams,prepare]'
     python -m experiments.prepare imagenet2012 --data_dir=DATA --manual_dir=TARS
@@ -61,7 +60,7 @@ def get_config() -> ConfigDict:
         },
     }
     run.preprocess = {"name": "standardize", "mean": "pixel", "std": "none"}
-    run.augment = {"name": "none"}
+    run.augment = {"name": "pca_colour", "deviation": 0.1}
     run.optimizer = {
         "name": "sgd",
         "momentum": 0.9,

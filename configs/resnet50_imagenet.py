@@ -3,9 +3,8 @@
 He, Zhang, Ren and Sun (2015), section 3.4: bottlenecks, projection shortcuts
 (option B), batch size 256 (as groups of 32 for batch norm, one for each of eight
 GPUs), momentum 0.9, weight decay 1e-4, learning rate 0.1 divided by 10 where the error
-plateaus, 600,000 steps, random shorter side in [256, 480], 224x224 crop, flip,
-per-pixel mean, ten crops at test time. For the AlexNet colour shift that the paper
-adds, set ``--config.augment.name=pca_colour``. The stride is in the first 1x1 layer, as
+plateaus, 600,000 steps, random shorter side in [256, 480], 224x224 crop, flip, colour
+shift, per-pixel mean, ten crops at test time. The stride is in the first 1x1 layer, as
 in the paper; ``--config.model.bottleneck_stride=3x3`` gives torchvision's net.
 
     python -m experiments.prepare imagenet2012 --data_dir=DATA --manual_dir=TARS
@@ -47,7 +46,7 @@ def get_config() -> ConfigDict:
         },
     }
     config.preprocess = {"name": "standardize", "mean": "pixel", "std": "none"}
-    config.augment = {"name": "none"}
+    config.augment = {"name": "pca_colour", "deviation": 0.1}
     config.optimizer = {
         "name": "sgd",
         "momentum": 0.9,

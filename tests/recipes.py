@@ -130,7 +130,10 @@ HE_IMAGENET: Recipe = {
         "preprocess.mean": "pixel",
         "preprocess.std": "none",
     },
-    "here: without the colour augmentation": {"augment.name": "none"},
+    "section 3.4: the standard colour augmentation (of Krizhevsky et al. 2012)": {
+        "augment.name": "pca_colour",
+        "augment.deviation": 0.1,
+    },
     "section 3.4: weight decay of 0.0001 and momentum of 0.9": {
         **PLAIN_SGD,
         "optimizer.momentum": 0.9,
@@ -614,7 +617,7 @@ RECIPES: dict[str, Recipe] = {
     "resnet50_digits": changed(
         HE_IMAGENET,
         f"table 1; section 4.1: option B; {SMALL}",
-        *(*STREAM, "model.dtype"),
+        *(*STREAM, "model.dtype", "augment.deviation"),
         model__name="resnet50",
         model__widths=(8, 16, 32, 64),
         model__shortcut="B",

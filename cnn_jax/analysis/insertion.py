@@ -271,6 +271,7 @@ def train(
     loss: Callable[[Any, Batch], Float[Array, " batch"]],
     optimizer: Rule,
     rate: float,
+    key: Array,
 ) -> Iterator[Variables]:
     """Continue training all parameters, at a constant rate and without momentum state.
 
@@ -281,14 +282,16 @@ def train(
       loss: (outputs, batch) to per-example losses.
       optimizer: learning rate to optax transformation, as for a run.
       rate: learning rate.
+      key: random key for dropout and stochastic depth.
 
     Yields:
       The variables after each step.
     """
     state = optimizer(rate).init(variables["params"])
-    for batch in batches:
+    for step, batch in enumerate(batches):
+        own = jax.random.fold_in(key, step)
         variables, state = _step(
-            model, loss, optimizer, variables, state, batch, jnp.float32(rate)
+            model, loss, optimizer, variables, state, batch, jnp.float32(rate), own
         )
         yield variables
 
@@ -302,6 +305,7 @@ def _step(
     state: Any,
     batch: Batch,
     rate: Array,
+    key: Array,
 ) -> tuple[Variables, Any]:
     def objective(params: Any) -> tuple[Array, Any]:
         outputs, changed = model.apply(
@@ -309,7 +313,7 @@ def _step(
             batch["image"],
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.key(0)},
+            rngs={"dropout": key},
         )
         losses = jnp.where(batch["mask"] > 0, loss(outputs, batch), 0.0)
         return losses.sum() / batch["mask"].sum(), changed

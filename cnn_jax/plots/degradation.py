@@ -25,8 +25,8 @@ def depth_vs_error(
 ) -> None:
     """The degradation plot: final training and test error against depth.
 
-    The training error is the clean one (evaluation mode, every training example
-    once, no augmentation). Lines connect the means over seeds. With several seeds,
+    The training error is the clean one (evaluation mode, training images
+    without augmentation). Lines connect the means over seeds. With several seeds,
     bars show +- one sample standard deviation. Faint points are the single seeds.
 
     Args:

@@ -54,6 +54,7 @@ def expand(config: run_config.Config) -> list[Run]:
       ConfigError: an invalid key or run, reported before anything compiles.
     """
     config = check(config)
+    _check_unused_overrides(config)
     runs = []
     for depth in config["depths"]:
         for family in families(config):
@@ -61,8 +62,7 @@ def expand(config: run_config.Config) -> list[Run]:
                 seed: config_of(config, family, depth, seed) for seed in config["seeds"]
             }
             for shape in of_seeds.values():
-                run_config.check(shape)
-            models.create(**shape["model"], num_classes=2)
+                _check_shape(shape)
             runs += [Run(family, depth, *item) for item in of_seeds.items()]
     return runs
 
@@ -113,14 +113,13 @@ def check(config: run_config.Config) -> dict[str, Any]:
             raise ConfigError(f"config.{key} must be integers, got {config[key]!r}")
         if len(set(config[key])) != len(config[key]):
             raise ConfigError(f"config.{key} repeats a value: {config[key]!r}")
-    if max(config["depths"]) > DEEPEST:
-        raise ConfigError(
-            f"config.depths must be at most {DEEPEST:,}, got {max(config['depths'])}"
-        )
     known = [f"depth{depth}" for depth in config["depths"]]
     for key in config["overrides"]:
-        if not re.fullmatch(r"depth[0-9]+", key):
+        if not re.fullmatch(r"depth[0-9]{1,9}", key):
             raise names.choices("key of config.overrides", key, known)
+    deepest = max([*config["depths"], *map(_depth_of, config["overrides"])])
+    if deepest > DEEPEST:
+        raise ConfigError(f"a depth must be at most {DEEPEST:,}, got {deepest}")
     _check_name("config.name", config["name"])
     for key, changes in config["families"].items():
         _check_name(f"family {key!r}: its name", changes.get("name", key))
@@ -129,6 +128,26 @@ def check(config: run_config.Config) -> dict[str, Any]:
         called = [changes.get("name", key) for key, changes in arms]
         raise ConfigError(f"two families have the same name: {', '.join(called)}")
     return config
+
+
+def _depth_of(override: str) -> int:
+    return int(override.removeprefix("depth"))
+
+
+def _check_shape(config: Mapping[str, Any]) -> None:
+    run_config.check(config)
+    models.create(**config["model"], num_classes=2)
+
+
+def _check_unused_overrides(config: Mapping[str, Any]) -> None:
+    """Refuse an override that no choice of ``depths`` could use."""
+    for key in config["overrides"]:
+        depth = _depth_of(key)
+        for family in families(config) if depth not in config["depths"] else ():
+            try:
+                _check_shape(config_of(config, family, depth, config["seeds"][0]))
+            except ConfigError as error:
+                raise ConfigError(f"config.overrides.{key}: {error}") from None
 
 
 def families(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -72,7 +72,7 @@ def measure(
         )
         for rate in rates:
             states = insertion.train(
-                longer, variables, more, program.loss, program.optimizer, rate
+                longer, variables, more, program.loss, program.optimizer, rate, key
             )
             for step, state in enumerate(itertools.chain([variables], states)):
                 if step in steps:

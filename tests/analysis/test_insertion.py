@@ -17,6 +17,7 @@ from cnn_jax.training.steps import errors
 from tests.analysis import nets
 
 SITE = "stage2_block1"
+KEY = jax.random.key(0)
 
 
 def insert(net, variables, how, count=2, site=SITE):
@@ -99,7 +100,7 @@ def test_training_goes_on_as_by_hand():
     optimizer = functools.partial(sgd, momentum=0.9, weight_decay=1e-2)
     longer, more = insert(net, variables, "none")
     *_, trained = insertion.train(
-        longer, more, [batch, batch], softmax_cross_entropy, optimizer, 0.1
+        longer, more, [batch, batch], softmax_cross_entropy, optimizer, 0.1, KEY
     )
 
     def objective(params, stats):
@@ -130,6 +131,26 @@ def test_training_goes_on_as_by_hand():
             one,
             other,
         )
+
+
+def test_every_step_drops_other_branches():
+    net, before = nets.build(stochastic_depth=0.5)
+    optimizer = functools.partial(sgd, momentum=0.0, weight_decay=0.0)
+    states = insertion.train(
+        net, before, [nets.batch()] * 8, softmax_cross_entropy, optimizer, 0.1, KEY
+    )
+    trained = set()
+    for after in states:
+        trained.add(
+            tuple(
+                name
+                for name, block in after["params"].items()
+                if "block" in name
+                and (block["bn2"]["bias"] != before["params"][name]["bn2"]["bias"]).any()
+            )
+        )
+        before = after
+    assert len(trained) > 1
 
 
 def test_error_and_loss_are_means_over_real_images():

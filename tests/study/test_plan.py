@@ -36,6 +36,10 @@ SECTION = r"must be a section, got"
         ({"overrides": {"depth": {}}}, "unknown key of config.overrides 'depth'"),
         ({"overrides": {"depth²": {}}}, "unknown key of config.overrides 'depth²'"),
         ({"overrides": {8: {}}}, "keys must be strings, got 8"),
+        ({"overrides": {"depth15": {}}}, "config.overrides.depth15: .*15"),
+        ({"overrides": {"depth1202": {"steps": 0}}}, "overrides.depth1202: .*steps"),
+        ({"overrides": {"depth600002": {}}}, "at most 100,000, got 600002"),
+        ({"overrides": {"depth" + "9" * 5000: {}}}, "unknown key of config.overrides"),
         ({"run": None}, rf"config.run {SECTION} None"),
         ({"run": 7.5}, rf"config.run {SECTION} 7.5"),
         ({"run": {"model": 5}}, rf"config.run.model {SECTION} 5"),
@@ -53,6 +57,12 @@ SECTION = r"must be a section, got"
 )
 def test_a_study_of_the_wrong_form_is_refused(changes, message):
     refused({**config(), **changes}, message)
+
+
+def test_an_override_may_wait_for_its_depth():
+    waiting = {"depth1202": {"warmup": {"rate": 0.01, "until_train_error": 0.8}}}
+    changed = {**config(), "overrides": waiting}
+    assert len(study.expand(changed)) == len(study.expand(config()))
 
 
 def test_a_study_without_end_is_refused():
