@@ -1,8 +1,8 @@
-"""AlexNet, narrow and for small images, on the embedded digits.
+"""AlexNet, narrow and for small images, on scikit-learn's digits.
 
 Krizhevsky et al. (2012), section 3, with convolutions of one sixth to one eighth of the
 width: two towers, response normalisation, overlapping pooling, dropout. The stem (5x5,
-stride 1) suits images of 32x32; weights have fan-in initialisation.
+stride 1) suits images of 32x32; weights have He initialisation.
 
     python -m experiments.train --config=configs/alexnet_digits.py \\
         --workdir=runs/alexnet_digits

@@ -8,7 +8,7 @@ result of interest is how training error changes with depth in plain and residua
     python -m experiments.prepare cifar10
     python -m experiments.degradation --config=configs/degradation_cifar10_cpu.py
 
-Hardware and time: two CPU cores, one run on each, 20 minutes (under other load).
+Hardware and time: two CPU cores, one run on each, 20 minutes, while other programs ran.
 Expected: clean training error (%) at depths 8, 20, 32 and 56: plain 41.9, 44.6, 53.4
 and 71.4, residual 41.1, 36.6, 37.4 and 39.8, on images that had been re-encoded as
 JPEG (not the original files). This is one seed: on another machine or version of jax,

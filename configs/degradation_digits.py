@@ -1,4 +1,4 @@
-"""Degradation study on the embedded digits, small enough for a laptop.
+"""Degradation study on scikit-learn's digits, small enough for a laptop.
 
 He et al. (2015), section 4.2, in miniature: the paper's nets at half width on 8x8
 images, the paper's optimizer, no augmentation (mirrored digits are not digits), and a

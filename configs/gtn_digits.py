@@ -1,7 +1,7 @@
 """Lines of touching digits, read by graph transformer networks.
 
-LeCun, Bottou, Bengio and Haffner (1998), sections V to VII, in miniature: the
-embedded 8x8 digits, scaled to 20 rows, in lines of three to five. Half of the
+LeCun, Bottou, Bengio and Haffner (1998), sections V to VII, in miniature:
+scikit-learn's 8x8 digits, scaled to 20 rows, in lines of three to five. Half of the
 neighbouring digits touch. LeNet-5 (with ReLU, max-pooling and linear outputs) reads
 them. Three systems, each trained for every seed:
 

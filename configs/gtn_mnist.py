@@ -14,9 +14,9 @@ Errors on 500 lines of the test digits, mean +- std of 3 seeds:
     system                             13.5 +- 1.0         4.0 +- 0.2
     displacement                       16.4 +- 1.5         4.4 +- 0.4
 
-Hardware and time: 2 CPU cores under other load, 24 minutes for the three seeds (7.5 of
-processor time). The schedule is short: errors were still falling when it was lengthened
-to this. It was tuned on lines of 10,000 digits held out of the training set
+Hardware and time: 2 CPU cores that also ran other programs, 24 minutes for the three
+seeds (7.5 minutes of processor time). The schedule is short: its last extension still
+lowered the errors. It was tuned on lines of 10,000 digits held out of the training set
 (``dataset.digits.validation_size``), seed 0. About one line in fourteen has no cut
 where two of its digits meet.
 """

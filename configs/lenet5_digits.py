@@ -1,4 +1,4 @@
-"""LeNet-5 of 1998 on the embedded digits.
+"""LeNet-5 of 1998 on scikit-learn's digits.
 
 LeCun et al. (1998), section II, as in `configs/lenet5_mnist.py`, on 1,500 images
 of 8x8 pixels, enlarged to 32x32.

@@ -1,4 +1,4 @@
-"""LeNet-5 with modern components on the embedded digits.
+"""LeNet-5 with modern components on scikit-learn's digits.
 
 The network of LeCun et al. (1998) with ReLU, max-pooling, a dense C3 and softmax,
 on 1,500 images of 8x8 pixels, enlarged to 32x32.

@@ -1,4 +1,4 @@
-"""Network in Network, at one quarter of its width, on the embedded digits.
+"""Network in Network, at one quarter of its width, on scikit-learn's digits.
 
 The CIFAR net of Lin et al. (2013), with batch norm, on images enlarged to 16x16.
 

@@ -1,4 +1,4 @@
-"""ResNet-50 at one eighth of its width on the embedded digits.
+"""ResNet-50 at one eighth of its width on scikit-learn's digits.
 
 He et al. (2015), table 1: the 50-layer ImageNet net with bottlenecks, on images
 enlarged to 32x32.

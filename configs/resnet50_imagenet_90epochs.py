@@ -9,12 +9,16 @@ after 30, 60 and 80 epochs. Unlike in the paper, the last layer has fan-in
 initialisation (the paper: N(0, 0.01^2)), biases do not decay, and the mean and
 standard deviation are those of the dataset.
 
+    python -m experiments.prepare imagenet2012 --data_dir=DATA --manual_dir=TARS
     python -m experiments.train --config=configs/resnet50_imagenet_90epochs.py \\
         --workdir=runs/resnet50_90epochs --config.dataset.data_dir=DATA
 
 An epoch is 5,004.6 steps of 256 images. Larger batches need fewer steps: a batch of
-8,192 takes 14,076 steps, with ``--config.schedule.boundaries='(4692,9384,12512)'`` and
-``--config.schedule.warmup_steps=782``. The rates scale automatically.
+8,192 takes 14,076 steps. The rates scale automatically; set the steps as follows:
+
+    --config.batch_size=8192 --config.steps=14076 \\
+        --config.schedule.boundaries='(4692,9384,12512)' \\
+        --config.schedule.warmup_steps=782
 
 Hardware and time: GPUs; not measured.
 Expected top-1 accuracy (%), one crop, table 1 of the paper: 76.3 (76.40 +- 0.12 with

@@ -1,4 +1,4 @@
-"""One residual net on the embedded digits: a first run.
+"""One residual net on scikit-learn's digits: a first run.
 
 He et al. (2015), section 4.2, at half width on 8x8 images.
 

@@ -1,4 +1,4 @@
-"""VGG-16, narrow and with batch norm, on the embedded digits.
+"""VGG-16, narrow and with batch norm, on scikit-learn's digits.
 
 Simonyan and Zisserman (2014), configuration D at one eighth of its width, for
 images of 32x32: the usual adaptation to CIFAR, with one hidden dense layer, not two.

@@ -199,13 +199,13 @@ QUANTITIES = (
         1,
     ),
     (
-        "change of its input by a block, relative",
+        "relative change that a block makes to its input",
         "relative change, mean over blocks",
         20,
         2,
     ),
     (
-        "change of its input by a block, relative",
+        "relative change that a block makes to its input",
         "relative change, mean over blocks",
         56,
         2,

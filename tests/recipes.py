@@ -605,6 +605,18 @@ RECIPES: dict[str, Recipe] = {
         },
         "section 3: batch norm over 32 images": {"parallel.bn_group_size": 32},
     },
+    # He, Zhang, Ren and Sun (2016), "Identity Mappings in Deep Residual Networks".
+    "preresnet164_cifar10": changed(
+        HE_CIFAR,
+        "table 4: a bottleneck net of 164 layers, 1.7M parameters; appendix: 0.01 for "
+        "400 iterations",
+        model__depth=164,
+        model__block="bottleneck",
+        model__shortcut="B",
+        model__preactivation=True,
+        schedule__rates=(0.01, 0.1, 0.01, 0.001),
+        schedule__boundaries=(400, 32_000, 48_000),
+    ),
     "resnet_digits": changed(
         DIGITS_RUN,
         "here: one net for 17 epochs; section 4.2: option A",

@@ -2,7 +2,7 @@
 
 A config section ``dataset = dict(name=..., ...)`` selects one of:
 
-  - a name of `TABLE`: 'digits' (needs no network), 'folder' (class folders of
+  - a name of `TABLE`: 'digits' (needs no download), 'folder' (class folders of
     pictures), 'digit_strings' (lines composed from another set's digits);
   - any image-classification set that TFDS prepared under ``data_dir``;
   - ``package.module:function``.

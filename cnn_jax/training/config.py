@@ -50,8 +50,8 @@ OPTIONAL: dict[str, Any] = {
 LOG: dict[str, type] = {"writers": tuple}
 PARALLEL: dict[str, type] = {
     "mode": str,  # 'pmap' or 'shard_map'
-    "devices": int,  # over all hosts; 0 for all
-    "hosts": str,  # 'one', 'cluster' or a form that `hosts.parse` describes
+    "devices": int,  # number of devices, over all hosts; 0 for all
+    "hosts": str,  # 'one', 'cluster' or 'INDEX/COUNT@ADDRESS:PORT'
     "host_timeout": int,  # seconds after which a silent host counts as lost
     "bn_group_size": int,  # images that share BN statistics; 0: per device
 }
