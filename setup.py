@@ -7,8 +7,11 @@ silently elsewhere: XLA computes convolutions then.
 import importlib.metadata
 import importlib.util
 import pathlib
+import runpy
 
 import setuptools
+
+KERNELS = pathlib.Path("cnn_jax/kernels")
 
 
 def folder_of(distribution: str, file: str) -> str:
@@ -34,8 +37,12 @@ def extensions() -> list[setuptools.Extension]:
     return [
         setuptools.Extension(
             "cnn_jax.kernels._onednn",
-            ["cnn_jax/kernels/onednn.cc", "cnn_jax/kernels/pooling.cc"],
-            depends=["cnn_jax/kernels/threads.h"],
+            [str(KERNELS / name) for name in ("onednn.cc", "pooling.cc")],
+            depends=[str(KERNELS / "threads.h")],
+            # By path, because importing the package would import jax.
+            define_macros=[
+                runpy.run_path(str(KERNELS / "sources.py"))["macro"](KERNELS)
+            ],
             extra_compile_args=[
                 *("-std=c++17", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"),
                 *(f"-isystem{folder}" for folder in theirs),

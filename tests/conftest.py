@@ -18,12 +18,11 @@ import jaxlib
 import pytest
 
 from cnn_jax import kernels
+from cnn_jax.kernels import extension
 from cnn_jax.runtime import compilation_cache
 
 pytest_plugins = ["tests.needs"]
 jax.config.update("jax_numpy_rank_promotion", "raise")
-if kernels.advice():  # no compiler here; commands print what tests do not expect
-    os.environ["CNN_JAX_ONEDNN"] = "false"
 
 
 def pytest_configure(config):
@@ -31,13 +30,31 @@ def pytest_configure(config):
 
     With ``-m slow``, and where all tests are run, programs are compiled as users' are.
     """
+    # The flags are read when the backend starts, so nothing imported above starts it.
     if "not slow" in config.option.markexpr:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # for other processes
         jax.config.update("jax_disable_most_optimizations", True)
         flags = " --xla_cpu_parallel_codegen_split_count=1"
         if jaxlib.__version__.startswith("0.10."):  # XLA ends on flags it does not know
             flags += " --xla_cpu_use_fusion_emitters=false"
-        os.environ["XLA_FLAGS"] += flags  # read when the backend starts
+        os.environ["XLA_FLAGS"] += flags
+    broken = broken_extension()
+    if broken:
+        raise pytest.UsageError(broken)
+    if kernels.advice():  # no compiler here; commands print what tests do not expect
+        os.environ["CNN_JAX_ONEDNN"] = "false"
+
+
+def broken_extension() -> str:
+    """Why a compiled extension that is here is not used; '' if all is well.
+
+    Its tests would be skipped. It is fine not to have it, or to switch it off.
+    """
+    note, file = kernels.advice(), extension.compiled_file()
+    if not note or file is None:
+        return ""
+    advice = f"to test without it, set {extension.SWITCH}=false"
+    return f"{file} does not load; {advice}; {note}"
 
 
 def pytest_collection_finish():

@@ -6,9 +6,10 @@ known which tests a new user's run skips.
 
 import importlib.util
 import os
+import pathlib
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jaxlib
 import pytest
@@ -20,40 +21,69 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SLURM = ("slurmctld", "slurmd", "munged", "mungekey", "sbatch", "srun")
 ROOT = os.geteuid() == 0
 
-# Whether each requirement is met, and how to install it.
-THINGS = {
+# For each requirement: whether it is met, asked only when a test needs it because some
+# answers start jax's backend; and how to meet it.
+THINGS: dict[str, tuple[Callable[[], bool], str]] = {
     "torch": (
-        importlib.util.find_spec("torch") is not None,
+        lambda: importlib.util.find_spec("torch") is not None,
         "pip install -e '.[test,peer]'",
     ),
-    "a browser": (any(map(shutil.which, BROWSERS)), "apt-get install chromium"),
-    "root": (ROOT, "sudo .venv/bin/python -m pytest"),
+    "a browser": (
+        lambda: any(map(shutil.which, BROWSERS)),
+        "apt-get install chromium",
+    ),
+    "root": (lambda: ROOT, "sudo .venv/bin/python -m pytest"),
     "slurm": (
-        ROOT and all(map(shutil.which, SLURM)),
+        lambda: ROOT and all(map(shutil.which, SLURM)),
         "apt-get install slurm-wlm munge, and root",
     ),
     "a faulty jaxlib": (
-        jaxlib.__version__ in backend.AFFECTED,
+        lambda: jaxlib.__version__ in backend.AFFECTED,
         f"pip install jax=={backend.AFFECTED[-1]}",
     ),
     "oneDNN": (
-        kernels.library() == "onednn",
+        lambda: kernels.library() == "onednn",
         "apt-get install g++ && pip install -e '.[test]'",
     ),
-    "two cores": (len(backend.cores()) > 1, "taskset -c 0,1 python -m pytest"),
-    "glibc": (platform.libc_ver()[0] == "glibc", "docker run -it python:3.11"),
+    "bfloat16": (
+        lambda: "avx512_bf16" in processor_flags(),
+        "a processor with avx512_bf16 in /proc/cpuinfo",
+    ),
+    "two cores": (
+        lambda: len(backend.cores()) > 1,
+        "taskset -c 0,1 python -m pytest",
+    ),
+    "glibc": (
+        lambda: platform.libc_ver()[0] == "glibc",
+        "docker run -it python:3.11",
+    ),
 }
 REASONS = {thing: f"needs {thing}: {how}" for thing, (_, how) in THINGS.items()}
 
 
+def processor_flags() -> set[str]:
+    """The instruction sets of this processor by Linux's names; elsewhere none."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    lines = [line for line in text.splitlines() if line.startswith("flags")]
+    return set(lines[0].split()) if lines else set()
+
+
+def met(thing: str) -> bool:
+    """Whether a requirement is met."""
+    return THINGS[thing][0]()
+
+
 def needs(thing: str) -> pytest.MarkDecorator:
     """A mark that skips a test without that requirement."""
-    return pytest.mark.skipif(not THINGS[thing][0], reason=REASONS[thing])
+    return pytest.mark.skipif(not met(thing), reason=REASONS[thing])
 
 
 def skip_without(thing: str) -> None:
     """Skip a test or a whole file, called from inside it."""
-    if not THINGS[thing][0]:
+    if not met(thing):
         pytest.skip(REASONS[thing], allow_module_level=True)
 
 

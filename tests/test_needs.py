@@ -1,21 +1,26 @@
 """A test skips only for the reasons in tests/needs.py."""
 
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
-from tests import needs
+from cnn_jax.kernels import extension
+from tests import conftest, needs
 
 TESTS = """
 import pytest
 from tests import needs
 
-needs.THINGS["torch"] = (True, "")
+needs.THINGS["torch"] = (lambda: True, "")
 
 @needs.needs("torch")
 def test_needing(request):
     assert request.node.get_closest_marker("needs")
 
 def test_known():
-    needs.THINGS["torch"] = (False, "")
+    needs.THINGS["torch"] = (lambda: False, "")
     needs.skip_without("torch")
 
 def test_unknown():
@@ -49,3 +54,26 @@ def test_other_reasons_to_skip_fail(tmp_path, capsys, monkeypatch):
         assert reason in out
     assert needs.REASONS["torch"] in out
     assert "1 failed, 1 passed, 1 skipped, 1 xfailed, 2 errors" in out
+
+
+def test_importing_the_set_up_leaves_the_backend_to_the_flags():
+    """jax refuses to change the number of devices once the backend has started."""
+    code = "import jax, tests.conftest, tests.needs; "
+    code += "jax.config.update('jax_num_cpu_devices', 3)"
+    root = pathlib.Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_an_extension_that_does_not_load_is_not_skipped(monkeypatch, tmp_path):
+    assert conftest.broken_extension() == ""
+    monkeypatch.setenv(extension.SWITCH, "true")
+    monkeypatch.setattr(extension, "attempt", lambda: (None, "is broken"))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(extension, "compiled_file", lambda: None)
+    assert conftest.broken_extension() == ""
+    monkeypatch.setattr(extension, "compiled_file", lambda: tmp_path / "_onednn.so")
+    assert "_onednn.so does not load" in conftest.broken_extension()
+    assert "is broken" in conftest.broken_extension()
+    monkeypatch.setenv(extension.SWITCH, "false")
+    assert conftest.broken_extension() == ""

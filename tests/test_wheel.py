@@ -5,13 +5,16 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
 
 import cnn_jax
+from cnn_jax import kernels
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+IGNORED = shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "*.so")
 
 
 def test_the_version_stands_in_one_place():
@@ -32,7 +35,7 @@ def test_a_wheel_holds_the_package_alone(tmp_path):
     shutil.copytree(
         ROOT,
         source,
-        ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "runs", "*.so"),
+        ignore=IGNORED,
     )
     subprocess.run(
         [
@@ -52,3 +55,25 @@ def test_a_wheel_holds_the_package_alone(tmp_path):
     assert len(ours) > 50
     assert ours <= files
     assert "cnn_jax/report/page.html.jinja" in files
+    assert not [file for file in files if file.endswith((".cc", ".h"))]
+    compiled = [file for file in files if file.startswith("cnn_jax/kernels/_onednn.")]
+    can = kernels.library() == "onednn" and any(map(shutil.which, ("g++", "c++")))
+    assert len(compiled) == (1 if can else 0)
+
+
+def test_a_source_distribution_made_elsewhere_has_the_files_to_compile(tmp_path):
+    """Where the extension is not built, setuptools does not know of its files."""
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    # neither tests nor results, which take long to look through
+    shutil.copytree(ROOT / "cnn_jax", tmp_path / "cnn_jax", ignore=IGNORED)
+    code = "import setuptools; setuptools.setup()"
+    command = [sys.executable, "-c", code, "--quiet", "sdist", "--dist-dir=made"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    [made] = (tmp_path / "made").iterdir()
+    with tarfile.open(made) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folder = ROOT / "cnn_jax" / "kernels"
+    needed = {path.name for path in folder.iterdir() if path.suffix in (".cc", ".h")}
+    assert len(needed) > 2
+    assert {f"cnn_jax/kernels/{name}" for name in needed} <= names

@@ -8,6 +8,7 @@ It consists of two files: Intel's library, from the distribution onednn-cpu-gomp
 import ctypes
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import platform
@@ -15,9 +16,9 @@ import sys
 
 import jax
 
-# Incremented with every change of the compiled files, because `git pull` does not
-# recompile them.
-VERSION = 6
+from cnn_jax.kernels import sources
+
+MODULE = "cnn_jax.kernels._onednn"
 SWITCH = "CNN_JAX_ONEDNN"
 DISTRIBUTION = "onednn-cpu-gomp"
 # The functions that the compiled files export, under the names registered with XLA.
@@ -41,34 +42,52 @@ def library() -> str:
 def advice() -> str:
     """One line for users whose CPU could train faster; '' if not applicable."""
     here = sys.platform == "linux" and platform.machine() == "x86_64"
-    if not here or jax.default_backend() != "cpu" or switched_off() or load():
+    if not here or jax.default_backend() != "cpu" or switched_off():
+        return ""
+    loaded, reason = attempt()
+    if loaded is not None:
         return ""
     return (
-        "note: using XLA's convolutions, which are slower on this CPU; to use oneDNN, "
-        "install a C++ compiler (g++) and run pip install again"
+        "note: using XLA's convolutions, which are slower on this CPU, because the "
+        f"extension for oneDNN {reason}; with a C++ compiler (g++), "
+        "`pip install -v -e .` builds it and shows the compiler's messages"
     )
 
 
-@functools.cache
+def compiled_file() -> pathlib.Path | None:
+    """The compiled file, whatever this interpreter's suffix is; None if missing."""
+    found = importlib.util.find_spec(MODULE)
+    return None if found is None or not found.origin else pathlib.Path(found.origin)
+
+
 def load() -> ctypes.CDLL | None:
-    """Load the compiled file and register it with XLA; None if missing or outdated."""
-    file = pathlib.Path(__file__).with_name("_onednn.abi3.so")
-    if not file.exists():
-        return None
+    """The compiled file, loaded and registered with XLA; None if it is not usable."""
+    return attempt()[0]
+
+
+@functools.cache
+def attempt() -> tuple[ctypes.CDLL | None, str]:
+    """Load the compiled file and register its functions with XLA.
+
+    Returns:
+      The file and '', or None and why it is not used, as the end of a sentence.
+    """
+    file = compiled_file()
+    if file is None:
+        return None, "is not compiled"
     try:
         # Load Intel's library by path first; `_onednn` then resolves it by name.
         ctypes.CDLL(_path_of_onednn())
         loaded = ctypes.CDLL(str(file))
-        if ctypes.c_int.in_dll(loaded, "cnn_jax_version").value != VERSION:
-            return None
-    except OSError:  # no libgomp, no such file, another system's
-        return None
-    except ValueError:  # compiled before versions were recorded
-        return None
+    except OSError as error:  # no libgomp, no such file, another system's
+        return None, f"cannot be loaded ({error})"
+    here = sources.digest(pathlib.Path(__file__).parent)
+    if here not in (None, _digest_in(loaded)):  # None: installed without the sources
+        return None, "is older than its C++ files"
     for name in TARGETS:
         handler = jax.ffi.pycapsule(getattr(loaded, name))
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
-    return loaded
+    return loaded, ""
 
 
 @functools.cache
@@ -88,6 +107,14 @@ def computes(numbers: tuple[int, ...]) -> bool:
     if answer < 0:  # 'no' would stay in the cache, and change the results of a run
         raise MemoryError("oneDNN: no memory, or no thread, to plan a convolution")
     return answer == 1
+
+
+def _digest_in(loaded: ctypes.CDLL) -> int | None:
+    """What identifies the C++ files it was compiled from; None in very old ones."""
+    try:
+        return ctypes.c_uint64.in_dll(loaded, sources.SYMBOL).value
+    except ValueError:
+        return None
 
 
 def _path_of_onednn() -> str:

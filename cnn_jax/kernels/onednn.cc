@@ -487,8 +487,11 @@ auto Binding() {
 
 #pragma GCC visibility push(default)
 
-// Must equal VERSION in `extension.py`.
-extern "C" const int cnn_jax_version = 6;
+// Identifies the C++ files that this was compiled from, see `sources.py`.
+#ifndef CNN_JAX_SOURCES
+#error "compile with the macro of cnn_jax/kernels/sources.py, as setup.py does"
+#endif
+extern "C" const uint64_t cnn_jax_sources = CNN_JAX_SOURCES;
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_maps, Call<Pass::kMaps>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnn_jax_images, Call<Pass::kImages>, Binding());

@@ -11,7 +11,9 @@ these choices need correction:
   core, convolutions are therefore excluded too.
 """
 
+import math
 import os
+import pathlib
 from collections.abc import MutableMapping
 
 import jaxlib
@@ -21,6 +23,7 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 # Records the flags added to XLA_FLAGS, so that child processes with fewer cores can
 # replace them without changing the user's own flags.
 ADDED = "CNN_JAX_XLA_FLAGS"
+CGROUP = "/sys/fs/cgroup"
 
 
 def choose_library(
@@ -60,7 +63,31 @@ def share_memory() -> None:
 
 
 def cores() -> list[int]:
-    """The cores this process may use; all cores if the system does not report it."""
+    """The cores this process may use; all cores if the system does not report it.
+
+    XLA has a thread for each, even in a container that may not use all their time.
+    """
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def capacity() -> int:
+    """How many cores this process can keep busy: fewer than `cores` under a quota."""
+    quota = _quota()
+    return len(cores()) if quota is None else max(1, min(len(cores()), quota))
+
+
+def _quota() -> int | None:
+    """The cores whose time a container may use, rounded up; None without a limit."""
+    group = pathlib.Path(CGROUP)
+    # Quota and period, by version 2 of cgroups and by version 1.
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            texts = [(group / name).read_text() for name in names]
+            quota, period = map(int, " ".join(texts).split())
+        except (OSError, ValueError):  # no such files; 'max' is no limit
+            continue
+        if quota > 0 and period > 0:  # -1 is no limit
+            return math.ceil(quota / period)
+    return None

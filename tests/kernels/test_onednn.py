@@ -177,8 +177,10 @@ def test_vmap_of_vmap():
     close(grid(ours), grid(theirs))
 
 
+@needs("bfloat16")
 def test_half_precision_where_the_processor_has_it():
     x, kernel, ours, theirs = drawn(CASES["3x3"], jnp.bfloat16)
+    assert "cnn_jax_maps" in str(jax.make_jaxpr(ours)(x, kernel))
 
     @partial(jax.jit, static_argnums=0)
     def value_and_slopes(function):

@@ -1,6 +1,5 @@
 """Rewritten XLA convolutions equal lax's, and are what compiles on a CPU."""
 
-import pathlib
 import re
 from functools import partial
 
@@ -11,7 +10,7 @@ import pytest
 from jax import lax
 
 from cnn_jax import models
-from cnn_jax.kernels import extension, plain
+from cnn_jax.kernels import plain
 from cnn_jax.kernels.convolution import conv_general_dilated
 from cnn_jax.kernels.extension import SWITCH
 from cnn_jax.kernels.geometry import Geometry
@@ -217,9 +216,3 @@ def test_every_convolution_of_a_step_is_canonical():
         assert labels == "b01f_01io->b01f"
         assert "lhs_dilate" not in window
         assert "rhs_reversal" not in window
-
-
-def test_the_compiled_file_has_the_version_that_is_loaded():
-    # If it had another, the tests of the extension would be skipped.
-    source = pathlib.Path(extension.__file__).with_name("onednn.cc").read_text()
-    assert f"cnn_jax_version = {extension.VERSION};" in source

@@ -10,6 +10,7 @@ import jaxlib
 import pytest
 
 import cnn_jax
+from cnn_jax.runtime import backend
 from cnn_jax.runtime.backend import FLAG, choose_library
 from tests.needs import needs
 
@@ -60,6 +61,28 @@ def test_what_a_user_chose_stays_in_processes_that_are_started(cores):
     for _ in range(2):
         choose_library(environment, "0.10.2")
         assert environment == {"XLA_FLAGS": f"{FLAG}=-reduce"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "5000 100000\n"}, 1),
+        ({"cpu.max": "1600000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "200000\n"}, 8),
+    ],
+)
+def test_a_container_has_its_own_quota(files, expected, cores, tmp_path, monkeypatch):
+    cores(8)
+    monkeypatch.setattr(backend, "CGROUP", str(tmp_path))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert backend.capacity() == expected
 
 
 @needs("a faulty jaxlib")

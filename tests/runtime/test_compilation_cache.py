@@ -105,17 +105,17 @@ def test_a_command_without_the_cache(tmp_path, variables):
 
 def test_where_programs_are_kept(monkeypatch, tmp_path):
     """Where the user's variables point; one directory per number of cores."""
-    home = tmp_path / "home"
+    home, cores = tmp_path / "home", "cnn_jax.runtime.backend.cores"
     monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    monkeypatch.setattr(cores, lambda: [0, 1, 2])
     three = compilation_cache.place({})
     assert three.parent == home / ".cache" / "cnn_jax" / "xla"
     assert compilation_cache.place({"XDG_CACHE_HOME": "relative"}) == three
     xdg = compilation_cache.place({"XDG_CACHE_HOME": str(tmp_path)})
     assert xdg == tmp_path / "cnn_jax" / "xla" / three.name
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(cores, lambda: [0])
     assert compilation_cache.place({}) != three
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2})
+    monkeypatch.setattr(cores, lambda: [0, 1, 2])
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert compilation_cache.place({}) != three
 

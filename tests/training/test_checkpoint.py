@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import pathlib
 
 import numpy as np
 import pytest
@@ -143,21 +142,22 @@ def test_a_checkpoint_is_durable_before_save_returns(directory, monkeypatch):
     fsync, replace = os.fsync, os.replace
 
     def synced(handle):
-        events.append(("sync", os.readlink(f"/proc/self/fd/{handle}")))
+        events.append(("sync", os.fstat(handle).st_ino))
         fsync(handle)
 
     def renamed(source, target):
-        events.append(("rename", str(target)))
+        events.append(("rename", os.stat(source).st_ino, target))
         replace(source, target)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "replace", renamed)
     checkpoint.save(directory, 4, state(4), {})
-    path = str(directory / "step_000000004.ckpt")
-    (content, name), *after = events
-    assert content == "sync"
-    assert pathlib.Path(name).name.startswith(".step_000000004.ckpt.")
-    assert after == [("rename", path), ("sync", str(directory))]
+    path = directory / "step_000000004.ckpt"
+    content = path.stat().st_ino
+    assert events == [
+        *(("sync", content), ("rename", content, path)),
+        ("sync", directory.stat().st_ino),
+    ]
 
 
 def test_a_new_directory_of_checkpoints_is_durable_itself(tmp_path, monkeypatch):
@@ -166,12 +166,10 @@ def test_a_new_directory_of_checkpoints_is_durable_itself(tmp_path, monkeypatch)
     monkeypatch.setattr(
         os,
         "fsync",
-        lambda handle: (
-            synced.append(os.readlink(f"/proc/self/fd/{handle}")) or fsync(handle)
-        ),
+        lambda handle: synced.append(os.fstat(handle).st_ino) or fsync(handle),
     )
     checkpoint.save(tmp_path / "checkpoints", 1, state(1), {})
-    assert synced[0] == str(tmp_path)
+    assert synced[0] == tmp_path.stat().st_ino
 
 
 def test_a_full_disk_keeps_the_old_ones(directory, monkeypatch):
