@@ -134,6 +134,7 @@ def _run(
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        hosts.abandon(130)
         return 130
     except Exception as error:
         if not hosts.joined():

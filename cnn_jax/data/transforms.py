@@ -58,7 +58,7 @@ class ScaleCrop:
     views = 1
 
     def __post_init__(self):
-        low, high = _pair("shorter", self.shorter)
+        low, high = _pair(self, "shorter")
         _check(self.size > 0, f"size {self.size} is not positive")
         _check_side(high)
         _check(
@@ -133,14 +133,14 @@ class InceptionCrop:
     views = 1
 
     def __post_init__(self):
-        low, high = _pair("area", self.area)
+        low, high = _pair(self, "area")
         _check(self.size > 0, f"size {self.size} is not positive")
         _check_side(self.size)
         _check(
             0 < low <= high <= 1,
             f"area must be an ascending pair in (0, 1], got {tuple(self.area)}",
         )
-        low, high = _pair("ratio", self.ratio)
+        low, high = _pair(self, "ratio")
         _check(
             0 < low <= high,
             f"ratio must be an ascending, positive pair, got {tuple(self.ratio)}",
@@ -270,8 +270,11 @@ def unscaled(picture: Picture, whole: tuple[int, int], box: Box) -> Box:
     return top * down, left * across, height * down, width * across
 
 
-def _pair(field: str, value: Sequence[Any]) -> Sequence[Any]:
-    _check(len(value) == 2, f"{field} must be two numbers, got {tuple(value)}")
+def _pair(crop: Any, field: str) -> Sequence[Any]:
+    """Check a field of two numbers; makes it a tuple, which JSON restores as a list."""
+    value = tuple(getattr(crop, field))
+    _check(len(value) == 2, f"{field} must be two numbers, got {value}")
+    object.__setattr__(crop, field, value)
     return value
 
 

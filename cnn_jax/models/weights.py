@@ -1,7 +1,9 @@
 """Weight files: safetensors, read and written without torch; torch's, read only."""
 
 import argparse
+import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from cnn_jax import names
 
@@ -151,11 +153,14 @@ def write_tensors(
         raise _refuse(path, "expected a .safetensors file")
     if path.is_dir():
         raise _refuse(path, "expected a file, but this is a directory")
-    part = path.with_suffix(".part")
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, part, dict(metadata) or None)
+        with open(part, "wb") as file:
+            file.write(save(arrays, dict(metadata) or None))
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     except (OSError, SafetensorError) as error:
         raise _refuse(path, f"cannot be written: {error}") from error

@@ -140,13 +140,20 @@ def leave(status: int) -> None:
 
     Args:
       status: exit status of the process. All hosts finish a run, or stop on a
-        signal, together. An error may concern only this host: it ends this process
-        at once, which ends the others.
+        signal, together. An error may concern only this host; see `abandon`.
+    """
+    if joined() and (status == 0 or status > 128):
+        jax.distributed.shutdown()
+    else:
+        abandon(status)
+
+
+def abandon(status: int) -> None:
+    """End this process without waiting for the other hosts, if there are any.
+
+    The others then end too, since they have lost a host.
     """
     if not joined():
-        return
-    if status == 0 or status > 128:
-        jax.distributed.shutdown()
         return
     sys.stdout.flush()
     sys.stderr.flush()

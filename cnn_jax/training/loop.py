@@ -90,7 +90,11 @@ def fit(
       Interrupted: a signal asked to stop; a checkpoint of that step is saved.
     """
     config = {**program.config, "seed": seed}
-    facts = {PLUGINS: provenance.plugins(config), **provenance.recorded(program)}
+    facts = {
+        PLUGINS: provenance.plugins(config),
+        provenance.CONVOLUTIONS: kernels.library(),
+        **provenance.recorded(program),
+    }
     record = {**config, **facts}
     if report is None or not hosts.is_first():
         report = _silent
@@ -165,6 +169,13 @@ class _Run:
                 print(
                     f"warning: the code of {name} has changed since the run began; "
                     "it resumes with the new code",
+                    flush=True,
+                )
+            before, now = directory.convolutions(), kernels.library()
+            if before not in (None, now):
+                print(
+                    f"warning: {before} computed the convolutions when the run began; "
+                    f"it resumes with those of {now}, which round differently",
                     flush=True,
                 )
         if not directory.restore_log(log):
@@ -339,7 +350,7 @@ class _Run:
             "jax": jax.__version__,
             **provenance.version(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "convolutions": kernels.library(),
+            provenance.CONVOLUTIONS: kernels.library(),
         }
         self.directory.finish(result)
         return result

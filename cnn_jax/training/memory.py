@@ -1,13 +1,13 @@
 """Lower bounds on the memory of a run, checked before anything is built."""
 
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from cnn_jax.data import memory
 from cnn_jax.names import ConfigError
 from cnn_jax.training import feed, hosts
 
@@ -51,18 +51,24 @@ def check_parameters(count: int, devices: Sequence[Any]) -> None:
 
     Args:
       count: number of trainable parameters.
-      devices: the devices of the run.
+      devices: the devices of the run, over all hosts.
 
     Raises:
       ConfigError: names the memory needed at least, and the memory available.
     """
-    _check(f"config.model: {count:,} parameters", 2 * FLOAT * count, devices[:1])
+    what = f"config.model: {count:,} parameters"
+    _check(what, 2 * FLOAT * count, devices, copies=True)
 
 
-def _check(what: str, needed: int, devices: Sequence[Any]) -> None:
-    there = sum(map(_of, devices)) if devices[0].platform != "cpu" else 0
-    there = there or hosts.count() * _of_host()
-    if needed > there:
+def _check(
+    what: str, needed: int, devices: Sequence[Any], copies: bool = False
+) -> None:
+    """Refuse what does not fit into all devices, or, of ``copies``, into one."""
+    # Devices of other hosts do not report their memory.
+    local = [device for device in devices if device.process_index == hosts.index()]
+    there = min(map(_of, local)) * (1 if copies else len(devices))
+    there = there or memory.total() * (1 if copies else hosts.count())
+    if 0 < there < needed:
         raise ConfigError(
             f"{what} needs at least {needed / 2**30:,.1f} GiB of memory, but "
             f"{there / 2**30:,.1f} GiB are available; make it smaller"
@@ -71,8 +77,6 @@ def _check(what: str, needed: int, devices: Sequence[Any]) -> None:
 
 def _of(device: Any) -> int:
     """Memory of an accelerator in bytes; 0 if it does not report it."""
+    if device.platform == "cpu":
+        return 0
     return (device.memory_stats() or {}).get("bytes_limit", 0)
-
-
-def _of_host() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

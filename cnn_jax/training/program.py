@@ -59,6 +59,7 @@ class Program:
         blocks in loops (see `cnn_jax.models.layout`).
       devices: the devices of the run.
       bn_images: images that share batch-norm statistics.
+      has_batch_norm: whether the network has such statistics.
       num_parameters: trainable parameters.
       preprocess: uint8 images to the network's input.
       augment: (key, preprocessed images) to augmented images.
@@ -304,6 +305,7 @@ class Program:
                 mutable=True,
             )
         )
+        self.has_batch_norm = bool(variables.get("batch_stats"))
         self._check_loss(outputs)
         name = self.config["optimizer"]["name"]
         if ":" in name:
@@ -331,6 +333,13 @@ class Program:
                     f"{what} provides {kind}, but loss {name!r} needs {wanted}"
                 )
         if wanted == "classes":
+            shape: tuple[int, ...] = getattr(outputs, "shape", ())
+            classes = self.source.num_classes
+            if len(shape) != 2 or shape[1] < classes:
+                raise names.ConfigError(
+                    f"model {self.config['model']['name']!r} has outputs of shape "
+                    f"{shape} for one image; loss {name!r} needs (1, {classes})"
+                )
             label = jax.ShapeDtypeStruct((1,), jnp.int32)
             jax.eval_shape(self.loss, outputs, {"label": label})
 

@@ -19,16 +19,18 @@ PLUGIN = re.compile(r"([\w.]+):[\w.]+")
 # JAX settings that change random draws or results, by their environment variables.
 SETTINGS = ("JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE", "JAX_ENABLE_X64")
 FINGERPRINT, BN_IMAGES = "data_fingerprint", "bn_images"
-RECORDED = (FINGERPRINT, BN_IMAGES, *SETTINGS)
+# The library that computed a run's convolutions when it began.
+CONVOLUTIONS = "convolutions"
+# What is recorded with a run's config and must be the same on resume, and what may
+# change: another library rounds differently.
+FIXED = (FINGERPRINT, BN_IMAGES, *SETTINGS)
+RECORDED = (*FIXED, CONVOLUTIONS)
 
 
 def recorded(program: Any) -> dict[str, Any]:
     """What a run depends on besides its config: data, batch norm and JAX's settings."""
-    return {
-        FINGERPRINT: program.source.fingerprint,
-        BN_IMAGES: program.bn_images,
-        **settings(),
-    }
+    groups = {BN_IMAGES: program.bn_images} if program.has_batch_norm else {}
+    return {FINGERPRINT: program.source.fingerprint, **groups, **settings()}
 
 
 def settings() -> dict[str, Any]:

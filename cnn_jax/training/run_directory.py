@@ -128,6 +128,10 @@ class RunDirectory:
         now = provenance.plugins(config)
         return sorted(name for name in now if before.get(name, now[name]) != now[name])
 
+    def convolutions(self) -> str | None:
+        """The library that computed convolutions when the run began; old runs: None."""
+        return (self.config() or {}).get(provenance.CONVOLUTIONS)
+
     def check_config(self, config: Mapping[str, Any]) -> None:
         """Refuse a config that differs from the one this run was started with.
 
@@ -143,9 +147,12 @@ class RunDirectory:
             return
         new = json.loads(json.dumps(dict(config)))
         for key in (PLUGINS, *provenance.RECORDED):
-            if key == PLUGINS or key not in new or key not in old:
+            if key not in provenance.FIXED or key not in new or key not in old:
                 old.pop(key, None)
                 new.pop(key, None)
+        if provenance.BN_IMAGES in new:  # decides the groups on any number of devices
+            for tree in (old, new):
+                tree.get("parallel", {}).pop("bn_group_size", None)
         differing = differences(old, new)
         if differing:
             raise ConfigError(

@@ -33,9 +33,12 @@ def piecewise(
       A function from a step to its learning rate.
 
     Raises:
-      ConfigError: lengths do not match, boundaries do not increase, a rate is
-        negative, or the warm-up ends after the first boundary.
+      ConfigError: no rates, lengths that do not match, boundaries that are negative
+        or do not increase, a negative rate, or a warm-up that ends after the first
+        boundary.
     """
+    if not rates:
+        raise names.ConfigError("schedule.rates is empty")
     for value in rates:
         _check_not_negative("schedule.rates", value)
     if len(rates) != len(boundaries) + 1:
@@ -43,9 +46,10 @@ def piecewise(
             f"schedule: {len(rates)} rates need {len(rates) - 1} boundaries, "
             f"got {len(boundaries)}"
         )
-    if sorted(set(boundaries)) != list(boundaries):
+    if sorted(set(boundaries)) != list(boundaries) or min(boundaries, default=0) < 0:
         raise names.ConfigError(
-            f"schedule: boundaries must increase, got {tuple(boundaries)}"
+            "schedule: boundaries must increase and not be negative, got "
+            f"{tuple(boundaries)}"
         )
     scale = _scale(per_images, batch_size)
     scaled = [scale * rate for rate in rates]

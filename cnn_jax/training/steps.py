@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from cnn_jax import names
 from cnn_jax.data.mixing import Mix
 from cnn_jax.data.sources import average_views
 from cnn_jax.training import parallel
@@ -32,21 +33,26 @@ def errors(outputs: Any, batch: Batch) -> Float[Array, " batch"]:
     return (outputs.argmax(-1) != batch["label"]).astype(jnp.float32)
 
 
-def masked_sums(
-    losses: Float[Array, " batch"],
-    wrong: Float[Array, " batch"],
-    mask: Float[Array, " batch"],
-) -> Sums:
+def masked_sums(losses: Array, wrong: Array, mask: Float[Array, " batch"]) -> Sums:
     """Sums over the real examples of all devices, so that no mean of means arises.
 
     Args:
-      losses: loss of each example.
-      wrong: 1 for an error, else 0.
+      losses: loss of each example, (batch,).
+      wrong: 1 for an error, else 0, (batch,).
       mask: 1 for a real example, 0 for padding.
 
     Returns:
       'loss', 'error' and 'count', each a scalar sum over all devices.
+
+    Raises:
+      ConfigError: the losses or errors are not one number for each example.
     """
+    for what, values in (("loss", losses), ("error", wrong)):
+        if values.shape != mask.shape:
+            raise names.ConfigError(
+                f"the {what} of {mask.size} examples has the shape {values.shape}; it "
+                "must be one number for each example"
+            )
     local = {
         # A select: the loss of a padded example may be infinite, and 0 * inf is NaN.
         "loss": jnp.where(mask > 0, losses, 0.0).sum(),

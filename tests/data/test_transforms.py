@@ -98,6 +98,14 @@ def test_alexnet_crop_stays_in_the_central_square():
         assert abs((columns.max() - columns.min()) - 80 / 300) < 0.02
 
 
+def test_a_crop_from_json_is_the_same():
+    """Its text is stored with a stream's position and compared when a run resumes."""
+    assert str(ScaleCrop(40, [80, 90])) == str(ScaleCrop(40, (80, 90)))
+    ranges = {"area": (0.1, 0.3), "ratio": (0.5, 2.0)}
+    lists = {name: list(pair) for name, pair in ranges.items()}
+    assert str(InceptionCrop(8, **lists)) == str(InceptionCrop(8, **ranges))
+
+
 def test_inception_crop_draws_area_and_shape():
     picture = coordinates(200, 300)
     areas, ratios = [], []

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from cnn_jax.names import ConfigError
+from cnn_jax.training import hosts
 from experiments import degradation, launch
 from experiments.why_resnets_work import __main__ as why_resnets_work
 
@@ -93,6 +94,25 @@ def test_errors_become_a_line(error, status, said, capsys):
 
     assert run([], body=body) == status
     assert capsys.readouterr().err == said
+
+
+class Left(Exception):
+    """This process has ended."""
+
+
+def test_a_second_interrupt_does_not_wait_for_other_hosts(monkeypatch):
+    def left(status):
+        raise Left(status)
+
+    def interrupted(values):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hosts, "joined", lambda: True)
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    monkeypatch.setattr("jax.distributed.shutdown", lambda: pytest.fail("waits"))
+    monkeypatch.setattr(os, "_exit", left)
+    with pytest.raises(Left, match="130"):
+        launch.command("", lambda parser: None)(interrupted)([])
 
 
 def test_a_terminal_that_lacks_a_sign_gets_another(monkeypatch):

@@ -1,11 +1,14 @@
 """The network and data that a config describes, before compilation."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
 from cnn_jax.models.layers import BatchNorm, GroupNorm
 from cnn_jax.names import ConfigError
+from cnn_jax.training import provenance
+from cnn_jax.training.feed import feed
 from cnn_jax.training.program import Program
 from tests import tiny
 from tests.drawn_configs import LINES
@@ -62,6 +65,54 @@ def test_a_net_too_large_for_the_machine_is_refused(width):
     config["model"] = {"name": "nin_cifar", "width": width}
     with pytest.raises(ConfigError, match=r"config\.model: .* GiB .* make it smaller"):
         Program(config)
+
+
+class Columns(nn.Module):
+    """Scores of every column of the image instead of the whole."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(x.mean(1))
+
+
+class Few(nn.Module):
+    """Fewer scores than there are classes."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes - 1)(x.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"), [("Columns", r"\(1, 6, 3\)"), ("Few", r"\(1, 2\)")]
+)
+def test_outputs_that_do_not_fit_the_classes_are_refused(net, shape):
+    config = {**tiny.config(), "model": {"name": f"{__name__}:{net}"}}
+    with pytest.raises(ConfigError, match=rf"outputs of shape {shape} .* \(1, 3\)"):
+        Program(config)
+
+
+def test_batch_norm_is_recorded_where_there_is_some():
+    norms = {"name": "group", "groups": 2}
+    assert provenance.recorded(Program(tiny.config()))["bn_images"] == 16
+    without = provenance.recorded(Program(tiny.config(model={"norm": norms})))
+    assert "bn_images" not in without
+
+
+def test_gradients_are_clipped_to_the_configs_norm():
+    sgd = {"momentum": 0.0, "weight_decay": 0.0}
+    program = Program(tiny.config(optimizer=sgd, clip_norm=1e-3))
+    state = program.place(program.initial_state(0))
+    before = program.fetch(state).params
+    dispatch = next(feed(program.source, program.devices, program.config, 0, b""))
+    after = program.fetch(program.train(state, dispatch)[0]).params
+    squares = jax.tree.map(lambda new, old: ((new - old) ** 2).sum(), after, before)
+    length = sum(jax.tree.leaves(squares)) ** 0.5
+    assert length == pytest.approx(0.1 * 1e-3, rel=1e-2)
 
 
 def test_batch_larger_than_the_training_set():

@@ -199,6 +199,19 @@ def test_where_a_run_happens_may_change_and_what_it_computes_not(section, tmp_pa
         place.check_config({**moved, "new": 1})
 
 
+def test_batch_norm_groups_count_and_not_how_they_are_asked_for(tmp_path):
+    """128 images on two devices have the groups of 64 that one device can be given."""
+    place = RunDirectory(tmp_path)
+    old = {"parallel": {"devices": 2, "bn_group_size": 0}, "bn_images": 64}
+    new = {"parallel": {"devices": 1, "bn_group_size": 64}, "bn_images": 64}
+    with place.open_for_training(old):
+        place.check_config(new)
+        with pytest.raises(ConfigError, match="bn_images: was 64, is 128"):
+            place.check_config({**new, "bn_images": 128})
+        with pytest.raises(ConfigError, match="bn_group_size: was 0, is 64"):
+            place.check_config({"parallel": new["parallel"]})
+
+
 def test_tuples_of_a_config_equal_the_lists_of_its_json(tmp_path):
     place = RunDirectory(tmp_path / "run")
     with place.open_for_training({"widths": (1, 2)}):

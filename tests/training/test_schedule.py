@@ -105,7 +105,9 @@ def test_a_schedule_of_optax_by_its_name():
     ("call", "message"),
     [
         (lambda: schedule.piecewise((0.1, 0.01), ()), "2 rates need 1 boundaries"),
+        (lambda: schedule.piecewise((), ()), "schedule.rates is empty"),
         (lambda: schedule.piecewise((0.3, 0.2, 0.1), (9, 5)), "must increase"),
+        (lambda: schedule.piecewise((0.2, 0.1), (-1,)), r"not be negative, got \(-1,"),
         (
             lambda: schedule.piecewise((0.1, 0.2), (5,), 6),
             r"must be in \[0, 5\], .* got 6",
