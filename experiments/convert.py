@@ -37,6 +37,8 @@ def define(parser: argparse.ArgumentParser) -> None:
 @launch.command(__doc__, define)
 def main(values: argparse.Namespace) -> None:
     """Convert the file, evaluate it on request and print a summary."""
+    if values.data_dir and not values.evaluate:
+        raise ConfigError("--data_dir needs --evaluate")
     try:
         done = convert(values.network, values.source, values.target)
         if values.evaluate:

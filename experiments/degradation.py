@@ -36,8 +36,8 @@ def define(parser: argparse.ArgumentParser) -> None:
     launch.add_workers(parser)
     jobs = "train in --workers=N jobs, on a SLURM cluster or on this machine"
     add("--launcher", default="none", choices=("none", "local", "slurm"), help=jobs)
-    minutes = "time limit of a job in minutes; a job that reaches it is queued again"
-    add("--job_minutes", type=launch.at_least(1), default=1440, help=minutes)
+    minutes = "a job's time limit in minutes (default: 1440); it is then queued again"
+    add("--job_minutes", type=launch.at_least(1), default=0, help=minutes)
     job = "further resources per job, by submitit's names: mem_gb=16,cpus_per_task=4"
     add("--job", type=launch.listed(), default=[], help=job)
     rebuild = "rebuild results.csv and the figures from the run directories"
@@ -47,6 +47,8 @@ def define(parser: argparse.ArgumentParser) -> None:
 @launch.command(__doc__, define, config="degradation_digits.py")
 def main(values: argparse.Namespace) -> int:
     """Train the unfinished runs, then write the table and the figures."""
+    if values.launcher == "none" and (values.job or values.job_minutes):
+        raise ConfigError("--job and --job_minutes need --launcher")
     config = values.config
     directory = files.local(values.workdir or f"runs/{config.name}")
     if values.plot_only:
@@ -68,9 +70,7 @@ def main(values: argparse.Namespace) -> int:
                 print(f"warning: cannot draw figures: {kind}: {error}", file=sys.stderr)
         raise
     status = write(directory, config.name)["status"]
-    reasons = {
-        event.run.name: f"{event.status}: {event.message}" for event in unfinished
-    }
+    reasons = {e.run.name: f"{e.status}: {e.message}" for e in unfinished}
     missing = [run.name for run in runs if status.get(run.name) != "finished"]
     for name in missing:
         print(f"{name} {reasons.get(name, 'is not finished')}", file=sys.stderr)
@@ -91,7 +91,7 @@ def train(
         raise ConfigError(
             f"--launcher={values.launcher} needs --workers=N, the number of jobs"
         )
-    resources = {"name": values.config.name, "timeout_min": values.job_minutes}
+    resources = {"name": values.config.name, "timeout_min": values.job_minutes or 1440}
     resources |= jobs.parse_resources(values.job)
     return jobs.execute(
         runs, directory, report, values.workers, values.launcher, resources
@@ -118,10 +118,9 @@ def write(directory: pathlib.Path, title: str) -> "pandas.DataFrame":
         return table
     held_out = study.held_out_of(directory)
     logs = study.logs(directory)
+    logs = logs[logs["run"].isin(finished.index)]
     plots.depth_vs_error(table, directory, title, held_out)
-    plots.training_curves(
-        logs[logs["run"].isin(finished.index)], directory, title, held_out
-    )
+    plots.training_curves(logs, directory, title, held_out)
     print(f"\n{title}: {plots.seeds_of(finished)}, error in percent")
     errors = tables.errors(table, held_out)
     # names are left-aligned in a column as wide as the longest

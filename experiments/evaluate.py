@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import cnn_jax
+from cnn_jax import study
 from cnn_jax.analysis import confusion
 from cnn_jax.analysis.confusion import Confusion
 from cnn_jax.analysis.net import Net
@@ -47,6 +48,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 def main(values: argparse.Namespace) -> None:
     """Evaluate the network and print the results."""
     net = cnn_jax.load_run(values.run, values.data_dir, values.averaged)
+    split = values.split if values.split == "train" else study.held_out(net.config)
     print(f"{values.run}: {net.family}-{net.depth}, seed {net.seed}, step {net.step:,}")
     if values.images:
         show_pictures(net, values.images)
@@ -57,9 +59,9 @@ def main(values: argparse.Namespace) -> None:
     elif net.program.facts.strings:
         state = net.program.initial_state(net.seed).replace(**net.variables)
         found = net.program.evaluate(net.program.place(state), values.split)
-        launch.show({"split": values.split, **found})
+        launch.show({"split": split, **found})
     else:
-        show(net, values.split, confusion.of_split(net, values.split))
+        show(net, split, confusion.of_split(net, values.split))
 
 
 def show(net: Net, what: str, found: Confusion) -> None:

@@ -7,6 +7,7 @@ For every seed, trains a recogniser of isolated digits, the over-segmentation sy
 that starts from that recogniser, and a space displacement network. Writes
 ``results.csv``, ``reading_errors`` and ``segmentation`` (PNG, SVG and PDF) to the
 study's directory, ``runs/NAME`` by default. The same command resumes a stopped study.
+If a run diverges, the results lack its seed and the exit status is 1.
 """
 
 import argparse
@@ -25,11 +26,12 @@ from cnn_jax.analysis import trained
 from cnn_jax.analysis.reading import Reader, explain
 from cnn_jax.plots import reading as figures
 from cnn_jax.report.tables import percent
+from cnn_jax.study import plan
 from cnn_jax.study.progress import single_run
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
 from cnn_jax.training.config_keys import differences
-from cnn_jax.training.loop import fit
+from cnn_jax.training.loop import Diverged, fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
@@ -69,7 +71,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 
 
 @launch.command(__doc__, define, config="gtn_digits.py")
-def main(values: argparse.Namespace) -> None:
+def main(values: argparse.Namespace) -> int:
     """Train the unfinished runs, then write the table and the figures."""
     config = check(values.config)
     runs = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
@@ -77,14 +79,16 @@ def main(values: argparse.Namespace) -> None:
     if not values.plot_only:
         launch.check_machine()
         runs.train()
-    runs.write()
+    if runs.seeds:
+        runs.write()
+    return 0 if len(runs.seeds) == len(config["seeds"]) else 1
 
 
 def check(config: Any) -> dict[str, Any]:
     """Check the config and return it as plain dicts.
 
     Raises:
-      ConfigError: a missing or unknown key, no seed, or a config of an invalid run.
+      ConfigError: a missing or unknown key, no or invalid seeds, or an invalid run.
     """
     config = run_config.as_dict(config)
     for key in (*config, *KEYS):
@@ -92,11 +96,11 @@ def check(config: Any) -> dict[str, Any]:
             raise names.choices("key of the config", key, KEYS)
         if key not in config:
             raise names.ConfigError(f"the config lacks {key}")
-    seeds = config["seeds"]
-    if not seeds or not names.has_type(seeds, tuple[int, ...]):
-        raise names.ConfigError(f"config.seeds must be integers, got {seeds!r}")
+    plan.check_integers("config.seeds", config["seeds"])
     for stage in STAGES:
         run_config.check(config[stage])
+    for seed in config["seeds"]:
+        run_config.check({**config["isolated"], "seed": seed})
     for stage in ("system", "displacement"):
         loss = config[stage]["loss"]["name"]
         if loss != "strings":
@@ -142,14 +146,23 @@ class Study:
         return Reader(study.merge(self.config[stage], changes))
 
     def train(self) -> None:
-        """Train every unfinished run, with one compiled program per stage."""
+        """Train every unfinished run, with one compiled program per stage.
+
+        A seed of which a run diverges is removed from ``seeds``.
+        """
         for stage, seed in self.unfinished():
             program = self.program(stage)
-            print(f"{stage}, seed {seed}", flush=True)
             if isinstance(program, Pretrained):
+                if seed not in self.seeds:  # its recogniser diverged
+                    continue
                 program.start = self.params("isolated", seed)
-            with single_run(program.config) as report:
-                fit(program, seed, self.run_directory(stage, seed), report)
+            print(f"{stage}, seed {seed}", flush=True)
+            try:
+                with single_run(program.config) as report:
+                    fit(program, seed, self.run_directory(stage, seed), report)
+            except Diverged as error:
+                print(f"error: {stage}, seed {seed} diverged: {error}", file=sys.stderr)
+                self.seeds = tuple(other for other in self.seeds if other != seed)
 
     def params(self, stage: str, seed: int) -> Any:
         """Trained parameters of a run; ConfigError if it is not finished."""
@@ -171,11 +184,9 @@ class Study:
         seed = self.seeds[0]
         isolated = {"recognizer": self.params("isolated", seed)}
         trained = self.params("system", seed)
-        figures.segmentation(
-            explain(self.reader("system"), [isolated, trained]),
-            [SYSTEMS["isolated"], SYSTEMS["system"]],
-            self.directory,
-        )
+        seen = explain(self.reader("system"), [isolated, trained])
+        titles = [SYSTEMS["isolated"], SYSTEMS["system"]]
+        figures.segmentation(seen, titles, self.directory)
         print(f"\n{title}, error in percent\n{summary(table)}\n\n{results}")
 
     def row(self, system: str, seed: int) -> dict[str, Any]:

@@ -21,11 +21,7 @@ from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
 
 # The command for a study's config, by a key that only such configs have.
-STUDIES = {
-    "families": "degradation",
-    "isolated": "gtn",
-    "study": "why_resnets_work",
-}
+STUDIES = {"families": "degradation", "isolated": "gtn", "study": "why_resnets_work"}
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from cnn_jax.analysis import layers
 from cnn_jax.analysis.net import Variables
 from cnn_jax.models.blocks import Block
-from cnn_jax.names import ConfigError
 
 Images = Float[Array, "batch height width channels"]
 Gates = Float[Array, " blocks"]
@@ -53,7 +52,7 @@ def sites(
       own block class.
 
     Raises:
-      ConfigError: the network has none.
+      ValueError: the network has none.
     """
     found: list[Site] = []
     kinds = kinds_of(model)
@@ -75,7 +74,7 @@ def sites(
         jax.ShapeDtypeStruct((1, *image), jnp.float32),
     )
     if not found:
-        raise ConfigError(f"{type(model).__name__} has no blocks to analyse")
+        raise ValueError(f"{type(model).__name__} has no blocks to analyse")
     return found
 
 

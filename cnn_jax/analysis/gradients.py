@@ -22,7 +22,6 @@ from cnn_jax.analysis import layers
 from cnn_jax.analysis.net import Batch, Net, Variables, at_initialisation
 from cnn_jax.analysis.net import variables as variables_of
 from cnn_jax.analysis.trained import family_and_depth
-from cnn_jax.names import ConfigError
 from cnn_jax.training.program import Program
 
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
@@ -142,7 +141,7 @@ def repeat_training(net: Net, steps: Sequence[int]) -> Iterator[Net]:
       The network at each step, and finally at its own step if ``steps`` lacks it.
 
     Raises:
-      ConfigError: the repetition ends at different parameters, so its intermediate
+      ValueError: the repetition ends at different parameters, so its intermediate
         states are not those of the run.
     """
     wanted = sorted({*steps, net.step})
@@ -169,7 +168,7 @@ def _check_same(found: Net, net: Net) -> None:
     apart = distance(found.variables, net.variables)
     moved = distance(net.variables, net.at_initialisation().variables)
     if not apart <= REPEATED * moved:  # written so that NaN is refused too
-        raise ConfigError(
+        raise ValueError(
             f"training {net.family}-{net.depth} with seed {net.seed} again on one "
             f"device does not reproduce its network at step {net.step} (distance "
             f"{apart / max(moved, 1e-30):.2g}, relative to the distance that training "

@@ -109,8 +109,9 @@ def insert(
       The extended network and its variables.
 
     Raises:
-      ConfigError: unknown ``how``, no module at ``site``, or negative outputs there.
-      ValueError: a network without batch norm or without a ``norm`` field.
+      ConfigError: unknown ``how``.
+      ValueError: no module at ``site``, negative outputs there, or a network without
+        batch norm or without a ``norm`` field.
     """
     if how not in HOWS:
         raise names.choices("way to insert layers", how, HOWS)
@@ -144,7 +145,7 @@ def site_outputs(
     """The outputs of a module for the real images of all batches.
 
     Raises:
-      ConfigError: no such module, or negative outputs.
+      ValueError: no such module, or negative outputs.
     """
     found = []
     for batch in batches:
@@ -152,7 +153,7 @@ def site_outputs(
         found.append(output[np.asarray(batch["mask"]) > 0])
     maps = jnp.asarray(np.concatenate(found))
     if float(maps.min()) < 0:
-        raise names.ConfigError(
+        raise ValueError(
             f"{site!r} outputs negative numbers, so a ReLU after it is not the identity"
         )
     return maps
@@ -169,7 +170,8 @@ def _site_output(
 
     layers.watch(model, variables, images, see)
     if site not in seen:
-        raise names.choices("place to insert layers", site, [n for n in seen if n])
+        places = [name for name in seen if name]
+        raise ValueError(str(names.choices("place to insert layers", site, places)))
     return seen[site]
 
 

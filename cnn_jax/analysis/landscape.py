@@ -31,7 +31,6 @@ Batch = Mapping[str, Any]
 Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 # (parameters, *further arguments) to named scalars.
 Objective = Callable[..., dict[str, Float[Array, ""]]]
-Report = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +181,6 @@ def evaluate(
     directions: Sequence[Any],
     axes: Sequence[Float[np.ndarray, "_"]],
     fixed: Sequence[Any] = (),
-    side_by_side: int = 1,
-    report: Report | None = None,
 ) -> dict[str, np.ndarray]:
     """Evaluate an objective on the grid of ``axes`` along ``directions``.
 
@@ -194,10 +191,6 @@ def evaluate(
       directions: one or more trees like ``params``.
       axes: coordinates along each direction.
       fixed: further arguments of the objective.
-      side_by_side: number of points computed at once by a vectorised program; it
-        should divide the length of the last axis. On a CPU more than 1 is slower,
-        since different kernels per point turn convolutions into grouped ones.
-      report: called with the number of rows done and the total.
 
     Returns:
       Arrays of shape (points of the first axis, points of the second, ...).
@@ -213,33 +206,29 @@ def evaluate(
     params, directions, fixed = jax.device_put(
         (params, tuple(directions), tuple(fixed))
     )
-    found = []
-    for row in rows:
-        values = _row(objective, params, directions, row, fixed, side_by_side)
-        found.append(jax.device_get(values))
-        if report is not None:
-            report(len(found), len(rows))
+    found = [
+        jax.device_get(_row(objective, params, directions, row, fixed)) for row in rows
+    ]
     return {
         key: np.stack([values[key] for values in found]).reshape(shape)
         for key in found[0]
     }
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "side_by_side"))
+@functools.partial(jax.jit, static_argnames="objective")
 def _row(
     objective: Objective,
     params: Any,
     directions: tuple[Any, ...],
     points: Float[Array, "points axes"],
     fixed: tuple[Any, ...],
-    side_by_side: int,
 ) -> dict[str, Float[Array, " points"]]:
     def at(point: Float[Array, " axes"]) -> dict[str, Array]:
         return objective(moved(params, directions, point), *fixed)
 
-    return jax.lax.map(
-        at, points, batch_size=side_by_side if side_by_side > 1 else None
-    )
+    # Points computed side by side need a kernel each, and thus grouped convolutions,
+    # which are slower on a CPU.
+    return jax.lax.map(at, points)
 
 
 def explore(
@@ -248,8 +237,6 @@ def explore(
     axes: Sequence[Float[np.ndarray, "_"]],
     seed: int,
     fixed: Sequence[Any] = (),
-    side_by_side: int = 1,
-    report: Report | None = None,
 ) -> Landscape:
     """The landscape of an objective around ``params``, along new random directions.
 
@@ -260,11 +247,11 @@ def explore(
         surface (in the paper 51 points from -1 to 1).
       seed: of the directions.
       fixed: further arguments of the objective.
-      side_by_side: points computed at once, see `evaluate`.
-      report: called with progress, see `evaluate`.
 
+    Returns:
+      The axes, the directions, and the objective's values on the grid.
     """
     directions = random_directions(params, seed, len(axes))
-    values = evaluate(objective, params, directions, axes, fixed, side_by_side, report)
+    values = evaluate(objective, params, directions, axes, fixed)
     axes = tuple(np.asarray(axis) for axis in axes)
     return Landscape(seed, axes, directions, values, digest(params))

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis import blocks
@@ -151,26 +152,24 @@ def exchanged(
     """The variables of a network with its blocks reordered.
 
     Args:
-      variables: 'params' and 'batch_stats'.
+      variables: 'params' and 'batch_stats', which is empty without batch norm.
       sites: the network's blocks.
       order: the block at each position, see `shuffled`.
 
     Returns:
       A copy in which each position has the parameters and statistics of its new block.
     """
-    changed = {}
-    for collection, tree in variables.items():
-        copy = jax.tree.map(lambda leaf: leaf, tree)
-        for place, number in enumerate(order):
-            *parents, last = sites[place].name.split("/")
-            source, target = tree, copy
-            for key in parents:
-                target = target[key]
-            for key in sites[number].name.split("/"):
-                source = source[key]
-            target[last] = source
-        changed[collection] = copy
-    return changed
+    names = [tuple(site.name.split("/")) for site in sites]
+
+    def source(path: tuple[str, ...]) -> tuple[str, ...]:
+        """The path, in the network, of the array to put at a path."""
+        for name, number in zip(names, order, strict=True):
+            if path[: len(name)] == name:
+                return names[number] + path[len(name) :]
+        return path
+
+    flat = flatten_dict(variables, keep_empty_nodes=True)
+    return unflatten_dict({path: flat[path[:1] + source(path[1:])] for path in flat})
 
 
 def path_lengths(blocks: int) -> Float[np.ndarray, " lengths"]:

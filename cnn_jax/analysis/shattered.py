@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cnn_jax.analysis.net import Batch, Variables
-from cnn_jax.names import ConfigError
 
 
 def grid_gradients(
@@ -106,12 +105,12 @@ def with_batch_statistics(
       The parameters, with the batch's statistics as running statistics.
 
     Raises:
-      ConfigError: a network with batch norm has no ``norm`` field.
+      ValueError: a network with batch norm has no ``norm`` field.
     """
     if not variables.get("batch_stats"):
         return variables
     if not hasattr(model, "norm"):
-        raise ConfigError(f"{type(model).__name__} has no field 'norm'")
+        raise ValueError(f"{type(model).__name__} has no field 'norm'")
     return {**variables, "batch_stats": _statistics(model, variables, batch["image"])}
 
 

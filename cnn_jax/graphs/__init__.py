@@ -8,5 +8,4 @@ from cnn_jax.graphs.graph import compose as compose
 from cnn_jax.graphs.graph import from_arcs as from_arcs
 from cnn_jax.graphs.scores import best as best
 from cnn_jax.graphs.scores import forward as forward
-from cnn_jax.graphs.scores import log_path_count as log_path_count
 from cnn_jax.graphs.scores import viterbi as viterbi

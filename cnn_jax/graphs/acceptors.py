@@ -1,4 +1,4 @@
-"""Constraint graphs that accept one string, its alignments, or a fixed length.
+"""Constraint graphs that accept one string, or its alignments.
 
 `cnn_jax.graphs.compose` intersects them with a recognition graph (LeCun et al. 1998,
 sections VI to VIII).
@@ -53,17 +53,4 @@ def alignment_acceptor(
         final=jnp.where(
             (states == 2 * length) | (states == 2 * length - 1), 0.0, -jnp.inf
         ),
-    )
-
-
-def length_acceptor(length: int, labels: int) -> Graph:
-    """Accepts every string of ``length`` labels, for a field of known size."""
-    states = jnp.arange(length + 1)
-    shape = (length + 1, labels)
-    return Graph(
-        source=jnp.broadcast_to(jnp.maximum(states - 1, 0)[:, None], shape),
-        label=jnp.broadcast_to(jnp.arange(labels)[None, :], shape),
-        score=jnp.where((states > 0)[:, None], jnp.zeros(shape), -jnp.inf),
-        initial=jnp.where(states == 0, 0.0, -jnp.inf),
-        final=jnp.where(states == length, 0.0, -jnp.inf),
     )

@@ -5,7 +5,6 @@ time linear in the arcs, and its custom derivative is one more pass.
 """
 
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,37 +31,31 @@ def forward(graph: Graph) -> Scalar:
     return _total("sum", graph.width, *_arrays(graph))
 
 
-def best(graph: Graph, extreme: Literal["max", "min"] = "max") -> Scalar:
+def best(graph: Graph) -> Scalar:
     """Score of the best path; the gradient is 1 on its arcs and 0 on all others.
 
     The paper's Viterbi penalty (section VI-A); among equal paths the first counts.
 
     Args:
       graph: an acyclic graph.
-      extreme: 'max', or 'min' where the scores are penalties.
 
     Returns:
       The score; -inf, with gradient 0, where the graph has no path.
     """
-    if extreme == "max":
-        return _total("max", graph.width, *_arrays(graph))
-    total = _total("max", graph.width, *_arrays(_negated(graph)))
-    return jnp.where(jnp.isneginf(total), total, -total)
+    return _total("max", graph.width, *_arrays(graph))
 
 
-def viterbi(graph: Graph, extreme: Literal["max", "min"] = "max") -> Path:
+def viterbi(graph: Graph) -> Path:
     """The best path itself.
 
     Args:
       graph: an acyclic graph.
-      extreme: 'max', or 'min' where the scores are penalties.
 
     Returns:
       The path, of at most nodes / width arcs. Its score is not differentiable
       (see `best`).
     """
-    shown = _negated(graph) if extreme == "min" else graph
-    source, score, initial, final = jax.lax.stop_gradient(_arrays(shown))
+    source, score, initial, final = jax.lax.stop_gradient(_arrays(graph))
     reached = _reach("max", graph.width, source, score, initial)
     arcs = source.shape[1]
     choice = _entries(source, score, initial, reached).argmax(1)
@@ -83,45 +76,12 @@ def viterbi(graph: Graph, extreme: Literal["max", "min"] = "max") -> Path:
     length = (rows[:, 1] >= 0).sum()
     # The backtrace runs from end to start; the first arc belongs at index 0.
     rows = jnp.roll(rows[::-1], length - steps, axis=0)
-    if extreme == "min":
-        total = jnp.where(jnp.isneginf(total), total, -total)
     return Path(total, length, rows[:, 0], rows[:, 1], rows[:, 2])
-
-
-def log_path_count(graph: Graph) -> Scalar:
-    """Natural log of the number of paths (-inf for none).
-
-    The number of readings of a line of 50 digits would overflow float32.
-    """
-
-    def present(scores):
-        return jnp.where(jnp.isneginf(scores), -jnp.inf, 0.0)
-
-    return forward(
-        graph.replace(
-            score=present(graph.score),
-            initial=present(graph.initial),
-            final=present(graph.final),
-        )
-    )
 
 
 def _arrays(graph: Graph) -> tuple[Array, Array, Array, Array]:
     """The arrays that the recursions use."""
     return graph.source, graph.score, graph.initial, graph.final
-
-
-def _negated(graph: Graph) -> Graph:
-    """Negate all scores but -inf, so that absent arcs stay absent."""
-
-    def negate(scores):
-        return jnp.where(jnp.isneginf(scores), scores, -scores)
-
-    return graph.replace(
-        score=negate(graph.score),
-        initial=negate(graph.initial),
-        final=negate(graph.final),
-    )
 
 
 def _reduce(kind: str, values: Array) -> Array:

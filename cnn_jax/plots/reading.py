@@ -1,4 +1,4 @@
-"""Figures of systems that read strings: their errors, and how they segment a line."""
+"""Figures of systems that read strings: errors, segmentation of a line, and speed."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -111,3 +111,24 @@ def segmentation(
             read = "".join(map(str, one.read.tolist()))
             panel.set_title(f"{title}\n{spelled} is read as {read}", fontsize=10)
         save(figure, directory, "segmentation")
+
+
+def speed(rows: pandas.DataFrame, directory: pathlib.Path) -> None:
+    """Plot the training time per string against its length.
+
+    Args:
+      rows: 'length' and 'ms_per_string'.
+      directory: receives ``speed.png``, ``.svg`` and ``.pdf``.
+    """
+    length, spent = rows["length"], rows["ms_per_string"]
+    linear = spent[0] / length[0] * length
+    with plt.rc_context(FIGURE_STYLE):
+        figure, panel = plt.subplots(figsize=(4.6, 3.4))
+        panel.plot(length, spent, color=STRING, marker="o", label="measured")
+        panel.plot(length, linear, ":", color="#888888", label="proportional to length")
+        panel.set_xlabel("digits per string")
+        panel.set_ylabel("training time per string (ms)")
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.legend(loc="upper left")
+        save(figure, directory, "speed")

@@ -69,7 +69,7 @@ def default_workers(runs: Sequence[Run]) -> int:
     """
     if jax.default_backend() != "cpu":
         return 1
-    return max(1, min(len(backend.cores()), len(_shapes(runs)), 8))
+    return max(1, min(backend.capacity(), len(_shapes(runs)), 8))
 
 
 def execute(
@@ -145,8 +145,8 @@ def execute(
         while workers > 1 and left and deaths.total() > before:
             stop.check()
             before = deaths.total()
-            work, number = functools.partial(_work, command), min(workers, len(left))
-            processes.share_work(work, left, directory, remember, lose, number)
+            work, most = functools.partial(train_all, command), min(workers, len(left))
+            processes.share_work(work, left, directory, remember, lose, most)
             left = [r for r in runs if r not in last or last[r].status == "running"]
         # What ended a worker must not be trained in this process. It is still there
         # if another command has taken it over.
@@ -155,7 +155,7 @@ def execute(
             words = "another process took it over from a worker that died"
             remember(Event(run, 0, None, "elsewhere", words))
         # All runs for a single worker, else those that others held.
-        _work(command, left, directory, remember, _nothing, stop)
+        train_all(command, left, directory, remember, _nothing, stop)
     return [e for e in last.values() if e.status not in ENDED]
 
 
@@ -196,7 +196,7 @@ def _shapes(runs: Sequence[Run]) -> list[list[Run]]:
     return [members for _, members in groups]
 
 
-def _work(
+def train_all(
     command: str,
     runs: Sequence[Run],
     directory: pathlib.Path,
@@ -208,6 +208,18 @@ def _work(
 
     Shapes that another process is training come last, so that two processes do not
     compile the same program.
+
+    Args:
+      command: see `execute`.
+      runs: the runs of a study.
+      directory: the study's directory.
+      report: called as runs progress.
+      begin: called with the name of every run that is about to be trained.
+      stop: asks to stop.
+
+    Raises:
+      ConfigError: a run's directory holds another config.
+      Interrupted: a signal asked to stop.
     """
     trainer, later = _Trainer(command, directory, report, begin, stop), []
     for group in _shapes(runs):
@@ -255,7 +267,8 @@ class _Trainer:
             except failures.Tried as error:
                 event = Event(run, 0, None, "failed", str(error))
             except Exception as error:
-                event = Event(run, 0, None, "failed", attempt.fail(error))
+                message = attempt.failed() or attempt.fail(error)
+                event = Event(run, 0, None, "failed", message)
             self.report(event)
 
     def _program(self, run: Run) -> Program:

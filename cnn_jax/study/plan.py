@@ -109,10 +109,7 @@ def check(config: run_config.Config) -> dict[str, Any]:
         if not config[key]:
             raise ConfigError(f"config.{key} is empty: the study has no runs")
     for key in ("depths", "seeds"):
-        if not names.has_type(config[key], tuple[int, ...]):
-            raise ConfigError(f"config.{key} must be integers, got {config[key]!r}")
-        if len(set(config[key])) != len(config[key]):
-            raise ConfigError(f"config.{key} repeats a value: {config[key]!r}")
+        check_integers(f"config.{key}", config[key])
     known = [f"depth{depth}" for depth in config["depths"]]
     for key in config["overrides"]:
         if not re.fullmatch(r"depth[0-9]{1,9}", key):
@@ -148,6 +145,22 @@ def _check_unused_overrides(config: Mapping[str, Any]) -> None:
                 _check_shape(config_of(config, family, depth, config["seeds"][0]))
             except ConfigError as error:
                 raise ConfigError(f"config.overrides.{key}: {error}") from None
+
+
+def check_integers(where: str, values: Any) -> None:
+    """Refuse anything but distinct integers, at least one.
+
+    Args:
+      where: dotted key of the values, for the message.
+      values: a value of any type.
+
+    Raises:
+      ConfigError: one line naming the key and the values.
+    """
+    if not values or not names.has_type(values, tuple[int, ...]):
+        raise ConfigError(f"{where} must be integers, got {values!r}")
+    if len(set(values)) != len(values):
+        raise ConfigError(f"{where} repeats a value: {values!r}")
 
 
 def families(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

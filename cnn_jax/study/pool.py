@@ -12,6 +12,9 @@ import jax
 from cnn_jax.runtime import backend, compilation_cache, worker
 from cnn_jax.training.interrupt import Interrupted, StopRequest
 
+# Takes the number of a task and its result.
+Keep = Callable[[int, Any], None]
+
 # Seconds between checks for signals.
 LOOK_EVERY = 0.2
 
@@ -51,37 +54,49 @@ def compute_all(
       Exception: the first exception of a task, immediately.
     """
     results: dict[int, Any] = {}
+
+    def keep(number: int, result: Any) -> None:
+        results[number] = result
+        report(tasks[number].name)
+
     for number, task in enumerate(tasks):
         found = task.cached()
         if found is not None:
-            results[number] = found
-            report(task.name)
-    todo = [number for number in range(len(tasks)) if number not in results]
-    cores = backend.cores()
+            keep(number, found)
+    todo = {number: task for number, task in enumerate(tasks) if number not in results}
     if not workers:
-        workers = min(len(cores), 8) if jax.default_backend() == "cpu" else 1
+        on_cpu = jax.default_backend() == "cpu"
+        workers = min(backend.capacity(), 8) if on_cpu else 1
     workers = min(workers, len(todo))
-    if workers <= 1:
-        for number in todo:
-            with StopRequest() as stop:
-                results[number] = tasks[number].compute()
-            report(tasks[number].name)
-            if stop.received:
-                raise Interrupted(stop.received)
-        return [results[number] for number in range(len(tasks))]
+    if workers > 1:
+        _in_processes(todo, workers, keep)
+    else:
+        _here(todo, keep)
+    return [results[number] for number in range(len(tasks))]
+
+
+def _here(todo: dict[int, Task], keep: Keep) -> None:
+    """Compute tasks in this process, one after another."""
+    for number, task in todo.items():
+        with StopRequest() as stop:
+            result = task.compute()
+        keep(number, result)
+        if stop.received:
+            raise Interrupted(stop.received)
+
+
+def _in_processes(todo: dict[int, Task], workers: int, keep: Keep) -> None:
+    """Compute tasks in processes, each on its share of the cores; empties ``todo``."""
     context = multiprocessing.get_context("spawn")
-    places: Any = context.Queue()
+    cores, places = backend.cores(), context.Queue()
     for number in range(workers):
         places.put(cores[number::workers] or cores)
     executor = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        context,
-        _start,
-        (places, compilation_cache.enabled()),
+        workers, context, _start, (places, compilation_cache.enabled())
     )
     with StopRequest() as stop:
         others = multiprocessing.active_children()
-        futures = {executor.submit(_compute, tasks[n]): n for n in todo}
+        futures = {executor.submit(_compute, task): n for n, task in todo.items()}
         own = [p for p in multiprocessing.active_children() if p not in others]
         ends = [process.sentinel for process in own]
         left = set(futures)
@@ -95,11 +110,11 @@ def compute_all(
                     left, LOOK_EVERY, concurrent.futures.FIRST_COMPLETED
                 )
                 for future in done:
-                    results[futures[future]] = future.result()
-                    report(tasks[futures[future]].name)
+                    keep(futures[future], future.result())
+                    del todo[futures[future]]
         except concurrent.futures.process.BrokenProcessPool:
             # Tasks start in order, but it is unknown which one the process ran.
-            begun = [tasks[n].name for n in todo if n not in results][:workers]
+            begun = [task.name for task in todo.values()][:workers]
             raise ChildProcessError(
                 "a worker was killed or ran out of memory during "
                 f"{' or '.join(begun)}; finished results are kept; run the same "
@@ -113,7 +128,6 @@ def compute_all(
                     process.terminate()
     if left:
         raise Interrupted(stop.received)
-    return [results[number] for number in range(len(tasks))]
 
 
 def _compute(task: Task) -> Any:

@@ -109,39 +109,42 @@ def over_seeds(table: "pandas.DataFrame", column: str) -> "pandas.DataFrame":
     return groups.agg(["mean", "std", "count"]).reset_index()
 
 
-def groups(directory: str | pathlib.Path) -> dict[tuple[str, int], list[str]]:
+def groups(
+    table: "pandas.DataFrame", directory: str | pathlib.Path
+) -> dict[tuple[str, int], list[str]]:
     """The directories of the finished runs, sorted by seed, by family and depth.
 
     Args:
+      table: from `load`.
       directory: the study's directory.
-
-    Raises:
-      ConfigError: a file of a run is damaged.
     """
     found: dict[tuple[str, int], list[str]] = {}
-    for name, run in load(directory).iterrows():
+    for name, run in table.iterrows():
         if run["status"] == "finished":
             path = os.path.join(directory, "runs", str(name))
             found.setdefault((run["family"], run["depth"]), []).append(path)
     return found
 
 
-def unfinished(directory: str | pathlib.Path) -> dict[str, str]:
+def unfinished(
+    table: "pandas.DataFrame", directory: str | pathlib.Path
+) -> dict[str, str]:
     """The runs of a study that are not finished.
 
     These are runs that the study's config requests, or, if no config is recorded,
     runs that have been started.
 
     Args:
+      table: from `load`.
       directory: the study's directory.
 
     Returns:
       The status of each run, by name.
 
     Raises:
-      ConfigError: a file of a run is damaged.
+      ConfigError: ``study.json`` is damaged.
     """
-    status = dict(load(directory)["status"])
+    status = dict(table["status"])
     asked = StudyDirectory(directory).asked() or list(status)
     of_asked = {name: status.get(name, UNFINISHED) for name in asked}
     return {name: word for name, word in of_asked.items() if word != "finished"}

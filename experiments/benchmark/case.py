@@ -80,9 +80,7 @@ class Case:
             },
         }
 
-    def arrays(
-        self,
-    ) -> tuple[Float[np.ndarray, "batch h w c"], Int[np.ndarray, " batch"]]:
+    def arrays(self) -> tuple[Float[np.ndarray, "n h w c"], Int[np.ndarray, " n"]]:
         """One batch of preprocessed images (NHWC) and their labels."""
         train = noise(self.image, self.classes, self.batch).train
         scale = np.float32((HIGH - LOW) / 255)

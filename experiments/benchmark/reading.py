@@ -13,21 +13,19 @@ round. Prints medians, and writes them with a figure as ``speed`` to the directo
 """
 
 import argparse
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pandas
 
 from cnn_jax import study
 from cnn_jax.models.gtn import chain
-from cnn_jax.plots.style import FIGURE_STYLE, save
+from cnn_jax.plots import reading as figures
 from cnn_jax.training import files, strings
 from cnn_jax.training.program import Program
 from experiments import gtn, launch
@@ -42,9 +40,8 @@ Run = Callable[[], Any]
 
 def define(parser: argparse.ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument(
-        "--workdir", default="", help="output directory (default: runs/NAME)"
-    )
+    where = "output directory (default: runs/NAME)"
+    parser.add_argument("--workdir", default="", help=where)
 
 
 @launch.command(__doc__, define, config="gtn_digits.py")
@@ -60,8 +57,8 @@ def main(values: argparse.Namespace) -> None:
             f"{row.ms_per_string / row.length:6.3f} ms/digit; "
             f"loss {row.alignment_ms:.3f} ms/string, CTC {row.ctc_ms:.3f} ms"
         )
-    rows.to_csv(directory / "speed.csv", index=False)
-    draw(rows, directory)
+    study.write_table(rows, directory / "speed.csv")
+    figures.speed(rows, directory)
 
 
 def measure(config: dict[str, Any], rounds: int) -> pandas.DataFrame:
@@ -132,24 +129,3 @@ def alignment_and_ctc(length: int, positions: int) -> tuple[Run, Run]:
 
     compiled = [jax.jit(jax.value_and_grad(loss)) for loss in (alignment, ctc)]
     return lambda: compiled[0](scores), lambda: compiled[1](scores)
-
-
-def draw(rows: pandas.DataFrame, directory: pathlib.Path) -> None:
-    """Plot the training time per string against its length.
-
-    Args:
-      rows: 'length' and 'ms_per_string'.
-      directory: receives ``speed.png``, ``.svg`` and ``.pdf``.
-    """
-    length, spent = rows["length"], rows["ms_per_string"]
-    linear = spent[0] / length[0] * length
-    with plt.rc_context(FIGURE_STYLE):
-        figure, panel = plt.subplots(figsize=(4.6, 3.4))
-        panel.plot(length, spent, color="#0072B2", marker="o", label="measured")
-        panel.plot(length, linear, ":", color="#888888", label="proportional to length")
-        panel.set_xlabel("digits per string")
-        panel.set_ylabel("training time per string (ms)")
-        panel.set_xlim(left=0)
-        panel.set_ylim(bottom=0)
-        panel.legend(loc="upper left")
-        save(figure, directory, "speed")

@@ -113,9 +113,7 @@ def measure(
         about = f"batch {one.batch}, {one.dtype}, {one.devices} device(s)"
         print(f"measured {one.net}, {about}", file=sys.stderr)
     devices = f"{machine.devices} x {machine.kind} ({machine.platform})"
-    installed = ", ".join(
-        f"{name} {found}" for name, found in versions.items() if found
-    )
+    installed = ", ".join(f"{name} {own}" for name, own in versions.items() if own)
     print(f"{devices}, {machine.cores} cores; {installed}")
     return rows
 

@@ -120,10 +120,9 @@ class Child:
             result, error = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(5)
-            raise ChildError(
-                f"the process ended with status {self._process.exitcode} "
-                f"(out of memory?)"
-            ) from None
+            status = self._process.exitcode
+            ending = f"the process ended with status {status} (out of memory?)"
+            raise ChildError(ending) from None
         if error is not None:
             raise error
         return result

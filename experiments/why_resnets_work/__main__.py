@@ -6,7 +6,7 @@
 
 Analyses the nets of a study, which it first trains unless ``--study`` names a trained
 one, or those of a single run. Writes a report (``report.html``), a CSV file and
-figures (PNG and SVG) for each analysis, and the summary of all analyses
+figures (PNG and SVG) for each analysis, and the summary of these analyses
 (``summary.csv``). The directory is ``runs/NAME`` by default, or ``why_resnets_work``
 in the given study or run. Completed work is kept: the same command resumes a stopped
 analysis. If an analysis fails, the report shows the failure and the exit status is 1.
@@ -18,7 +18,7 @@ import pathlib
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -70,10 +70,11 @@ def define(parser: argparse.ArgumentParser) -> None:
 def main(values: argparse.Namespace) -> int:
     """Train unfinished runs, measure missing rows and write all results."""
     config = run_config.as_dict(values.config)
-    chosen = registry.check(config, values.only)
+    trains = not (values.study or values.run)
+    chosen = registry.check(config, values.only, trains)
     if values.study and values.run:
         raise ConfigError("--study and --run exclude each other")
-    if values.data_dir and not (values.study or values.run):
+    if values.data_dir and trains:
         raise ConfigError("--data_dir needs --study or --run")
     directory = results_directory(values, config["name"])
     title = title_of(values, config["name"])
@@ -87,12 +88,13 @@ def main(values: argparse.Namespace) -> int:
         groups = {trained.family_and_depth(program, values.run): [values.run]}
     elif values.study or any(analysis.of_nets for analysis in analyses.values()):
         study_directory = pathlib.Path(values.study or directory / "study")
-        if not values.study:
+        if trains:
             train(config["study"], study_directory, values.workers)
-        groups = study.groups(study_directory)
+        table = study.load(study_directory)
+        groups = study.groups(table, study_directory)
         if not groups:
             raise ConfigError(f"{study_directory} contains no finished runs of a study")
-        unfinished = study.unfinished(study_directory)
+        unfinished = study.unfinished(table, study_directory)
         missing = [f"{name} ({status})" for name, status in unfinished.items()]
     if missing:
         print(f"skipped runs: {', '.join(missing)}", file=sys.stderr)
@@ -114,7 +116,8 @@ def main(values: argparse.Namespace) -> int:
     sections: dict[str, page.Section] = {}
     if study_directory:
         sections["degradation"] = attempt(
-            "degradation", degradation.draw, study_directory, directory, title
+            *("degradation", degradation.draw, table),
+            *(study.held_out_of(study_directory), directory, title),
         )
     for name, analysis in analyses.items():
         if results[name]:
@@ -123,14 +126,13 @@ def main(values: argparse.Namespace) -> int:
             )
         else:
             print(f"{name}: skipped, no net to analyse", file=sys.stderr)
-    write_summary(show.numbers, chosen, directory)
-    trained_here = not (values.study or values.run)
+    write_summary(show.numbers, directory)
     runs = [
         (*kind, RunDirectory(run).config() or {})
         for kind, of_kind in groups.items()
         for run in of_kind
     ]
-    report = introduction.compose(title, config, sections, runs, missing, trained_here)
+    report = introduction.compose(title, config, sections, runs, missing, trains)
     path = directory / "report.html"
     write_atomically(path, page.render(report, directory).encode())
     print(path)
@@ -227,15 +229,11 @@ class Show:
                 plots.save(figure, self.directory, name)
 
 
-def write_summary(
-    numbers: Sequence[pd.DataFrame], chosen: Iterable[str], directory: pathlib.Path
-) -> None:
-    """Write the summaries, keeping those of analyses not requested this time."""
-    path, parts = directory / "summary.csv", [pd.DataFrame(columns=COLUMNS), *numbers]
-    if path.exists():
-        before = pd.read_csv(path, dtype=str, keep_default_na=False)
-        parts.insert(0, before[~before["analysis"].isin(list(chosen))])
-    write_csv(pd.concat([part.astype(object) for part in parts]), path)
+def write_summary(numbers: Sequence[pd.DataFrame], directory: pathlib.Path) -> None:
+    """Write the summaries of this command's analyses."""
+    parts = [pd.DataFrame(columns=COLUMNS), *numbers]
+    table = pd.concat([part.astype(object) for part in parts])
+    write_csv(table, directory / "summary.csv")
 
 
 def write_csv(table: pd.DataFrame, path: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""The effect to be explained: training and test error over depth.
+"""The effect to be explained: training and held-out error over depth.
 
 This section analyses no nets: its rows are the results of the study's runs.
 """
@@ -7,23 +7,21 @@ import pathlib
 
 import pandas as pd
 
-from cnn_jax import plots, study
+from cnn_jax import plots
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import papers
 
 
 def draw(
-    study_directory: pathlib.Path, directory: pathlib.Path, title: str
+    rows: pd.DataFrame, held_out: str, directory: pathlib.Path, title: str
 ) -> page.Section:
     """Write the figure of a study to ``directory`` and return its section."""
-    rows = study.load(study_directory)
-    held_out = study.held_out_of(study_directory)
     plots.depth_vs_error(rows, directory, title, held_out)
-    return section(rows)
+    return section(rows, held_out)
 
 
-def section(rows: pd.DataFrame) -> page.Section:
-    """Training and test error over depth, from the table of `study.load`."""
+def section(rows: pd.DataFrame, held_out: str = "test") -> page.Section:
+    """Training and held-out error over depth, from the table of `study.load`."""
     rows = tables.of(rows, status="finished")
     errors, tests, parameters = (
         tables.per_net(rows.astype({column: float}), column)
@@ -40,8 +38,8 @@ def section(rows: pd.DataFrame) -> page.Section:
         figures=[
             page.Figure(
                 "depth_vs_error",
-                "Training and test error over depth, for plain and residual nets. The "
-                "table lists the numbers.",
+                f"Training and {held_out} error over depth, for plain and residual "
+                "nets. The table lists the numbers.",
                 "Final error over depth. Each point is one seed.",
             )
         ],
@@ -51,7 +49,7 @@ def section(rows: pd.DataFrame) -> page.Section:
                 "Error after the last step (%)",
                 {
                     "training error": (errors, tables.percent),
-                    "test error": (tests, tables.percent),
+                    f"{held_out} error": (tests, tables.percent),
                     "parameters": (parameters, lambda own: f"{own.iloc[0]:,.0f}"),
                 },
             )

@@ -35,7 +35,7 @@ def measure(
       A row for each step and layer, see `gradients.norms`.
 
     Raises:
-      ConfigError: the repeated training does not reproduce the trained network.
+      ValueError: the repeated training does not reproduce the trained network.
     """
     states = iter([net.at_initialisation(), net])
     if net.depth in along_training:

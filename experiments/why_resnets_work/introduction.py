@@ -87,8 +87,9 @@ def _distinct(
     found: dict[str, dict[str, Any]] = {}
     for family, depth, run in runs:
         shared = {key: value for key, value in run.items() if key != "seed"}
+        name = f"Runs of {family}-{depth}"
         if shared not in found.values():
-            found[f"Runs of {family}-{depth}"] = shared
+            found[f"{name}, seed {run['seed']}" if name in found else name] = shared
     return found
 
 

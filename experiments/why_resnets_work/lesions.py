@@ -12,11 +12,7 @@ from experiments.why_resnets_work import analysis, papers
 
 
 def measure(
-    net: Net,
-    images: int,
-    removed: Sequence[int],
-    swaps: Sequence[int],
-    draws: int,
+    net: Net, images: int, removed: Sequence[int], swaps: Sequence[int], draws: int
 ) -> Iterator[analysis.Row]:
     """Measure test error with blocks removed or exchanged.
 

@@ -10,7 +10,6 @@ from cnn_jax.analysis.one_by_one import (
     measure_saving,
 )
 from cnn_jax.models.summary import summarize
-from cnn_jax.names import ConfigError
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
 
@@ -62,13 +61,6 @@ def measure(
         for seed in range(seeds):
             learned = {"seed": seed, "error": learn_exclusive_or(added, seed)}
             yield {**blank, "kind": "exclusive_or", **columns, **learned}
-
-
-def check(settings: analysis.Settings) -> None:
-    """Refuse sizes below one."""
-    for name, value in settings.items():
-        if value < 1:
-            raise ConfigError(f"one_by_one.{name} must be at least 1, got {value}")
 
 
 def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
@@ -139,4 +131,4 @@ def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     )
 
 
-ANALYSIS = analysis.Analysis(measure, section, check=check, version=2)
+ANALYSIS = analysis.Analysis(measure, section, version=2)

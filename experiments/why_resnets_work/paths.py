@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
-from cnn_jax.analysis.net import Net
+from cnn_jax.analysis.net import Net, first
 from cnn_jax.plots import curves
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
@@ -22,7 +21,7 @@ def measure(
     Args:
       net: a trained residual net.
       depths: depths to measure (nets of other depths are not passed).
-      images: number of training images of the loss.
+      images: number of training images of the loss, at most a batch.
       draws: number of random paths of each length.
 
     Yields:
@@ -30,8 +29,7 @@ def measure(
       (norm at the input, mean over paths) and 'contribution' (their product).
     """
     sites = blocks.sites(net.model, net.variables, net.program.image_shape)
-    [whole] = net.train_batches(1)
-    batch = jax.tree.map(lambda leaf: leaf[:images], whole)
+    batch = first(net.train_batches(1)[0], images)
     random = np.random.default_rng(net.seed)
     for length, share in enumerate(map(float, lesions.path_lengths(len(sites)))):
         norms = []

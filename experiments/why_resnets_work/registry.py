@@ -8,8 +8,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnn_jax import names
-from experiments.why_resnets_work.analysis import Analysis
+from cnn_jax import names, study
+from experiments.why_resnets_work.analysis import Analysis, Group, Settings
 
 # Modules of this package, each with an `ANALYSIS`.
 ANALYSES: dict[str, Analysis] = {
@@ -28,6 +28,10 @@ ANALYSES: dict[str, Analysis] = {
         "one_by_one",
     )
 }
+# Least integers in a section of the config, or at one of its keys; elsewhere 0.
+LEAST = dict.fromkeys(("shattered", "grid", "paths", "one_by_one"), 1)
+LEAST |= {"gradients.batches": 1, "grid.lags": 2}
+OF_A_BATCH = ("shattered", "paths")  # analyses of images of one training batch
 
 
 def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, Any]]:
@@ -48,12 +52,15 @@ def resolve(name: str, section: Mapping[str, Any]) -> tuple[Analysis, dict[str, 
     return found, settings
 
 
-def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
+def check(
+    config: Mapping[str, Any], only: Sequence[str], trains: bool = False
+) -> list[str]:
     """Check the config and return the names of the analyses to do.
 
     Args:
       config: a section for each analysis, beside 'name' and 'study'.
       only: names of the analyses to do; empty for all in the config.
+      trains: whether the nets are those of the config's study.
 
     Returns:
       Names of sections: those in `ANALYSES` in its order, then third-party ones.
@@ -61,6 +68,9 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
     Raises:
       ConfigError: an unknown name, or a section with a wrong key, type or value.
     """
+    for key in ("name", "study")[: 1 + trains]:
+        if key not in config:
+            raise names.ConfigError(f"the config lacks {key}")
     own = [
         name
         for name, section in config.items()
@@ -84,5 +94,27 @@ def check(config: Mapping[str, Any], only: Sequence[str]) -> list[str]:
         found, settings = resolve(name, config[name])
         supplied = ("net", "directory")
         names.check_fields(f"analysis {name!r}", found.measure, settings, supplied)
+        if found is ANALYSES.get(name):
+            _check_numbers(name, settings)
+            if trains and name in OF_A_BATCH:
+                _check_images(name, settings, study.expand(config["study"]))
         found.check(settings)
     return chosen
+
+
+def _check_numbers(name: str, settings: Settings) -> None:
+    for key, value in settings.items():
+        least = LEAST.get(f"{name}.{key}", LEAST.get(name, 0))
+        for one in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(one, int) and one < least:
+                what = f"{name}.{key} must be at least {least}"
+                raise names.ConfigError(f"{what}, got {one}")
+
+
+def _check_images(name: str, settings: Settings, runs: Sequence[study.Run]) -> None:
+    for run in runs:
+        size, images = run.config["batch_size"], settings["images"]
+        group = Group(run.family, run.depth, ())
+        if images > size and ANALYSES[name].wants(group, settings):
+            limit = f"{size}, the batch size of {group.name}; got {images}"
+            raise names.ConfigError(f"{name}.images must be at most {limit}")

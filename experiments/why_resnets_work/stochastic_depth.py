@@ -27,25 +27,31 @@ def measure(
       depth: its depth (other nets are not passed).
       death_rate: death rate of the last block (see `cnn_jax.models.resnet.ResNet`);
         the same run is trained again with it.
-      removed: numbers of blocks to remove at random.
+      removed: numbers of blocks to remove at random; numbers larger than the net's
+        removable blocks are skipped.
       draws: number of random choices for each number of blocks.
 
     Yields:
       A row for each death rate (0 and ``death_rate``), number and draw: 'death_rate',
       'removed', 'draw' and 'error'. Both nets lose the same blocks.
+
+    Raises:
+      ValueError: the net was trained with stochastic depth, or cannot be.
     """
+    if getattr(net.model, "stochastic_depth", None) != 0:
+        raise ValueError("the net must have the field stochastic_depth, with value 0")
+    sites = blocks.sites(net.model, net.variables, net.program.image_shape)
+    cases = list(lesions.cases(sites, net.seed, removed, (), draws))
     program = with_stochastic_depth(net.program, death_rate)
     [again] = gradients.snapshots(program, net.seed, [net.step])
-    sites = blocks.sites(net.model, net.variables, net.program.image_shape)
     for rate, one in ((0.0, net), (death_rate, again)):
         data = list(one.batches("test"))
-        random = np.random.default_rng(net.seed)
-        for count in (0, *removed):
-            for draw in range(draws if count else 1):
-                keep = lesions.some_removed(sites, count, random)
+        for kind, keep, _, columns in cases:
+            if kind != "one":
                 error = lesions.error_without(
                     one.model, one.variables, data, keep, one.program.errors
                 )
+                count, draw = columns.get("count", 0), columns.get("draw", 0)
                 row = {"death_rate": rate, "removed": count, "draw": draw}
                 yield {**row, "error": error}
 

@@ -254,6 +254,14 @@ def test_training_joins_the_hosts_of_its_config(tmp_path, monkeypatch, capsys):
     assert "error: joined 0/2@node1:1234 within 100 s" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--job=mem_gb=16", "--job_minutes=9"])
+def test_a_job_needs_a_launcher(flag, tmp_path, capsys):
+    assert degradation.main([*STUDY, f"--workdir={tmp_path}", flag]) == 2
+    error = capsys.readouterr().err
+    assert error == "error: --job and --job_minutes need --launcher\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_job_may_last_a_minute():
     parser = argparse.ArgumentParser()
     degradation.define(parser)

@@ -52,6 +52,14 @@ def test_there_and_back(tmp_path, narrow, capsys):
         np.testing.assert_array_equal(found[name], value)
 
 
+def test_data_is_for_an_evaluation(tmp_path, narrow, capsys):
+    source, target = str(tmp_path / "a.safetensors"), tmp_path / "b.safetensors"
+    weights.write_tensors(source, narrow)
+    assert convert.main(["resnet18", source, str(target), "--data_dir=DATA"]) == 2
+    assert capsys.readouterr().err == "error: --data_dir needs --evaluate\n"
+    assert not target.exists()
+
+
 def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.pth").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -85,6 +85,12 @@ def test_pictures_have_their_likeliest_classes_also_from_an_exported_file(
         assert f"{wide}: " in out
 
 
+def test_a_held_out_part_of_the_training_split_is_named(run, monkeypatch, capsys):
+    monkeypatch.setattr("cnn_jax.study.held_out", lambda config: "validation")
+    assert "10 (validation)" in printed(capsys, run[0])
+    assert "40 (train)" in printed(capsys, run[0], "--split=train")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -45,9 +45,3 @@ def test_alignment_acceptor_accepts_each_stretched_string_once(spelled):
     acceptor = acceptors.alignment_acceptor(labels, jnp.asarray(len(spelled)), 2)
     for string in strings(3, 6):
         assert accepts(acceptor, string) == (collapsed(string, 2) == spelled)
-
-
-def test_length_acceptor_accepts_by_length():
-    acceptor = acceptors.length_acceptor(2, 3)
-    for string in strings(4, 3):
-        assert accepts(acceptor, string) == (len(string) == 2 and 3 not in string)

@@ -262,13 +262,13 @@ processes._worker(work, [], pathlib.Path(), multiprocessing.Pipe()[1], (), False
 
 
 def test_workers_are_one_a_core_and_no_more_than_shapes(monkeypatch):
-    runs = small_study()
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    runs, capacity = small_study(), "cnn_jax.runtime.backend.capacity"
+    monkeypatch.setattr(capacity, lambda: 64)
     assert execution.default_workers(runs) == 2
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    monkeypatch.setattr(capacity, lambda: 1)
     assert execution.default_workers(runs) == 1
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(capacity, lambda: 64)
     assert execution.default_workers(runs) == 1
 
 

@@ -101,6 +101,23 @@ def test_a_failure_is_recorded_before_another_worker_can_enter(tmp_path, monkeyp
         pass
 
 
+def test_a_failure_is_recorded_once(tmp_path, monkeypatch):
+    [run], recorded, record = small_study(seeds=(0,))[:1], [], failures.record
+
+    def fit(program, seed, attempt, report):
+        with attempt.open_for_training(run.config):
+            raise RuntimeError("it failed")
+
+    def counted(*given):
+        recorded.append(given)
+        record(*given)
+
+    monkeypatch.setattr(execution, "fit", fit)
+    monkeypatch.setattr(failures, "record", counted)
+    [failed] = execution.execute([run], tmp_path, lambda event: None)
+    assert (failed.message, len(recorded)) == ("RuntimeError: it failed", 1)
+
+
 def test_what_killed_one_process_and_is_in_other_hands_is_left(tmp_path, monkeypatch):
     runs, tried, rounds = small_study(seeds=(0,)), failing_fit(monkeypatch), []
 

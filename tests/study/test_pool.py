@@ -28,6 +28,19 @@ def test_what_a_task_raises_in_a_process_comes_out(tmp_path):
         pool.compute_all([Failing(), Failing()], 2, print)
 
 
+class Here(Failing):
+    """A task that tells in which process it was computed."""
+
+    def compute(self):
+        return os.getpid()
+
+
+def test_a_quota_of_one_core_needs_no_other_process(monkeypatch):
+    monkeypatch.setattr("cnn_jax.runtime.backend.cores", lambda: [0, 1])
+    monkeypatch.setattr("cnn_jax.runtime.backend.capacity", lambda: 1)
+    assert pool.compute_all([Here(), Here()], 0, print) == [os.getpid()] * 2
+
+
 class Endless(Failing):
     """A task that never ends."""
 

@@ -110,11 +110,12 @@ def test_results_are_a_row_a_run_that_has_ended(directory):
 
 
 def test_finished_runs_are_grouped_by_family_and_depth(directory):
-    assert study.groups(directory) == {
+    table = study.load(directory)
+    assert study.groups(table, directory) == {
         ("a-b", 14): [f"{directory}/runs/a-b-14-seed{seed}" for seed in (0, 1)],
         ("c", 8): [f"{directory}/runs/c-8-seed9"],
     }
-    assert study.unfinished(directory) == {
+    assert study.unfinished(table, directory) == {
         "c-8-seed2": "not finished",
         "c-8-seed10": "diverged",
     }

@@ -88,6 +88,12 @@ def test_numbers_of_a_table_carry_their_seeds_and_spread():
     )
 
 
+def test_the_error_on_held_out_images_has_the_name_of_its_split():
+    made = effect.section(pd.DataFrame(degradation()), "validation")
+    assert made.tables[0].columns[2] == "validation error"
+    assert "validation error over depth" in made.figures[0].alternative
+
+
 def test_a_single_net_makes_sections_without_comparisons():
     """Some commands analyse a single run, which has no counterpart."""
     for name in ("gradients", "responses", "lesions", "linearity", "landscape"):
@@ -166,7 +172,8 @@ def test_figures_are_those_of_the_section_and_say_how_many_seeds(name):
     assert [figure.name for figure in made.figures] == list(figures)
     for figure in figures.values():
         figure.draw_without_rendering()
-        assert "2" in figure.get_suptitle() or "seed 0" in figure.get_suptitle()
+        count = "2 nets" if name == "grid" else "2 seeds"
+        assert figure.get_suptitle().endswith((count, "of seed 0"))
         plt.close(figure)
     single = [row for row in ROWS[name]() if row["seed"] == 0]
     for figure in drawn(name, single).values():

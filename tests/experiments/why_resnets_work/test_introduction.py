@@ -49,6 +49,11 @@ def test_the_configs_of_runs_that_were_trained_elsewhere_have_the_nets_names():
 
     assert configs(RUNS[:1]) == {"Run plain-8": RUNS[0][2]}
     assert configs(RUNS[:2]) == {"Runs of plain-8": {**RUN, "depth": 8}}
+    other = ("plain", 8, {**RUNS[1][2], "steps": 70})  # of another config
+    assert configs([RUNS[0], other]) == {
+        "Runs of plain-8": {**RUN, "depth": 8},
+        "Runs of plain-8, seed 1": {**RUN, "depth": 8, "steps": 70},
+    }
     assert configs(RUNS) == {
         "Runs of plain-8": {**RUN, "depth": 8},
         "Runs of residual-20": {**RUN, "depth": 20},

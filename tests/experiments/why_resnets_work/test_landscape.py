@@ -53,7 +53,7 @@ def test_a_point_that_is_missing_or_there_twice_is_an_error(rows, message):
 
 
 def test_figures_of_several_nets_some_of_them_missing():
-    """Depths in rows, families in columns; infinite losses are drawn as the highest."""
+    """Depths in rows, families in columns."""
     rows = [
         *bowl("plain", 8, 0, 1e6),
         *bowl("plain", 14, 0, 1e9),
@@ -71,6 +71,14 @@ def test_figures_of_several_nets_some_of_them_missing():
     ]
     lines = sections.axes[0].get_lines()
     assert [len(line.get_xdata()) for line in lines] == [3, 3, 3]
+
+
+def test_infinite_losses_are_drawn_as_the_highest():
+    rows = bowl("plain", 8, 0, 1.0)
+    rows[0]["loss"] = float("inf")
+    found = plots.logarithms(pd.DataFrame(rows))
+    assert found.loc[-1.0, -1.0] == found.max().max() == np.log10(0.1 + 1 + 2)
+    assert found.loc[0.0, 0.0] == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("loss", [0.0, 1e-4, 5.0, float("inf"), float("nan")])

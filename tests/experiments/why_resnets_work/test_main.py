@@ -11,6 +11,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cnn_jax import study
@@ -22,6 +23,7 @@ from experiments.why_resnets_work.measurement import Measurement
 from experiments.why_resnets_work.registry import ANALYSES
 from tests import browser, tiny
 from tests.needs import needs
+from tests.study.directories import RESULT, write_run
 
 
 def get_config():
@@ -184,13 +186,14 @@ def test_rows_say_what_was_done(done):
 @pytest.mark.slow
 def test_what_is_kept_is_not_measured_again(done, monkeypatch):
     directory, arguments = done
-    tables = [directory / f"{name}.csv" for name in ("lesions", "summary")]
-    wanted = [sorted(path.read_text().splitlines()) for path in tables]
-    tables[0].unlink()
+    wanted, summary = table(directory, "lesions"), table(directory, "summary")
+    (directory / "lesions.csv").unlink()
 
     without_measuring(monkeypatch)
     assert command.main([*arguments, "--only=lesions"]) == 0
-    assert [sorted(path.read_text().splitlines()) for path in tables] == wanted
+    assert table(directory, "lesions") == wanted
+    own = [row for row in summary if row["analysis"] == "lesions"]
+    assert table(directory, "summary") == own
     with pytest.raises(AssertionError, match="measured again"):
         command.main([*arguments, "--only=lesions", "--config.lesions.draws=1"])
 
@@ -241,11 +244,12 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
         }
         if (family, depth) != ("residual", 20):
             (run / "result.json").write_text(json.dumps(result))
-    assert study.unfinished(tmp_path) == {
+    table = study.load(tmp_path)
+    assert study.unfinished(table, tmp_path) == {
         "plain-8-seed1": "diverged",
         "residual-20-seed0": "not finished",  # and not plain-20-seed1: not requested
     }
-    [*_, runs] = study.groups(tmp_path).values()
+    [*_, runs] = study.groups(table, tmp_path).values()
     assert [path.split("/")[-1] for path in runs] == [
         "residual-8-seed0",
         "residual-8-seed1",
@@ -261,6 +265,7 @@ def test_runs_of_a_study_that_are_left_out_are_named(tmp_path):
         (["--run=nowhere"], "nowhere contains no run"),
         (["--config.lesions.drawz=1"], "'drawz'"),
         (["--config.insertion.steps=(1,2)"], "must increase from 0"),
+        (["--config.shattered.images=129"], "must be at most 128"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, arguments, message):
@@ -270,6 +275,24 @@ def test_a_mistake_is_one_line(tmp_path, capsys, arguments, message):
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_summary_has_the_numbers_of_its_own_command_alone(tmp_path):
+    for name in ("lesions", "responses"):  # perhaps of another study
+        numbers = pd.DataFrame([dict.fromkeys(command.COLUMNS, name)])
+        command.write_summary([numbers], tmp_path)
+        assert [row["analysis"] for row in table(tmp_path, "summary")] == [name]
+    command.write_summary([], tmp_path)
+    assert table(tmp_path, "summary") == []
+
+
+def test_what_is_no_run_of_the_study_is_named_once(tmp_path, capsys):
+    write_run(tmp_path, "plain", 8, 0, result=RESULT)
+    (tmp_path / "runs" / "notes").mkdir()
+    assert command.main([f"--study={tmp_path}", "--only=paths"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("ignored, not runs of this study: 'notes'") == 1
+    assert "no net to analyse among plain-8" in error
 
 
 def without_measuring(monkeypatch):

@@ -2,8 +2,8 @@
 
 import types
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,13 +15,20 @@ from tests.experiments.why_resnets_work.rows import gradients as gradient_rows
 from tests.experiments.why_resnets_work.rows import one_by_one, responses
 
 SITES = [blocks.Site(name, True, True, ()) for name in "abc"]
-BATCH = {"image": np.zeros((4, 2)), "label": np.arange(4)}
+BATCH = {"image": jnp.zeros((4, 2)), "label": jnp.arange(4)}
+
+
+class Model(str):
+    """The name of a net, in its place."""
+
+    stochastic_depth = 0.0
 
 
 def net_of(name):
     """A net without weights."""
     return types.SimpleNamespace(
-        **{"model": name, "variables": f"{name} variables", "seed": 3, "step": 140},
+        **{"model": Model(name), "variables": f"{name} variables"},
+        **{"seed": 3, "step": 140},
         program=types.SimpleNamespace(image_shape=(2,), loss="loss", errors="errors"),
         train_batches=lambda count: [BATCH] * count,
         batches=lambda split, images=0: [(split, images)],
@@ -109,7 +116,8 @@ def test_both_trainings_lose_the_same_blocks(monkeypatch):
 
     monkeypatch.setattr(lesions, "error_without", error)
     analysis = ANALYSES["stochastic_depth"]
-    rows = list(analysis.measure(net_of("net"), 8, 0.5, (1, 2), 3))
+    # None of the nets has four blocks.
+    rows = list(analysis.measure(net_of("net"), 8, 0.5, (1, 4, 2), 3))
     assert kept["net"] == kept["again"]
     assert [tuple(row.values()) for row in rows] == [
         (rate, removed, draw, pytest.approx(2 * rate + removed / 10))
@@ -117,6 +125,23 @@ def test_both_trainings_lose_the_same_blocks(monkeypatch):
         for removed, draws in ((0, 1), (1, 3), (2, 3))
         for draw in range(draws)
     ]
+
+
+@pytest.mark.parametrize("rate", [0.5, None])
+def test_only_a_net_without_stochastic_depth_is_trained_again(rate):
+    net = net_of("net")
+    net.model.stochastic_depth = rate  # None: a net without this field
+    with pytest.raises(ValueError, match="stochastic_depth, with value 0"):
+        next(ANALYSES["stochastic_depth"].measure(net, 8, 0.5, (1,), 3))
+
+
+@pytest.mark.parametrize("images", [0, 5])
+@pytest.mark.parametrize("name", ["paths", "shattered"])
+def test_a_batch_is_not_smaller_than_the_images_asked_for(name, images):
+    settings = {"paths": ((8,), images, 4), "shattered": (images, (0.1,))}
+    with pytest.raises(ValueError, match=f"has 1 to 4 images, not {images}") as error:
+        next(ANALYSES[name].measure(net_of("net"), *settings[name]))
+    assert error.type is ValueError  # a ConfigError would stop the other analyses
 
 
 def test_summaries_of_blocks_and_of_neighbours():

@@ -104,6 +104,12 @@ def test_a_section_of_another_analysis_is_refused():
         ("landscape", {"extent": float("nan")}, "must be positive .* got nan"),
         ("insertion", {"steps": (1, 2)}, r"steps must increase from 0, got \[1, 2\]"),
         ("one_by_one", {"batch": 0}, "batch must be at least 1, got 0"),
+        ("lesions", {"images": -1}, "lesions.images must be at least 0, got -1"),
+        ("lesions", {"removed": (1, -2)}, "removed must be at least 0, got -2"),
+        ("grid", {"lags": 1}, "grid.lags must be at least 2, got 1"),
+        ("paths", {"images": 0}, "paths.images must be at least 1, got 0"),
+        ("paths", {"images": 129}, "at most 128, .* of residual-56; got 129"),
+        ("shattered", {"images": 129}, "at most 128, .* of plain-8; got 129"),
         ("lesions", {"draws": "two"}, "draws must be int, got 'two'"),
     ],
 )
@@ -111,7 +117,25 @@ def test_settings_that_cannot_be_are_refused(name, changes, message):
     config = why_resnets_work_digits.get_config().to_dict()
     config[name] |= changes
     with pytest.raises(ConfigError, match=message):
-        registry.check(config, [])
+        registry.check(config, [], trains=True)
+
+
+def test_batches_count_of_the_nets_that_are_looked_at():
+    config = why_resnets_work_digits.get_config().to_dict()
+    config["study"]["overrides"]["depth8"] = {"batch_size": 8}
+    config["paths"]["images"] = 128
+    assert registry.check(config, ["paths"], trains=True) == ["paths"]
+    config["paths"]["images"] = 1000
+    assert registry.check(config, ["paths"]) == ["paths"]  # nets of another study
+
+
+def test_a_name_and_a_study_are_needed():
+    config = {"name": "x", "study": {}}
+    for key in config:
+        rest = {other: config[other] for other in config if other != key}
+        with pytest.raises(ConfigError, match=f"^the config lacks {key}$"):
+            registry.check(rest, [], trains=True)
+    assert registry.check({"name": "x"}, []) == []
 
 
 def test_order_is_that_of_the_report():
