@@ -9,22 +9,22 @@ constant factor per layer. The norms by layer show this before and during traini
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.net import Batch, Net, Variables, at_initialisation
+from cnn_jax.analysis.net import Batch, Net, Variables, at_initialisation, masked_mean
 from cnn_jax.analysis.net import variables as variables_of
 from cnn_jax.analysis.trained import family_and_depth
 from cnn_jax.training.program import Program
+from cnn_jax.training.steps import Loss
 
-Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 Row = dict[str, Any]
 
 # Tolerated distance of a repetition from the network, relative to the distance that
@@ -91,8 +91,7 @@ def _norms(
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.key(0)},
         )
-        losses = loss(outputs, batch)
-        return jnp.where(batch["mask"] > 0, losses, 0.0).sum() / batch["mask"].sum()
+        return masked_mean(loss(outputs, batch), batch)
 
     value, gradient = jax.value_and_grad(objective)(variables["params"])
     return value, jax.tree.map(lambda g: jnp.sqrt(jnp.square(g).sum()), gradient)

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float
 
 from cnn_jax import names
 from cnn_jax.analysis import layers
-from cnn_jax.analysis.net import Batch, Variables
+from cnn_jax.analysis.net import Batch, Variables, masked_mean
 from cnn_jax.models.blocks import BasicBlock
 from cnn_jax.models.layers import Images
 from cnn_jax.training.optimizer import Rule
+from cnn_jax.training.steps import Loss
 
 HOWS = ("none", "residual", "plain_identity", "plain_he")
 
@@ -235,8 +236,8 @@ def measure(
     model: nn.Module,
     variables: Variables,
     batches: Iterable[Batch],
-    loss: Callable[[Any, Batch], Float[Array, " batch"]],
-    errors: Callable[[Any, Batch], Float[Array, " batch"]],
+    loss: Loss,
+    errors: Loss,
 ) -> dict[str, float]:
     """Mean 'loss' and 'error' (a fraction) over all examples, in evaluation mode.
 
@@ -270,7 +271,7 @@ def train(
     model: nn.Module,
     variables: Variables,
     batches: Iterable[Batch],
-    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    loss: Loss,
     optimizer: Rule,
     rate: float,
     key: Array,
@@ -317,8 +318,7 @@ def _step(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        losses = jnp.where(batch["mask"] > 0, loss(outputs, batch), 0.0)
-        return losses.sum() / batch["mask"].sum(), changed
+        return masked_mean(loss(outputs, batch), batch), changed
 
     gradient, changed = jax.grad(objective, has_aux=True)(variables["params"])
     updates, state = optimizer(rate).update(gradient, state, variables["params"])

@@ -15,7 +15,7 @@ directions and the images on the device; the host reads one row at a time.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,9 +26,8 @@ from jaxtyping import Array, Float
 
 from cnn_jax.analysis.landscape_file import Landscape, digest
 from cnn_jax.models.lenet import c3_connections
+from cnn_jax.training.steps import Batch, Loss
 
-Batch = Mapping[str, Any]
-Loss = Callable[[Any, Batch], Float[Array, " batch"]]
 # (parameters, *further arguments) to named scalars.
 Objective = Callable[..., dict[str, Float[Array, ""]]]
 

@@ -9,8 +9,7 @@ carry the gradient.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -21,9 +20,8 @@ from jaxtyping import Array, Float
 
 from cnn_jax.analysis import blocks
 from cnn_jax.analysis.blocks import Gates, Site
-from cnn_jax.analysis.net import Batch, Variables
-
-Errors = Callable[[Any, Batch], Float[Array, " batch"]]
+from cnn_jax.analysis.net import Batch, Variables, masked_mean
+from cnn_jax.training.steps import Loss
 
 
 def error_without(
@@ -31,7 +29,7 @@ def error_without(
     variables: Variables,
     batches: Iterable[Batch],
     keep: Float[np.ndarray, " blocks"],
-    errors: Errors,
+    errors: Loss,
 ) -> float:
     """Error of a network with some blocks removed.
 
@@ -55,7 +53,7 @@ def error_without(
 
 @functools.partial(jax.jit, static_argnames=("model", "errors"))
 def _errors(
-    model: nn.Module, errors: Errors, variables: Variables, batch: Batch, keep: Gates
+    model: nn.Module, errors: Loss, variables: Variables, batch: Batch, keep: Gates
 ) -> tuple[Array, Array]:
     outputs = blocks.without(model, variables, batch["image"], keep)
     mask = batch["mask"]
@@ -192,7 +190,7 @@ def path_gradient(
     model: nn.Module,
     variables: Variables,
     batch: Batch,
-    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    loss: Loss,
     through: Float[np.ndarray, " blocks"],
 ) -> float:
     """Norm of the gradient that reaches the input along one path, in evaluation mode.
@@ -217,7 +215,7 @@ def path_gradient(
 @functools.partial(jax.jit, static_argnames=("model", "loss"))
 def input_gradient(
     model: nn.Module,
-    loss: Callable[[Any, Batch], Float[Array, " batch"]],
+    loss: Loss,
     variables: Variables,
     batch: Batch,
     through: Gates,
@@ -226,8 +224,7 @@ def input_gradient(
 
     def objective(images: Array) -> Array:
         outputs = blocks.along_paths(model, variables, images, through)
-        losses = jnp.where(batch["mask"] > 0, loss(outputs, batch), 0.0)
-        return losses.sum() / batch["mask"].sum()
+        return masked_mean(loss(outputs, batch), batch)
 
     return jax.grad(objective)(batch["image"])
 

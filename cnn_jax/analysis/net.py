@@ -13,7 +13,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from cnn_jax.data import given_pictures
 from cnn_jax.data.item import Split
@@ -28,6 +30,12 @@ Batch = Mapping[str, jax.Array]
 # Predictions use one fixed batch size, so that one program serves any number of
 # images. It is chosen by the number of pixels, within bounds.
 BATCH_PIXELS, SMALLEST_BATCH, LARGEST_BATCH = 2**17, 8, 128
+
+
+def masked_mean(values: Float[Array, " batch"], batch: Batch) -> Float[Array, ""]:
+    """The mean over the real examples of a batch."""
+    real = batch["mask"] > 0
+    return jnp.where(real, values, 0.0).sum() / batch["mask"].sum()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 from cnn_jax import study
 from cnn_jax.analysis import blocks, gradients, lesions
 from cnn_jax.analysis.net import Net
+from cnn_jax.names import ConfigError
 from cnn_jax.plots import curves
 from cnn_jax.plots.style import OTHER_STYLES, STYLES, name_lines
 from cnn_jax.report import claims, page, tables
@@ -63,19 +64,22 @@ def with_stochastic_depth(program: Program, death_rate: float) -> Program:
     return Program(study.merge(program.config, changes), program.source)
 
 
+def check(settings: analysis.Settings) -> None:
+    """Refuse a death rate that is no probability, or drops no branch."""
+    rate = settings["death_rate"]
+    if not 0 < rate < 1:
+        raise ConfigError(f"stochastic_depth.death_rate must be in (0, 1), got {rate}")
+
+
 def draw(rows: pd.DataFrame, styles: analysis.Styles) -> analysis.Figures:
     """Plot test error over blocks removed, for both kinds of training."""
-    looks = {
-        "standard training": STYLES["residual"],
-        "stochastic depth": OTHER_STYLES[0],
-    }
+    looks = {"standard training": STYLES["residual"]}
+    looks["stochastic depth"] = OTHER_STYLES[0]
     training = np.where(rows["death_rate"] > 0, "stochastic depth", "standard training")
     rows = rows.assign(percent=100 * rows["error"], training=training)
     figure, panel = plt.subplots(figsize=(6.4, 3.6))
     lines = curves.draw_lines(panel, rows, "training", "removed", "percent", looks)
-    panel.set_ylim(bottom=0)
-    panel.set_xlabel("blocks removed")
-    panel.set_ylabel("test error (%)")
+    panel.set(xlabel="blocks removed", ylabel="test error (%)", ylim=(0, None))
     name_lines(figure, list(lines.values()), list(lines))
     depth = rows["depth"].iloc[0]
     figure.suptitle(f"residual nets of {depth} layers, {curves.seeds_of(rows)}")
@@ -148,8 +152,7 @@ def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 ANALYSIS = analysis.Analysis(
     *(measure, section, draw, summary),
-    wants=lambda group, settings: (
-        (group.family, group.depth) == ("residual", settings["depth"])
-    ),
+    check=check,
+    wants=lambda group, own: (group.family, group.depth) == ("residual", own["depth"]),
     long=True,
 )

@@ -107,6 +107,7 @@ def test_a_section_of_another_analysis_is_refused():
         ("lesions", {"images": -1}, "lesions.images must be at least 0, got -1"),
         ("lesions", {"removed": (1, -2)}, "removed must be at least 0, got -2"),
         ("grid", {"lags": 1}, "grid.lags must be at least 2, got 1"),
+        ("stochastic_depth", {"death_rate": 1.5}, r"must be in \(0, 1\), got 1.5"),
         ("paths", {"images": 0}, "paths.images must be at least 1, got 0"),
         ("paths", {"images": 129}, "at most 128, .* of residual-56; got 129"),
         ("shattered", {"images": 129}, "at most 128, .* of plain-8; got 129"),
