@@ -36,7 +36,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     launch.add_workers(parser)
     jobs = "train in --workers=N jobs, on a SLURM cluster or on this machine"
     add("--launcher", default="none", choices=("none", "local", "slurm"), help=jobs)
-    minutes = "a job's time limit in minutes (default: 1440); it is then queued again"
+    minutes = "a job's minutes (default: 1440); a job that needs more is queued again"
     add("--job_minutes", type=launch.at_least(1), default=0, help=minutes)
     job = "further resources per job, by submitit's names: mem_gb=16,cpus_per_task=4"
     add("--job", type=launch.listed(), default=[], help=job)

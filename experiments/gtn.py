@@ -26,12 +26,11 @@ from cnn_jax.analysis import trained
 from cnn_jax.analysis.reading import Reader, explain
 from cnn_jax.plots import reading as figures
 from cnn_jax.report.tables import percent
-from cnn_jax.study import plan
+from cnn_jax.study import execution, plan
 from cnn_jax.study.progress import single_run
 from cnn_jax.training import config as run_config
 from cnn_jax.training import files
 from cnn_jax.training.config_keys import differences
-from cnn_jax.training.loop import Diverged, fit
 from cnn_jax.training.program import Program
 from cnn_jax.training.run_directory import RunDirectory
 from experiments import launch
@@ -97,10 +96,8 @@ def check(config: Any) -> dict[str, Any]:
         if key not in config:
             raise names.ConfigError(f"the config lacks {key}")
     plan.check_integers("config.seeds", config["seeds"])
-    for stage in STAGES:
-        run_config.check(config[stage])
-    for seed in config["seeds"]:
-        run_config.check({**config["isolated"], "seed": seed})
+    for stage, seed in itertools.product(STAGES, config["seeds"]):
+        run_config.check({**config[stage], "seed": seed})
     for stage in ("system", "displacement"):
         loss = config[stage]["loss"]["name"]
         if loss != "strings":
@@ -135,8 +132,11 @@ class Study:
         for stage, seed in itertools.product(STAGES, self.seeds):
             run = self.run_directory(stage, seed)
             run.check_config(config := {**self.config[stage], "seed": seed})
-            if not run.finished(config):
+            result = run.finished(config)
+            if result is None:
                 unfinished.append((stage, seed))
+            else:
+                self.take(stage, seed, result)
         return unfinished
 
     @functools.cache  # noqa: B019
@@ -146,10 +146,7 @@ class Study:
         return Reader(study.merge(self.config[stage], changes))
 
     def train(self) -> None:
-        """Train every unfinished run, with one compiled program per stage.
-
-        A seed of which a run diverges is removed from ``seeds``.
-        """
+        """Train every unfinished run, with one compiled program per stage."""
         for stage, seed in self.unfinished():
             program = self.program(stage)
             if isinstance(program, Pretrained):
@@ -157,12 +154,17 @@ class Study:
                     continue
                 program.start = self.params("isolated", seed)
             print(f"{stage}, seed {seed}", flush=True)
-            try:
-                with single_run(program.config) as report:
-                    fit(program, seed, self.run_directory(stage, seed), report)
-            except Diverged as error:
-                print(f"error: {stage}, seed {seed} diverged: {error}", file=sys.stderr)
-                self.seeds = tuple(other for other in self.seeds if other != seed)
+            with single_run(program.config) as report:
+                run = self.run_directory(stage, seed)
+                result = execution.fit_or_record(program, seed, run, report)
+            self.take(stage, seed, result)
+
+    def take(self, stage: str, seed: int, result: dict[str, Any]) -> None:
+        """Report a run that diverged; the study goes without its seed."""
+        if result["status"] == "diverged":
+            why = f"diverged: {result['message']}"
+            print(f"error: {stage}, seed {seed} {why}", file=sys.stderr)
+            self.seeds = tuple(other for other in self.seeds if other != seed)
 
     def params(self, stage: str, seed: int) -> Any:
         """Trained parameters of a run; ConfigError if it is not finished."""
@@ -175,16 +177,13 @@ class Study:
         """Write the results and figures, from the run directories alone."""
         pairs = itertools.product(SYSTEMS, self.seeds)
         table = pandas.DataFrame([self.row(*pair) for pair in pairs])
-        results = self.directory / "results.csv"
-        study.write_table(table, results)
+        study.write_table(table, results := self.directory / "results.csv")
         count = len(self.seeds)
         heading = "1 seed" if count == 1 else f"mean ± std of {count} seeds"
         title = f"{self.config['name']}: {heading}"
         figures.reading_errors(table, SYSTEMS, self.directory, title)
-        seed = self.seeds[0]
-        isolated = {"recognizer": self.params("isolated", seed)}
-        trained = self.params("system", seed)
-        seen = explain(self.reader("system"), [isolated, trained])
+        isolated, trained = (self.params(stage, self.seeds[0]) for stage in STAGES[:2])
+        seen = explain(self.reader("system"), [{"recognizer": isolated}, trained])
         titles = [SYSTEMS["isolated"], SYSTEMS["system"]]
         figures.segmentation(seen, titles, self.directory)
         print(f"\n{title}, error in percent\n{summary(table)}\n\n{results}")

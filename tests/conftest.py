@@ -54,7 +54,7 @@ def broken_extension() -> str:
     if not note or file is None:
         return ""
     advice = f"to test without it, set {extension.SWITCH}=false"
-    return f"{file} does not load; {advice}; {note}"
+    return f"{file} is not used; {advice}; {note}"
 
 
 def pytest_collection_finish():

@@ -205,25 +205,6 @@ class Net:
         return at_initialisation(self.program, self.family, self.depth, self.seed)
 
 
-def first(batch: Batch, images: int) -> Batch:
-    """The first images of a batch.
-
-    Args:
-      batch: of images.
-      images: their number.
-
-    Returns:
-      The part of the batch.
-
-    Raises:
-      ValueError: the batch has fewer images, or none is wanted.
-    """
-    size = len(batch["image"])
-    if not 1 <= images <= size:
-        raise ValueError(f"a batch has 1 to {size} images, not {images}")
-    return {key: values[:images] for key, values in batch.items()}
-
-
 def at_initialisation(program: Program, family: str, depth: int, seed: int) -> Net:
     """The network at the initialisation of a seed.
 

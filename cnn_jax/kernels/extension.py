@@ -83,7 +83,7 @@ def attempt() -> tuple[ctypes.CDLL | None, str]:
         return None, f"cannot be loaded ({error})"
     here = sources.digest(pathlib.Path(__file__).parent)
     if here not in (None, _digest_in(loaded)):  # None: installed without the sources
-        return None, "is older than its C++ files"
+        return None, "was compiled from other C++ files"
     for name in TARGETS:
         handler = jax.ffi.pycapsule(getattr(loaded, name))
         jax.ffi.register_ffi_target(name, handler, platform="cpu")

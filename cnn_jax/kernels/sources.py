@@ -22,7 +22,12 @@ def digest(folder: pathlib.Path) -> int | None:
     Returns:
       The number, or None without such files.
     """
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".cc", ".h"))
+    # Editors and file systems keep hidden files beside those that they change.
+    files = sorted(
+        file
+        for file in folder.glob("[!.]*")
+        if file.suffix in (".cc", ".h") and file.is_file()
+    )
     if not files:
         return None
     # Each file by a checksum of its own, so that no content passes for a name.

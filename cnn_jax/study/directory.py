@@ -94,6 +94,12 @@ class StudyDirectory:
             anything but families, depths and seeds; the message names the keys.
         """
         runs = plan.expand(config)
+        for key, reason in plan.useless_overrides(config).items():
+            print(
+                f"warning: config.overrides.{key} has no effect: {reason}",
+                file=sys.stderr,
+                flush=True,
+            )
         config = json.loads(json.dumps(run_config.as_dict(config)))
         if (self.path / "config.json").exists():
             raise ConfigError(

@@ -257,7 +257,9 @@ class _Trainer:
                     event = _outcome(run, attempt)  # another worker may have tried it
                 if event is None:
                     assert program is not None
-                    result = self._fit(program, run, attempt)
+                    result = fit_or_record(
+                        program, run.seed, attempt, functools.partial(self.tell, run)
+                    )
                     event = ended(run, result, "finished")
                     failures.forget(self.directory, run.name)
             except InUse as error:
@@ -271,6 +273,10 @@ class _Trainer:
                 event = Event(run, 0, None, "failed", message)
             self.report(event)
 
+    def tell(self, run: Run, step: int, row: dict[str, Any] | None) -> None:
+        """Report a step of a run."""
+        self.report(Event(run, step, row))
+
     def _program(self, run: Run) -> Program:
         section = run.config["dataset"]
         key = repr(sorted(section.items()))
@@ -280,25 +286,34 @@ class _Trainer:
         likeness.check(program, self.directory)
         return program
 
-    def _fit(
-        self, program: Program, run: Run, attempt: failures.Attempt
-    ) -> dict[str, Any]:
-        """Train a run to its end; returns its result, or a record of its divergence."""
-        try:
-            return fit(
-                program,
-                run.seed,
-                attempt,
-                lambda step, row: self.report(Event(run, step, row)),
-            )
-        except Diverged as error:
-            mark = {"status": "diverged", "message": str(error)}
-        # Another process may have finished the run since: keep its result.
-        with attempt.open_for_training(run.config):
-            found = attempt.result()
-            if found is None:
-                attempt.finish(mark)
-            return found or mark
+
+def fit_or_record(
+    program: Program,
+    seed: int,
+    directory: RunDirectory,
+    report: Callable[[int, dict[str, Any] | None], None],
+) -> dict[str, Any]:
+    """Train a run to its end, or record that it diverged.
+
+    Args:
+      program: of the run.
+      seed: of the run.
+      directory: of the run.
+      report: see `cnn_jax.training.loop.fit`.
+
+    Returns:
+      The result, whose 'status' is 'finished' or 'diverged'.
+    """
+    try:
+        return fit(program, seed, directory, report)
+    except Diverged as error:
+        mark = {"status": "diverged", "message": str(error)}
+    # Another process may have finished the run since: keep its result.
+    with directory.open_for_training({**program.config, "seed": seed}):
+        found = directory.result()
+        if found is None:
+            directory.finish(mark)
+        return found or mark
 
 
 def _outcome(run: Run, attempt: failures.Attempt) -> Event | None:

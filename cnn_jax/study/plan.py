@@ -54,7 +54,6 @@ def expand(config: run_config.Config) -> list[Run]:
       ConfigError: an invalid key or run, reported before anything compiles.
     """
     config = check(config)
-    _check_unused_overrides(config)
     runs = []
     for depth in config["depths"]:
         for family in families(config):
@@ -112,7 +111,7 @@ def check(config: run_config.Config) -> dict[str, Any]:
         check_integers(f"config.{key}", config[key])
     known = [f"depth{depth}" for depth in config["depths"]]
     for key in config["overrides"]:
-        if not re.fullmatch(r"depth[0-9]{1,9}", key):
+        if not re.fullmatch(r"depth[1-9][0-9]{0,8}", key):
             raise names.choices("key of config.overrides", key, known)
     deepest = max([*config["depths"], *map(_depth_of, config["overrides"])])
     if deepest > DEEPEST:
@@ -136,15 +135,25 @@ def _check_shape(config: Mapping[str, Any]) -> None:
     models.create(**config["model"], num_classes=2)
 
 
-def _check_unused_overrides(config: Mapping[str, Any]) -> None:
-    """Refuse an override that no choice of ``depths`` could use."""
+def useless_overrides(config: run_config.Config) -> dict[str, str]:
+    """The overrides that no choice of ``depths`` could use.
+
+    Args:
+      config: of a study that can be expanded.
+
+    Returns:
+      Why a run with the override cannot be, by the key of the override.
+    """
+    config, found = check(config), {}
     for key in config["overrides"]:
-        depth = _depth_of(key)
-        for family in families(config) if depth not in config["depths"] else ():
+        for family in families(config):
             try:
-                _check_shape(config_of(config, family, depth, config["seeds"][0]))
+                _check_shape(
+                    config_of(config, family, _depth_of(key), config["seeds"][0])
+                )
             except ConfigError as error:
-                raise ConfigError(f"config.overrides.{key}: {error}") from None
+                found[key] = str(error)
+    return found
 
 
 def check_integers(where: str, values: Any) -> None:

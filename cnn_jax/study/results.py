@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnn_jax.study.directory import StudyDirectory
+from cnn_jax.training import provenance
 from cnn_jax.training.config_keys import flatten
 from cnn_jax.training.files import write_atomically
 
@@ -57,7 +58,9 @@ def load(directory: str | pathlib.Path) -> "pandas.DataFrame":
     for run_directory, head in StudyDirectory(directory).runs(warn=True):
         result = run_directory.result() or {"status": UNFINISHED}
         rows[run_directory.path.name] = {"steps": result.get("step"), **result, **head}
-        configs[run_directory.path.name] = flatten(run_directory.config() or {})
+        config = run_directory.config() or {}
+        config.pop(provenance.CONVOLUTIONS, None)  # earlier versions did not record it
+        configs[run_directory.path.name] = flatten(config)
     table = pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
     table = table.astype(dict.fromkeys(("depth", "seed"), "int64"))
     table = table.astype(dict.fromkeys(("parameters", "steps"), "Int64"))

@@ -47,19 +47,32 @@ def masked_sums(losses: Array, wrong: Array, mask: Float[Array, " batch"]) -> Su
     Raises:
       ConfigError: the losses or errors are not one number for each example.
     """
-    for what, values in (("loss", losses), ("error", wrong)):
-        if values.shape != mask.shape:
-            raise names.ConfigError(
-                f"the {what} of {mask.size} examples has the shape {values.shape}; it "
-                "must be one number for each example"
-            )
     local = {
-        # A select: the loss of a padded example may be infinite, and 0 * inf is NaN.
-        "loss": jnp.where(mask > 0, losses, 0.0).sum(),
-        "error": jnp.where(mask > 0, wrong, 0.0).sum(),
+        "loss": masked_sum("loss", losses, mask),
+        "error": masked_sum("error", wrong, mask),
         "count": mask.sum(),
     }
     return parallel.psum(local)
+
+
+def masked_sum(what: str, values: Array, mask: Float[Array, " batch"]) -> Array:
+    """The sum over the real examples of a device.
+
+    Args:
+      what: the name of the values, for the error.
+      values: one for each example, (batch,).
+      mask: 1 for a real example, 0 for padding.
+
+    Raises:
+      ConfigError: the values have another shape, and would be broadcast.
+    """
+    if values.shape != mask.shape:
+        raise names.ConfigError(
+            f"the {what} of {mask.size} examples has the shape {values.shape}; it must "
+            "be one number for each example"
+        )
+    # A select: the loss of a padded example may be infinite, and 0 * inf is NaN.
+    return jnp.where(mask > 0, values, 0.0).sum()
 
 
 def make_train_step(
@@ -123,7 +136,7 @@ def make_train_step(
             losses = losses_of(outputs, batch)
             # This device's share of the global mean: the shares and their
             # gradients sum over devices to the mean and its gradient.
-            share = jnp.where(batch["mask"] > 0, losses, 0.0).sum() / total
+            share = masked_sum("loss", losses, batch["mask"]) / total
             return share, (outputs, losses, changed)
 
         grad = jax.grad(objective, has_aux=True)

@@ -32,8 +32,8 @@ def section(rows: pd.DataFrame, held_out: str = "test") -> page.Section:
         question="Does a deeper plain net fit its training set worse, and do identity "
         "shortcuts fix that?",
         method="A plain net and its residual twin have exactly the same parameters; "
-        "only the addition differs. The training error is the clean one: every "
-        "training image once, in evaluation mode, after the last step.",
+        "only the addition differs. The training error is the clean one: of training "
+        "images without augmentation, in evaluation mode, after the last step.",
         sources=[papers.HE],
         figures=[
             page.Figure(

@@ -245,5 +245,5 @@ def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
 
 
 ANALYSIS = analysis.Analysis(
-    *(measure, section, draw, summary), wants=wants, check=check, long=True, version=2
+    *(measure, section, draw, summary), wants=wants, check=check, long=True, version=3
 )

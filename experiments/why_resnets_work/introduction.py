@@ -9,6 +9,7 @@ import jax
 
 from cnn_jax.report import claims
 from cnn_jax.report.page import Report, Section
+from cnn_jax.training.provenance import CONVOLUTIONS
 
 LIBRARIES = ("jax", "flax", "numpy")
 
@@ -86,7 +87,7 @@ def _distinct(
         return {f"Run {family}-{depth}": run}
     found: dict[str, dict[str, Any]] = {}
     for family, depth, run in runs:
-        shared = {key: value for key, value in run.items() if key != "seed"}
+        shared = {key: run[key] for key in run if key not in ("seed", CONVOLUTIONS)}
         name = f"Runs of {family}-{depth}"
         if shared not in found.values():
             found[f"{name}, seed {run['seed']}" if name in found else name] = shared

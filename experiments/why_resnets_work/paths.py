@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import blocks, lesions
-from cnn_jax.analysis.net import Net, first
+from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
@@ -29,7 +30,7 @@ def measure(
       (norm at the input, mean over paths) and 'contribution' (their product).
     """
     sites = blocks.sites(net.model, net.variables, net.program.image_shape)
-    batch = first(net.train_batches(1)[0], images)
+    batch = jax.tree.map(lambda leaf: leaf[:images], net.train_batches(1)[0])
     random = np.random.default_rng(net.seed)
     for length, share in enumerate(map(float, lesions.path_lengths(len(sites)))):
         norms = []

@@ -28,9 +28,9 @@ ANALYSES: dict[str, Analysis] = {
         "one_by_one",
     )
 }
-# Least integers in a section of the config, or at one of its keys; elsewhere 0.
+# Smallest allowed integers of a section of the config, or of a key; elsewhere 0.
 LEAST = dict.fromkeys(("shattered", "grid", "paths", "one_by_one"), 1)
-LEAST |= {"gradients.batches": 1, "grid.lags": 2}
+LEAST |= {"gradients.batches": 1, "grid.lags": 2, "grid.beta": 0}
 OF_A_BATCH = ("shattered", "paths")  # analyses of images of one training batch
 
 

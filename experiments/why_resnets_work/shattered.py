@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cnn_jax.analysis import shattered
-from cnn_jax.analysis.net import Net, first
+from cnn_jax.analysis.net import Net
 from cnn_jax.plots import curves
 from cnn_jax.report import claims, page, tables
 from experiments.why_resnets_work import analysis, papers
@@ -29,7 +29,7 @@ def measure(
       'correlation'. Before training, batch norm uses the statistics of a batch.
     """
     [whole] = net.train_batches(1)
-    batch = first(whole, images)
+    batch = jax.tree.map(lambda leaf: leaf[:images], whole)
     fresh = net.at_initialisation()
     start = shattered.with_batch_statistics(net.model, fresh.variables, whole)
     far, key = np.asarray(distances, float), jax.random.key(net.seed)

@@ -128,6 +128,11 @@ def test_state_of_another_stream_is_refused(folder):
     other = json.dumps({**json.loads(state), "data": "x"}).encode()
     with pytest.raises(names.ConfigError, match="data was 'x', is"):
         first(source, 1, step=3, state=other)
+    # lists of a config, as earlier versions stored them
+    old = json.loads(state)["transform"].translate(str.maketrans("()", "[]"))
+    older = json.dumps({**json.loads(state), "transform": old}).encode()
+    assert old != json.loads(state)["transform"]
+    first(source, 1, step=3, state=older)
 
 
 @pytest.mark.parametrize("stream", [{}, STREAM])

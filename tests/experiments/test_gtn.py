@@ -15,6 +15,7 @@ import cnn_jax
 from cnn_jax import names
 from cnn_jax.data import Arrays, Dataset
 from cnn_jax.plots import reading as figures
+from cnn_jax.study import execution
 from cnn_jax.training.loop import Diverged
 from configs import gtn_digits
 from experiments import evaluate, gtn
@@ -285,8 +286,9 @@ def test_a_run_that_diverges_prevents_no_other(tmp_path, monkeypatch, capsys):
         tried.append(name)
         if name in ("isolated-seed0", "system-seed1"):
             raise Diverged("the loss is nan")
+        return {"status": "finished"}
 
-    monkeypatch.setattr(gtn, "fit", fit)
+    monkeypatch.setattr(execution, "fit", fit)
     monkeypatch.setattr(gtn.Study, "params", lambda *_: None)
     monkeypatch.setattr(gtn.Study, "write", lambda runs: written.append(runs.seeds))
     monkeypatch.setattr(gtn.launch, "check_machine", lambda: None)
@@ -304,6 +306,9 @@ def test_a_run_that_diverges_prevents_no_other(tmp_path, monkeypatch, capsys):
         assert f"error: {run} diverged: the loss is nan\n" in error
     assert gtn.main([*words, "--config.seeds=(0,)"]) == 1
     assert written == [(2,)]
+    assert gtn.main([*words, "--config.seeds=(0,1,2)", "--plot_only"]) == 1
+    assert written == [(2,)] * 2
+    assert len(tried) == 8
 
 
 def test_figures_of_nothing_are_refused_in_one_line(tmp_path, capsys):

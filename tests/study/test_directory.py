@@ -113,6 +113,14 @@ def test_a_study_grows_by_families_depths_and_seeds(directory, changes, more):
         StudyDirectory(directory).enter(config(**{**changes, "steps": 8}))
 
 
+def test_an_override_of_a_depth_that_cannot_be_has_no_effect(tmp_path, capsys):
+    """A warning: another depth or block of the same config may use it."""
+    changed = config(overrides={"depth20": WARMUP, "depth21": WARMUP})
+    StudyDirectory(tmp_path).enter(changed)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: config.overrides.depth21 has no effect: ")
+
+
 def test_what_was_asked_for_is_no_more_than_that(directory):
     """Not every combination of the families, depths and seeds."""
     more = StudyDirectory(directory).enter(config(depths=(20,), seeds=(1, 2)))

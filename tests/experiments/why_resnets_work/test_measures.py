@@ -135,15 +135,6 @@ def test_only_a_net_without_stochastic_depth_is_trained_again(rate):
         next(ANALYSES["stochastic_depth"].measure(net, 8, 0.5, (1,), 3))
 
 
-@pytest.mark.parametrize("images", [0, 5])
-@pytest.mark.parametrize("name", ["paths", "shattered"])
-def test_a_batch_is_not_smaller_than_the_images_asked_for(name, images):
-    settings = {"paths": ((8,), images, 4), "shattered": (images, (0.1,))}
-    with pytest.raises(ValueError, match=f"has 1 to 4 images, not {images}") as error:
-        next(ANALYSES[name].measure(net_of("net"), *settings[name]))
-    assert error.type is ValueError  # a ConfigError would stop the other analyses
-
-
 def test_summaries_of_blocks_and_of_neighbours():
     changes = pd.DataFrame({"change": [0.25, 0.75]})
     assert list(ANALYSES["linearity"].summary(changes)) == [
