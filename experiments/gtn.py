@@ -7,7 +7,8 @@ For every seed, trains a recogniser of isolated digits, the over-segmentation sy
 that starts from that recogniser, and a space displacement network. Writes
 ``results.csv``, ``reading_errors`` and ``segmentation`` (PNG, SVG and PDF) to the
 study's directory, ``runs/NAME`` by default. The same command resumes a stopped study.
-If a run diverges, the results lack its seed and the exit status is 1.
+If a run diverges, the results lack its seed and the exit status is 1. The command does
+not repeat that run; delete its directory to try again.
 """
 
 import argparse

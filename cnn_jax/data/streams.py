@@ -255,9 +255,12 @@ class Stream:
 
     def _check_state(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
         # Earlier versions wrote lists where the config had them.
-        text = str(found.get("transform")).translate(str.maketrans("[]", "()"))
-        found = {**found, "transform": text}
-        differing = [key for key in expected if found.get(key) != expected[key]]
+        plain = str.maketrans("[]", "()")
+        differing = [
+            key
+            for key, value in expected.items()
+            if str(found.get(key)).translate(plain) != str(value).translate(plain)
+        ]
         if differing:
             was, now = found.get(differing[0]), expected[differing[0]]
             raise names.ConfigError(

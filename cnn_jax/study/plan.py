@@ -61,7 +61,8 @@ def expand(config: run_config.Config) -> list[Run]:
                 seed: config_of(config, family, depth, seed) for seed in config["seeds"]
             }
             for shape in of_seeds.values():
-                _check_shape(shape)
+                run_config.check(shape)
+            models.create(**shape["model"], num_classes=2)
             runs += [Run(family, depth, *item) for item in of_seeds.items()]
     return runs
 
@@ -130,11 +131,6 @@ def _depth_of(override: str) -> int:
     return int(override.removeprefix("depth"))
 
 
-def _check_shape(config: Mapping[str, Any]) -> None:
-    run_config.check(config)
-    models.create(**config["model"], num_classes=2)
-
-
 def useless_overrides(config: run_config.Config) -> dict[str, str]:
     """The overrides that no choice of ``depths`` could use.
 
@@ -142,15 +138,18 @@ def useless_overrides(config: run_config.Config) -> dict[str, str]:
       config: of a study that can be expanded.
 
     Returns:
-      Why a run with the override cannot be, by the key of the override.
+      Why no network has that depth, by the key of the override.
+
+    Raises:
+      ConfigError: an override with a wrong key, type or value.
     """
     config, found = check(config), {}
     for key in config["overrides"]:
         for family in families(config):
+            shape = config_of(config, family, _depth_of(key), config["seeds"][0])
+            run_config.check(shape)
             try:
-                _check_shape(
-                    config_of(config, family, _depth_of(key), config["seeds"][0])
-                )
+                models.create(**shape["model"], num_classes=2)
             except ConfigError as error:
                 found[key] = str(error)
     return found

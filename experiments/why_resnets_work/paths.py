@@ -22,7 +22,7 @@ def measure(
     Args:
       net: a trained residual net.
       depths: depths to measure (nets of other depths are not passed).
-      images: number of training images of the loss, at most a batch.
+      images: number of training images of the loss; a whole batch if it has fewer.
       draws: number of random paths of each length.
 
     Yields:

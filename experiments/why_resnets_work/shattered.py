@@ -21,7 +21,7 @@ def measure(
 
     Args:
       net: a trained net.
-      images: number of training images to move, at most a batch.
+      images: number of training images to move; a whole batch if it has fewer.
       distances: distances to move, as fractions of an image's norm.
 
     Yields:

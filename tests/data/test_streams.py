@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from cnn_jax import names
-from cnn_jax.data import sources, streams
+from cnn_jax.data import sources, streams, transforms
 from tests.data.conftest import encode, write_set
 from tests.tiers import fast
 
@@ -44,6 +44,13 @@ def write_folder(root, counts=(("train", TRAIN), ("test", TEST))) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
     return write_folder(tmp_path_factory.mktemp("pictures"))
+
+
+class Listed(transforms.CenterCrop):
+    """A user's crop whose text has a list."""
+
+    def __repr__(self):
+        return "Listed([8])"
 
 
 def open_stream(folder, index=0, count=1, **fields):
@@ -133,6 +140,11 @@ def test_state_of_another_stream_is_refused(folder):
     older = json.dumps({**json.loads(state), "transform": old}).encode()
     assert old != json.loads(state)["transform"]
     first(source, 1, step=3, state=older)
+    train = {"name": f"{__name__}:Listed", "size": 8, "shorter": 10}
+    source = open_stream(folder, train=train)
+    state = first(source, 3)[-1][1]
+    assert "[8]" in state.decode()
+    first(source, 1, step=3, state=state)
 
 
 @pytest.mark.parametrize("stream", [{}, STREAM])

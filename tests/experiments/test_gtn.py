@@ -121,7 +121,7 @@ def test_a_finished_experiment_is_rebuilt_without_training(study, monkeypatch):
     def refuse(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(gtn, "fit", refuse)
+    monkeypatch.setattr(execution, "fit", refuse)
     monkeypatch.setattr(gtn.Reader, "__call__", refuse)
     assert gtn.main([*arguments, "--plot_only"]) == 0
     assert (directory / "results.csv").read_text() == wanted

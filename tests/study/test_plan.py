@@ -67,6 +67,9 @@ def test_an_override_may_wait_for_its_depth_if_it_can_be():
     [(key, reason)] = plan.useless_overrides(changed).items()
     assert key == "depth15"
     assert "15" in reason
+    overrides["depth1202"] = {"stesp": 0}
+    with pytest.raises(ConfigError, match="unknown key of config 'stesp'"):
+        plan.useless_overrides({**config(), "overrides": overrides})
 
 
 def test_a_study_without_end_is_refused():
