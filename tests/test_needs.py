@@ -61,7 +61,8 @@ def test_importing_the_set_up_leaves_the_backend_to_the_flags():
     code = "import jax, tests.conftest, tests.needs; "
     code += "jax.config.update('jax_num_cpu_devices', 3)"
     root = pathlib.Path(__file__).resolve().parents[1]
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    assert done.returncode == 0
 
 
 def test_an_extension_that_does_not_load_is_not_skipped(monkeypatch, tmp_path):

@@ -1,4 +1,7 @@
-"""The training loop of one run: steps, log, evaluation, checkpoints, resume."""
+"""The training loop of one run: steps, log, evaluation, checkpoints, resume.
+
+One file, beyond 350 lines, because every step of a run reads or changes its position.
+"""
 
 import contextlib
 import datetime

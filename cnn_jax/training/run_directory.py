@@ -1,5 +1,7 @@
 """A run on disk: config, log, checkpoints and result.
 
+One file, beyond 350 lines, because one class keeps these files consistent.
+
 config.json      the config, and the format of this directory
 data.npz         facts about the data that the network depends on
                  (`cnn_jax.data.facts`)
