@@ -416,7 +416,7 @@ LINES: Recipe = {
     },
     "here: none": {**NO_WARMUP, **OWN_GROUPS},
 }
-FORWARD = "discriminative_forward"  # section VI.E
+FORWARD = "discriminative_forward"  # section VI-D
 ISOLATED = changed(
     LINES,
     "section VIII: a recogniser that has seen single characters",
@@ -431,7 +431,7 @@ ISOLATED = changed(
 )
 SYSTEM = changed(
     LINES,
-    "section V: heuristic over-segmentation, section VI.E: discriminative forward",
+    "section V: heuristic over-segmentation, section VI-D: discriminative forward",
     model__name="gtn",
     model__recognizer="lenet5_modern",
     model__cuts=14,
@@ -446,7 +446,7 @@ SYSTEM = changed(
 )
 DISPLACEMENT = changed(
     LINES,
-    "section VII: a space displacement network, section VI.E: discriminative forward",
+    "section VII: a space displacement network, section VI-D: discriminative forward",
     model__name="sdnn",
     model__recognizer="lenet5_modern",
     model__margin=12,

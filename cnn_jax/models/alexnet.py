@@ -2,7 +2,8 @@
 
 Krizhevsky, Sutskever and Hinton (2012), "ImageNet classification with deep
 convolutional neural networks", section 3, and Krizhevsky (2014), "One weird
-trick for parallelizing convolutional neural networks" (torchvision's widths).
+trick for parallelizing convolutional neural networks", whose widths are
+torchvision's but for conv4 (384).
 
     layer   kernel    published     torchvision   then
     conv1   11x11/4   55 x 55 x 96  55 x 55 x 64  LRN, max-pool 3x3/2
