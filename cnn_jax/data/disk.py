@@ -263,8 +263,10 @@ def read(
         return _decode(part, size, damaged)
     store = cache.Cache(reader.path)
     prefix = f"arrays-{cache.key(split=split, size=size, damaged=damaged)[:8]}"
+    # The number of a label depends on the classes of the training split.
+    content = {"part": part.key(False), "classes": list(reader.class_names)}
     decoders = [PIL.__version__, simplejpeg.__version__]
-    name = f"{prefix}-{cache.key(part=part.key(False), decoders=decoders)}"
+    name = f"{prefix}-{cache.key(**content, decoders=decoders)}"
     found = store.read(name)
     if found is not None:
         return Arrays(found["images"], found["labels"])

@@ -3,8 +3,9 @@
     def shapes(split):                    # 'train' or 'test'
         return images, labels, names      # uint8 (n, h, w, c), (n,), one per class
 
-A function without an argument ``split`` returns one set of examples, of which
-``validation_size`` (in the config) are held out for evaluation. The arrays are checked
+A function without an argument ``split``, or with one that the config sets, returns
+one set of examples, of which ``validation_size`` (in the config) are held out for
+evaluation. The arrays are checked
 like any other set. A function may also return a `Dataset`, an `OnDisk` or a source.
 """
 
@@ -48,10 +49,11 @@ def open_set(
                 f"dataset {name!r}: validation_size must be int, got {held!r}"
             )
     split = accepted.get("split")
-    by_split = split is not None and split.default is inspect.Parameter.empty
+    required = split is not None and split.default is inspect.Parameter.empty
+    by_split = required and "split" not in fields
 
     def call(part: str) -> Any:
-        wanted = {"split": part} if by_split and "split" not in fields else {}
+        wanted = {"split": part} if by_split else {}
         try:
             return names.build("dataset", fields, table, **supplied, **wanted)
         except names.ConfigError as error:

@@ -1,5 +1,6 @@
 """Parts of data sets on disk: decoding them, and the cache of decoded arrays."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -45,6 +46,24 @@ def test_second_load_decodes_nothing(toy, decoded):
     assert len(decoded) == 8
     assert again.fingerprint == first.fingerprint
     np.testing.assert_array_equal(again.train.images, first.train.images)
+
+
+def test_a_class_added_to_the_training_split_renumbers_the_test_split(
+    tmp_path, decoded
+):
+    def write(split, name):
+        (tmp_path / split / name).mkdir(parents=True)
+        content = encode(np.full((2, 2, 3), 9, np.uint8))
+        (tmp_path / split / name / "0.png").write_bytes(content)
+
+    for split, name in itertools.product(("train", "test"), ("bee", "cat")):
+        write(split, name)
+    before = data.load("folder", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(before.test.labels, [0, 1])
+    write("train", "ant")
+    after = data.load("folder", data_dir=str(tmp_path))
+    assert after.class_names == ("ant", "bee", "cat")
+    np.testing.assert_array_equal(after.test.labels, [1, 2])
 
 
 def test_changed_source_is_decoded_again(toy, decoded, tmp_path, pictures):

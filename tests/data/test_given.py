@@ -57,6 +57,15 @@ def test_one_set_needs_a_validation_part():
         data.load(f"{__name__}:loose", size=3)
 
 
+def test_a_split_that_the_config_sets_is_a_single_set():
+    """Its examples are not evaluated as their own test set."""
+    fields = {"split": "train", "count": 10}
+    with refused(match=r"returns a single set of 10 examples"):
+        data.load(f"{__name__}:shapes", **fields)
+    found = data.load(f"{__name__}:shapes", **fields, validation_size=4)
+    assert (len(found.train), len(found.test)) == (6, 4)
+
+
 def own_validation(split, validation_size):
     """A function that holds out images itself."""
     return shapes(split, 10 - validation_size)

@@ -147,6 +147,32 @@ def test_state_of_another_stream_is_refused(folder):
     first(source, 1, step=3, state=state)
 
 
+class Nameless:
+    """A user's crop whose text is its address."""
+
+    views = 1
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, *arguments):
+        return transforms.CenterCrop(self.size, 10)(*arguments)
+
+
+def test_a_crop_without_a_text_resumes(folder):
+    train = {"name": f"{__name__}:Nameless", "size": 8}
+    source = open_stream(folder, train=train)
+    state = first(source, 3)[-1][1]
+    again = open_stream(folder, train=dict(reversed(train.items())))
+    assert first(again, 1, step=3, state=state)
+    address = f"<{__name__}.Nameless object at 0x7f>"  # as earlier versions stored it
+    old = json.dumps({**json.loads(state), "transform": address}).encode()
+    assert first(again, 1, step=3, state=old)
+    other = open_stream(folder)
+    with pytest.raises(names.ConfigError, match=r"transform was .*Nameless"):
+        first(other, 1, step=3, state=state)
+
+
 @pytest.mark.parametrize("stream", [{}, STREAM])
 def test_a_changed_picture_of_the_same_size_changes_the_fingerprint(tmp_path, stream):
     place = tmp_path / "train" / "a"
