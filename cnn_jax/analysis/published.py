@@ -6,6 +6,7 @@ others as `timm/resnet50`, `chenyaofo/cifar10_resnet20`, `akamaster/resnet20`
 preprocessing of the weights, so that `cnn_jax.load_run` can read it.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnn_jax import names
+from cnn_jax import models, names
 from cnn_jax.analysis import exchange
 from cnn_jax.data.facts import Facts
 from cnn_jax.data.preprocess import Statistics
-from cnn_jax.models import families, weights
+from cnn_jax.models import families, torchvision, weights
 from cnn_jax.training import config as run_config
 from cnn_jax.training.program import Program
 
@@ -78,7 +79,9 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
 
     Raises:
       ConfigError: unknown network or unreadable file.
-      ValueError: the tensors are not those of the network.
+      ValueError: the tensors are not those of the network. Variables whose file has
+        another network's config, with the same tensors, are refused by
+        `families.write`.
     """
     families.resolve(name)
     tensors = weights.read_tensors(source)
@@ -89,10 +92,21 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
     if last not in tensors:
         raise ValueError(f"{source}: not weights of {name}: {last!r} is missing")
     module = families.create(name, num_classes=len(tensors[last]))
-    if ours:
-        own = {k: tensors[k] for k in tensors if not k.startswith(exchange.DATA)}
-        return module, weights.unflatten(own), True
-    return module, families.read(name, module, tensors), False
+    if not ours:
+        return module, families.read(name, module, tensors), False
+    own = {k: tensors[k] for k in tensors if not k.startswith(exchange.DATA)}
+    stem = own.get("/".join(("params", *families.first_layer(module), "kernel")))
+    channels = stem.shape[2] if stem is not None and stem.ndim == 4 else 3
+    zeros = weights.flatten(torchvision.zero_variables(module, channels))
+    found, expected = ({k: v.shape for k, v in flat.items()} for flat in (own, zeros))
+    torchvision.check_shapes(f"the variables of {name}", found, expected)
+    if source.endswith(exchange.SUFFIX):
+        # Networks with the same variables may differ in a stride or a shortcut.
+        words = weights.read_metadata(source)
+        if "config" in words:
+            section = json.loads(words["config"])["model"]
+            module = models.create(num_classes=module.num_classes, **section)
+    return module, weights.unflatten(own), True
 
 
 def config_of(name: str) -> dict[str, Any]:

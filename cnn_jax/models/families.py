@@ -149,6 +149,7 @@ def write(
     if not _is_cifar(module):
         return torchvision.to_state_dict(module, variables)
     assert isinstance(module, ResNet)
+    torchvision.require(name, module, shortcut=resolve(name).model["shortcut"])
     plan = torchvision.residual_links(module)
     state = torchvision.to_state_dict(module, variables, plan)
     if module.shortcut != "A":
@@ -162,6 +163,13 @@ def head(name: str) -> str:
     if name.startswith("akamaster/"):
         return "linear.bias"
     return "fc.bias" if "resnet" in name else "classifier.6.bias"
+
+
+def first_layer(module: nn.Module) -> tuple[str, ...]:
+    """Path to the variables of a published network's first convolution."""
+    residual = isinstance(module, ResNet)
+    links = torchvision.residual_links if residual else torchvision.links
+    return links(module)[0].ours
 
 
 def _is_cifar(module: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.vgg import STAGES, VGG
 
 State = Mapping[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
 
 # torchvision's name of a net, and the name and fields of the same net here.
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -180,7 +181,14 @@ def links(module: nn.Module) -> list[Link]:
 
 
 def _alexnet(module: AlexNet) -> list[Link]:
-    _require("AlexNet", module, towers=1, lrn=False, stem=(11, 4, 2), image_size=224)
+    require(
+        "torchvision's AlexNet",
+        module,
+        towers=1,
+        lrn=False,
+        stem=(11, 4, 2),
+        image_size=224,
+    )
     _require_two_hidden(module)
     positions = zip((1, 2, 3, 4, 5), (0, 3, 6, 8, 10), strict=True)
     return [
@@ -194,7 +202,7 @@ def _alexnet(module: AlexNet) -> list[Link]:
 def _vgg(module: VGG) -> list[Link]:
     if module.configuration == "C":
         raise names.ConfigError("torchvision has no VGG C; choices: A, B, D, E")
-    _require("VGG", module, image_size=224)
+    require("torchvision's VGG", module, image_size=224)
     _require_two_hidden(module)
     plan, at = [], 0
     for stage, kernels in enumerate(STAGES[module.configuration], start=1):
@@ -220,9 +228,9 @@ def _resnet(module: ResNet) -> list[Link]:
             f"torchvision has no ResNet with {module.block_name()} blocks"
         )
     fixed = {"layout": "imagenet", "shortcut": "B", "preactivation": False}
-    _require("ResNet", module, **fixed, layers_per_block=0)
+    require("torchvision's ResNet", module, **fixed, layers_per_block=0)
     if module.block_name() == "bottleneck":
-        _require("ResNet", module, bottleneck_stride="3x3")
+        require("torchvision's ResNet", module, bottleneck_stride="3x3")
     return residual_links(module)
 
 
@@ -257,13 +265,13 @@ def residual_links(module: ResNet) -> list[Link]:
     return [*plan, Link(("head",), "fc", "dense")]
 
 
-def _require(kind: str, module: nn.Module, **fields: Any) -> None:
-    """Reject a module with a field other than torchvision's fixed value."""
+def require(what: str, module: nn.Module, **fields: Any) -> None:
+    """Reject a module with a field other than the published network's value."""
     for name, expected in fields.items():
         found = getattr(module, name)
         if (tuple(found) if isinstance(expected, tuple) else found) != expected:
             raise names.ConfigError(
-                f"torchvision's {kind} has {name} {expected!r}, but this net {found!r}"
+                f"{what} has {name} {expected!r}, but this net {found!r}"
             )
 
 
@@ -294,39 +302,50 @@ def check_tensors(module: nn.Module, plan: Sequence[Link], state: State) -> None
     Raises:
       ValueError: a tensor is missing, unknown, or of another shape.
     """
-    kind = type(module).__name__
     first = f"{plan[0].theirs}.weight"
-    channels = (
-        state[first].shape[1] if first in state and np.ndim(state[first]) == 4 else 3
+    four = first in state and np.ndim(state[first]) == 4
+    zeros = zero_variables(module, state[first].shape[1] if four else 3)
+    found, expected = (
+        {k: np.shape(v) for k, v in those.items() if not k.endswith("batches_tracked")}
+        for those in (state, to_state_dict(module, zeros, plan))
     )
+    check_shapes(f"a state_dict of this {type(module).__name__}", found, expected)
+
+
+def zero_variables(module: nn.Module, channels: int) -> dict[str, Any]:
+    """Variables of a network for images of ``channels`` channels, without memory."""
     image = jnp.zeros((1, 224, 224, channels))
     shapes = jax.eval_shape(
         lambda key: module.init(key, image, train=False), jax.random.key(0)
     )
-    zeros = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes
-    )
-    expected = {
-        name: value.shape
-        for name, value in to_state_dict(module, zeros, plan).items()
-        if not name.endswith("num_batches_tracked")
-    }
-    found = [name for name in state if not name.endswith("num_batches_tracked")]
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
+
+
+def check_shapes(what: str, found: Shapes, expected: Shapes) -> None:
+    """Reject tensors whose names or shapes differ from the expected ones.
+
+    Args:
+      what: what the tensors should be, for the message.
+      found: their shapes by name.
+      expected: the right ones.
+
+    Raises:
+      ValueError: a tensor is missing, unknown, or of another shape.
+    """
     for problem, those in (
-        ("lacks", [name for name in expected if name not in state]),
+        ("lacks", [name for name in expected if name not in found]),
         ("has the unknown tensor", [name for name in found if name not in expected]),
     ):
         if those:
             more = f" and {len(those) - 1} more" if len(those) > 1 else ""
             raise ValueError(
-                f"not a state_dict of this {kind}: it {problem} {those[0]!r}{more} "
+                f"not {what}: it {problem} {those[0]!r}{more} "
                 f"({len(expected)} tensors expected, {len(found)} found)"
             )
     for name, shape in expected.items():
-        if tuple(state[name].shape) != shape:
+        if found[name] != shape:
             raise ValueError(
-                f"not a state_dict of this {kind}: {name!r} should have shape "
-                f"{shape}, got {tuple(state[name].shape)}"
+                f"not {what}: {name!r} should have shape {shape}, got {found[name]}"
             )
 
 

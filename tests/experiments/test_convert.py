@@ -1,13 +1,14 @@
 """``python -m experiments.convert``."""
 
+import re
 import sys
 
 import numpy as np
 import pytest
 
 import cnn_jax
-from cnn_jax import names
-from cnn_jax.analysis import published
+from cnn_jax import models, names
+from cnn_jax.analysis import exchange, published
 from cnn_jax.models import families, torchvision, weights
 from experiments import convert, evaluate
 from tests import tiny
@@ -50,6 +51,44 @@ def test_there_and_back(tmp_path, narrow, capsys):
     assert set(found) == set(narrow)
     for name, value in narrow.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.fixture
+def small_peers(monkeypatch):
+    """akamaster's networks at a quarter of the width."""
+    for depth in (20, 32):
+        entry = families.NETS[f"akamaster/resnet{depth}"]
+        model = {**entry.model, "widths": (4, 8, 16)}
+        monkeypatch.setitem(
+            families.NETS, f"akamaster/resnet{depth}", entry._replace(model=model)
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"depth": 32}, "unknown tensor 'batch_stats/stage1_block4/bn1/mean'"),
+        ({"shortcut": "B"}, "unknown tensor 'batch_stats/stage2_block1/shortcut_bn/me"),
+        ({"widths": (8, 16, 32)}, "'.*' should have shape .* got"),
+        ({"name": "cifar_plain"}, "resnet20 has shortcut 'A', but this net 'none'"),
+    ],
+)
+def test_variables_of_another_network_are_not_given_its_names(
+    model, message, tmp_path, small_peers, capsys
+):
+    """Even if the published network's tensors are all there, as for a plain net."""
+    section = {"name": "cifar_resnet", "depth": 20, "widths": (4, 8, 16), **model}
+    module = models.create(num_classes=10, **section)
+    source, target = (str(tmp_path / f"{n}.safetensors") for n in "ab")
+    config = {**published.config_of("akamaster/resnet20"), "model": section}
+    label = {"family": "residual", "depth": 20, "seed": 0, "step": 0}
+    facts = published.facts_of("akamaster/resnet20", 10)
+    variables = torchvision.zero_variables(module, 3)
+    exchange.write(source, config, facts, variables, label)
+    assert convert.main(["akamaster/resnet20", source, target]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert error.count("\n") == 1
 
 
 def test_data_is_for_an_evaluation(tmp_path, narrow, capsys):
