@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from cnn_jax import plots, study
 from cnn_jax.names import ConfigError
-from cnn_jax.study import execution, jobs
+from cnn_jax.study import execution, jobs, plan
 from cnn_jax.study.progress import StudyProgress
 from cnn_jax.training import files
 from cnn_jax.training.interrupt import Interrupted
@@ -49,27 +49,27 @@ def main(values: argparse.Namespace) -> int:
     """Train the unfinished runs, then write the table and the figures."""
     if values.launcher == "none" and (values.job or values.job_minutes):
         raise ConfigError("--job and --job_minutes need --launcher")
-    config = values.config
-    directory = files.local(values.workdir or f"runs/{config.name}")
+    title = plan.check(values.config)["name"]
+    directory = files.local(values.workdir or f"runs/{title}")
     if values.plot_only:
         recorded = study.StudyDirectory(directory).config()
-        table = write(directory, recorded["name"] if recorded else config.name)
+        table = write(directory, recorded["name"] if recorded else title)
         if table.empty:
             raise ConfigError(f"{directory} contains no runs of a study")
         return 0
-    runs = study.StudyDirectory(directory).enter(config)
+    runs = study.StudyDirectory(directory).enter(values.config)
     try:
         with StudyProgress(runs) as progress:
             unfinished = train(values, runs, directory, progress)
     except (Interrupted, KeyboardInterrupt):
         if directory.is_dir():  # a stopped study shows its results so far
             try:
-                write(directory, config.name)
+                write(directory, title)
             except Exception as error:  # the interruption matters more
                 kind = type(error).__name__
                 print(f"warning: cannot draw figures: {kind}: {error}", file=sys.stderr)
         raise
-    status = write(directory, config.name)["status"]
+    status = write(directory, title)["status"]
     reasons = {e.run.name: f"{e.status}: {e.message}" for e in unfinished}
     missing = [run.name for run in runs if status.get(run.name) != "finished"]
     for name in missing:

@@ -116,7 +116,7 @@ class Block(nn.Module):
         if train:
             alive = jax.random.bernoulli(self.make_rng("dropout"), survival)
             return jnp.where(alive, z, jnp.zeros_like(z))
-        return survival * z
+        return (survival * z).astype(z.dtype)  # in a loop the rate is a float32 array
 
     def shortcut_of(self, x: Images, same_shape: bool, train: bool) -> FeatureMaps:
         """The shortcut path: the input itself, or its projection by A, B or C."""

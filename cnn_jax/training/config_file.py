@@ -37,11 +37,11 @@ def read(path: pathlib.Path, argument: str = "") -> ConfigDict:
         if "get_config" not in found:
             raise ConfigError("the file has no function get_config()")
         config = found["get_config"](*([argument] if argument else []))
+        if isinstance(config, Mapping):
+            config = ConfigDict(config)
     except Exception as error:  # the file is the user's own program
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
         raise ConfigError(f"config {str(path)!r}: {kind}{error}") from error
-    if isinstance(config, Mapping):
-        config = ConfigDict(config)
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             f"config {str(path)!r}: get_config() must return a ConfigDict, got "

@@ -335,7 +335,7 @@ class Program:
         if wanted == "classes":
             shape: tuple[int, ...] = getattr(outputs, "shape", ())
             classes = self.source.num_classes
-            if len(shape) != 2 or shape[1] < classes:
+            if len(shape) != 2 or shape[1] != classes:
                 raise names.ConfigError(
                     f"model {self.config['model']['name']!r} has outputs of shape "
                     f"{shape} for one image; loss {name!r} needs (1, {classes})"

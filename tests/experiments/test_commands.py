@@ -104,6 +104,15 @@ def test_the_config_of_a_study_names_its_command(tmp_path, capsys):
     assert "use `python -m experiments.degradation`" in error
 
 
+@pytest.mark.parametrize("flags", [[], ["--plot_only"]])
+def test_the_config_of_a_run_is_no_study(flags, capsys):
+    config = f"--config={ROOT}/configs/resnet_digits.py"
+    assert degradation.main([config, *flags]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: unknown key of a study")
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("flag", ["--config.steps=20", "--steps=20"])
 def test_a_key_of_the_runs_is_named_in_a_study(flag, tmp_path, capsys):
     assert degradation.main([f"--workdir={tmp_path}", flag]) == 2

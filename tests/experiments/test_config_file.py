@@ -33,6 +33,7 @@ def test_a_file_of_ones_own_is_preferred(tmp_path, monkeypatch):
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named"),
         ("def get_config():\n    return {}['x']", "KeyError: 'x'"),
         ("\0", "null bytes"),
+        ("def get_config():\n    return {'a': {'0.1': {}}}", "ValueError: .* dots in"),
     ],
 )
 def test_what_a_file_does_wrong_is_a_line(text, message, tmp_path):

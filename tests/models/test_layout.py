@@ -96,6 +96,15 @@ def test_a_loop_starts_and_learns_as_the_unrolled_net(fields):
     assert_close(learn(looped, stacked), learn(unrolled, variables))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_type_of_a_loop_with_stochastic_depth(dtype):
+    _, looped = pair(stochastic_depth=0.9, dtype=dtype)
+    outputs = jax.eval_shape(
+        lambda: looped.init_with_output(jax.random.key(0), IMAGES, train=False)[0]
+    )
+    assert outputs.dtype == jnp.float32
+
+
 def test_rates_of_stochastic_depth_differ_from_block_to_block_of_a_loop():
     """Evaluation weights a branch by its survival rate; training draws it."""
     unrolled, looped = pair(stochastic_depth=0.9)

@@ -77,21 +77,27 @@ class Columns(nn.Module):
         return nn.Dense(self.num_classes)(x.mean(1))
 
 
-class Few(nn.Module):
-    """Fewer scores than there are classes."""
+class Other(nn.Module):
+    """More or fewer scores than there are classes."""
 
     num_classes: int
+    scores: int
 
     @nn.compact
     def __call__(self, x, train):
-        return nn.Dense(self.num_classes - 1)(x.mean((1, 2)))
+        return nn.Dense(self.scores)(x.mean((1, 2)))
 
 
 @pytest.mark.parametrize(
-    ("net", "shape"), [("Columns", r"\(1, 6, 3\)"), ("Few", r"\(1, 2\)")]
+    ("net", "fields", "shape"),
+    [
+        ("Columns", {}, r"\(1, 6, 3\)"),
+        ("Other", {"scores": 2}, r"\(1, 2\)"),
+        ("Other", {"scores": 4}, r"\(1, 4\)"),
+    ],
 )
-def test_outputs_that_do_not_fit_the_classes_are_refused(net, shape):
-    config = {**tiny.config(), "model": {"name": f"{__name__}:{net}"}}
+def test_outputs_that_do_not_fit_the_classes_are_refused(net, fields, shape):
+    config = {**tiny.config(), "model": {"name": f"{__name__}:{net}", **fields}}
     with pytest.raises(ConfigError, match=rf"outputs of shape {shape} .* \(1, 3\)"):
         Program(config)
 
