@@ -7,6 +7,7 @@ preprocessing of the weights, so that `cnn_jax.load_run` can read it.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,11 +79,11 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
       state_dict.
 
     Raises:
-      ConfigError: unknown network or unreadable file.
-      ValueError: the tensors are not those of the network. Variables whose file has
-        another network's config, with the same tensors, are refused by
-        `families.write`.
+      ConfigError: unknown network, unreadable file, or one whose config describes
+        another network.
+      ValueError: the tensors are not those of the network.
     """
+    source = os.fspath(source)
     families.resolve(name)
     tensors = weights.read_tensors(source)
     ours = any(key.startswith("params/") for key in tensors)
@@ -99,14 +100,25 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
     channels = stem.shape[2] if stem is not None and stem.ndim == 4 else 3
     zeros = weights.flatten(torchvision.zero_variables(module, channels))
     found, expected = ({k: v.shape for k, v in flat.items()} for flat in (own, zeros))
-    torchvision.check_shapes(f"the variables of {name}", found, expected)
+    torchvision.check_shapes(f"a file of variables of {name}", found, expected)
     if source.endswith(exchange.SUFFIX):
-        # Networks with the same variables may differ in a stride or a shortcut.
         words = weights.read_metadata(source)
         if "config" in words:
-            section = json.loads(words["config"])["model"]
-            module = models.create(num_classes=module.num_classes, **section)
+            module = _described(source, words["config"], module.num_classes)
+            families.check(name, module)
     return module, weights.unflatten(own), True
+
+
+def _described(source: str, config: str, num_classes: int) -> nn.Module:
+    """The network that the config in a file describes."""
+    try:
+        return models.create(num_classes=num_classes, **json.loads(config)["model"])
+    except names.ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise names.ConfigError(
+            f"weights {source!r}: its config describes no network"
+        ) from error
 
 
 def config_of(name: str) -> dict[str, Any]:

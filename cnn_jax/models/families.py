@@ -18,6 +18,7 @@ import numpy as np
 
 from cnn_jax import models, names
 from cnn_jax.models import torchvision
+from cnn_jax.models.layers import BatchNorm
 from cnn_jax.models.resnet import ResNet
 
 Numbers = tuple[float, float, float]
@@ -136,7 +137,7 @@ def write(
 
     Args:
       name: a key of `NETS`.
-      module: from `create`.
+      module: from `create`, or of the variables' own config.
       variables: its 'params' and 'batch_stats'.
 
     Returns:
@@ -146,10 +147,10 @@ def write(
       ConfigError: the family has no such network.
       ValueError: variables of another network.
     """
+    check(name, module)
     if not _is_cifar(module):
         return torchvision.to_state_dict(module, variables)
     assert isinstance(module, ResNet)
-    torchvision.require(name, module, shortcut=resolve(name).model["shortcut"])
     plan = torchvision.residual_links(module)
     state = torchvision.to_state_dict(module, variables, plan)
     if module.shortcut != "A":
@@ -163,6 +164,36 @@ def head(name: str) -> str:
     if name.startswith("akamaster/"):
         return "linear.bias"
     return "fc.bias" if "resnet" in name else "classifier.6.bias"
+
+
+def check(name: str, module: nn.Module) -> None:
+    """Refuse a network that differs from the published one.
+
+    Networks with the same variables may differ in a stride, a shortcut, a block or the
+    epsilon of batch norm.
+
+    Args:
+      name: a key of `NETS`.
+      module: the network.
+
+    Raises:
+      ConfigError: it differs.
+    """
+    if not _is_cifar(module):
+        torchvision.links(module)
+    elif isinstance(module, ResNet) and module.block_name() != "basic":
+        raise names.ConfigError(
+            f"{name} has basic blocks, but this net has {module.block_name()!r}"
+        )
+    if isinstance(module, ResNet):
+        shortcut = resolve(name).model.get("shortcut", "B")
+        torchvision.require(name, module, shortcut=shortcut, stochastic_depth=0.0)
+    epsilon = getattr(getattr(module, "norm", BatchNorm)(), "epsilon", None)
+    if epsilon != BatchNorm.epsilon:
+        raise names.ConfigError(
+            f"{name} has batch norm with epsilon {BatchNorm.epsilon}, but this net "
+            f"{epsilon}"
+        )
 
 
 def first_layer(module: nn.Module) -> tuple[str, ...]:

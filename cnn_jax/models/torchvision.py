@@ -227,8 +227,14 @@ def _resnet(module: ResNet) -> list[Link]:
         raise names.ConfigError(
             f"torchvision has no ResNet with {module.block_name()} blocks"
         )
-    fixed = {"layout": "imagenet", "shortcut": "B", "preactivation": False}
-    require("torchvision's ResNet", module, **fixed, layers_per_block=0)
+    require(
+        "torchvision's ResNet",
+        module,
+        layout="imagenet",
+        shortcut="B",
+        preactivation=False,
+        layers_per_block=0,
+    )
     if module.block_name() == "bottleneck":
         require("torchvision's ResNet", module, bottleneck_stride="3x3")
     return residual_links(module)
@@ -313,7 +319,12 @@ def check_tensors(module: nn.Module, plan: Sequence[Link], state: State) -> None
 
 
 def zero_variables(module: nn.Module, channels: int) -> dict[str, Any]:
-    """Variables of a network for images of ``channels`` channels, without memory."""
+    """Zeros in the form of a network's variables; they take no memory.
+
+    Args:
+      module: the network.
+      channels: of its images.
+    """
     image = jnp.zeros((1, 224, 224, channels))
     shapes = jax.eval_shape(
         lambda key: module.init(key, image, train=False), jax.random.key(0)

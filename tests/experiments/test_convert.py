@@ -10,6 +10,7 @@ import cnn_jax
 from cnn_jax import models, names
 from cnn_jax.analysis import exchange, published
 from cnn_jax.models import families, torchvision, weights
+from cnn_jax.models.blocks import BasicBlock
 from experiments import convert, evaluate
 from tests import tiny
 from tests.models.test_families import TestWithTorch as Peers
@@ -64,6 +65,13 @@ def small_peers(monkeypatch):
         )
 
 
+class Leaky(BasicBlock):
+    """A user's block: basic but for its function."""
+
+    def branch(self, x, train):
+        return 0.5 * super().branch(x, train)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -71,6 +79,12 @@ def small_peers(monkeypatch):
         ({"shortcut": "B"}, "unknown tensor 'batch_stats/stage2_block1/shortcut_bn/me"),
         ({"widths": (8, 16, 32)}, "'.*' should have shape .* got"),
         ({"name": "cifar_plain"}, "resnet20 has shortcut 'A', but this net 'none'"),
+        (
+            {"norm": {"name": "batch", "epsilon": 1e-3}},
+            "epsilon 1e-05, but this net 0.001",
+        ),
+        ({"stochastic_depth": 0.5}, "has stochastic_depth 0.0, but this net 0.5"),
+        ({"block": f"{__name__}:Leaky"}, "has basic blocks, but this net has .*Leaky"),
     ],
 )
 def test_variables_of_another_network_are_not_given_its_names(
