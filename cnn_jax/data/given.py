@@ -3,10 +3,10 @@
     def shapes(split):                    # 'train' or 'test'
         return images, labels, names      # uint8 (n, h, w, c), (n,), one per class
 
-A function without an argument ``split``, or with one that the config sets, returns
+If ``split`` is not a required argument, or if the config sets it, the function returns
 one set of examples, of which ``validation_size`` (in the config) are held out for
-evaluation. The arrays are checked
-like any other set. A function may also return a `Dataset`, an `OnDisk` or a source.
+evaluation. The arrays are checked like any other set. A function may also return a
+`Dataset`, an `OnDisk` or a source.
 """
 
 import inspect
@@ -77,10 +77,14 @@ def open_set(
             )
         return Dataset(name, len(classes), arrays, test, class_names=classes)
     if not held:
+        other = (
+            "leave config.dataset.split out"
+            if "split" in fields
+            else "give the function an argument `split` ('train' or 'test')"
+        )
         raise names.ConfigError(
             f"dataset {name!r} returns a single set of {len(arrays)} examples: hold "
-            "some out with config.dataset.validation_size, or give the function an "
-            "argument `split` ('train' or 'test')"
+            f"some out with config.dataset.validation_size, or {other}"
         )
     mask = held_out(len(arrays), held)
     parts = arrays.part(np.flatnonzero(~mask)), arrays.part(np.flatnonzero(mask))
