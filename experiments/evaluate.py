@@ -28,7 +28,6 @@ from experiments import launch, tables
 
 TOP = 5
 # With more classes the matrix does not fit on a screen; its largest entries are shown.
-MATRIX = 20
 LARGEST = 20
 
 
@@ -78,7 +77,7 @@ def show(net: Net, what: str, found: Confusion) -> None:
         for row in found.by_class(names).itertuples()
     ]
     tables.show("error by class", rows)
-    if len(names) <= MATRIX:
+    if len(names) <= LARGEST:
         rows = [
             {"true": name, **dict(zip(names, map(str, row), strict=True))}
             for name, row in zip(names, found.matrix, strict=True)

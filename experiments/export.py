@@ -32,10 +32,7 @@ def main(values: argparse.Namespace) -> None:
     """Write the file."""
     target = pathlib.Path(values.target)
     if target.suffix not in (".safetensors", ".stablehlo"):
-        raise ConfigError(
-            f"{target}: the name must end in .safetensors (weights) or .stablehlo (a "
-            "program)"
-        )
+        raise ConfigError(f"{target}: the name must end in .safetensors or .stablehlo")
     net = cnn_jax.load_run(values.run, averaged=values.averaged)
     if target.suffix == ".safetensors":
         exchange.save(net, target)

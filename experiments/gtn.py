@@ -128,8 +128,8 @@ class Study:
         return (Pretrained if stage == "system" else Program)(self.config[stage])
 
     def unfinished(self) -> list[tuple[str, int]]:
-        """The stages and seeds to train; ConfigError if a run had another config."""
-        unfinished = []
+        """Stages and seeds to train; ConfigError for runs of other configs or data."""
+        unfinished, finished = [], []
         for stage, seed in itertools.product(STAGES, self.seeds):
             run = self.run_directory(stage, seed)
             run.check_config(config := {**self.config[stage], "seed": seed})
@@ -138,6 +138,8 @@ class Study:
                 unfinished.append((stage, seed))
             else:
                 self.take(stage, seed, result)
+                finished.append(str(run.path))
+        trained.check_stored(finished)
         return unfinished
 
     @functools.cache  # noqa: B019

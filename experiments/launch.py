@@ -4,8 +4,7 @@ Expected errors end with one line on stderr. The exit status is 2 for a user's m
 or a failing disk; 1 for a run that diverged or has no usable checkpoint, and for a
 backend that computes wrongly; 128 + the signal's number for a signal.
 Compiled programs are cached for the next command in ~/.cache/cnn_jax/xla (see
-`cnn_jax.runtime.compilation_cache`). Memory that a step frees is kept for the next
-step (see `cnn_jax.runtime.heap`).
+`cnn_jax.runtime.compilation_cache`).
 """
 
 import argparse

@@ -94,7 +94,7 @@ def of_split(net: Net, split: Split) -> Confusion:
     """
     _check(net)
     source, program = net.program.source, net.program
-    resident = source.resident()
+    resident = jax.device_put(source.resident())
     there = source.num_train if split == "train" else source.num_test
     size = min(program.config["eval_batch_size"], there)
     matrix, total = _empty(net), 0.0

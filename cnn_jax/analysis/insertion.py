@@ -152,7 +152,7 @@ def site_outputs(
     for batch in batches:
         output = np.asarray(_site_output(model, site, variables, batch["image"]))
         found.append(output[np.asarray(batch["mask"]) > 0])
-    maps = jnp.asarray(np.concatenate(found))
+    maps = jnp.asarray(np.concatenate(found), jnp.float32)
     if float(maps.min()) < 0:
         raise ValueError(
             f"{site!r} outputs negative numbers, so a ReLU after it is not the identity"

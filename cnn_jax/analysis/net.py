@@ -56,7 +56,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         source = self.program.source
-        resident = source.resident()
+        resident = jax.device_put(source.resident())
         there = source.num_train if self.split == "train" else source.num_test
         size = min(self.program.config["eval_batch_size"], self.images or there, there)
         items = source.eval_batches(self.split, size)
@@ -194,7 +194,7 @@ class Net:
         """
         size = self.program.config["batch_size"]
         items = self.program.source.train_batches(self.seed, size, start)
-        resident = self.program.source.resident()
+        resident = jax.device_put(self.program.source.resident())
         return [
             _prepare(self.program, resident, item)
             for item, _ in itertools.islice(items, count)

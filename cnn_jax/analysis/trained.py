@@ -60,7 +60,9 @@ def program_from(config: dict[str, Any], facts: Facts | None, owner: str) -> Pro
       ConfigError: the config cannot be run here.
     """
     group = config.get(BN_IMAGES, config["parallel"]["bn_group_size"])
-    config = {key: config[key] for key in config if key not in (PLUGINS, *RECORDED)}
+    # A log writer may be a user's class, which is not needed here.
+    dropped = (PLUGINS, *RECORDED, "log")
+    config = {key: config[key] for key in config if key not in dropped}
     config["parallel"] = {
         "mode": "pmap",
         "devices": 1,

@@ -199,11 +199,13 @@ class Show:
         """The section of an analysis from the results of its measurements.
 
         Raises:
-          MeasurementFailed: a result is the reason of a failure.
+          MeasurementFailed: a result is the reason of a failure, or there are no rows.
         """
         failures = [reason for reason in results if isinstance(reason, str)]
         if failures:
             raise MeasurementFailed("; ".join(failures))
+        if not any(results):
+            raise MeasurementFailed("there is nothing to measure with these settings")
         table = pd.DataFrame([row for rows in results for row in rows])
         table = table.sort_values(tables.NET, kind="stable", ignore_index=True)
         write_csv(table, self.directory / f"{name}.csv")

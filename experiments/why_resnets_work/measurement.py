@@ -83,7 +83,7 @@ class Measurement:
             "settings": settings,
             "runs": {name: trained.fingerprint(run) for name, run in runs.items()},
             "data": {name: trained.data_fingerprint(run) for name, run in runs.items()},
-        }
+        } | ({"analysis": self.section["name"]} if "name" in self.section else {})
         return json.loads(json.dumps(found))
 
     def compute(self) -> list[Row] | str:

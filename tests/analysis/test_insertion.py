@@ -49,6 +49,13 @@ def test_plain_layers_are_the_identity_to_rounding_or_not_at_all():
     assert largest > 1e-2
 
 
+def test_the_maps_at_a_site_are_float32_in_a_bfloat16_net():
+    """Otherwise the parameters made from them would be bfloat16."""
+    net, variables = nets.build(dtype="bfloat16")
+    maps = insertion.site_outputs(net, variables, [nets.batch(6)], SITE)
+    assert maps.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("count", [2, 50])
 def test_a_plain_block_of_identity_puts_out_what_it_is_given(count):
     """To rounding: batch norm keeps the unbiased variance, of 8 numbers as of 200."""

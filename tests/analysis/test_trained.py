@@ -157,6 +157,12 @@ def test_a_fingerprint_covers_step_state_and_notes(tmp_path):
     assert len(found) == 4
 
 
+def test_a_net_loads_without_the_log_writers_of_its_run():
+    config = tiny.config(log={"writers": ("not_here.logs:Writer",)})
+    program = trained.program_from(config, None, "run")
+    assert program.image_shape == (6, 6, 1)
+
+
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="contains no run"):
         trained.load(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 import types
 
 import flax.linen as nn
@@ -147,6 +148,18 @@ def test_another_config_is_refused_and_other_lines_are_measured(study, capsys):
 
 
 @pytest.mark.slow
+def test_other_digits_are_refused(study, monkeypatch, capsys):
+    _, arguments = study
+
+    def others() -> Dataset:
+        part = Arrays(255 - glyphs().train.images, np.arange(3, dtype=np.int32))
+        return Dataset("glyphs", 3, part, part)
+
+    monkeypatch.setattr(sys.modules[__name__], "glyphs", others)
+    assert gtn.main([*arguments, "--plot_only"]) == 2
+    assert "was trained on other data" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("stage", ["system", "displacement"])
 def test_a_reader_of_strings_has_an_error_and_no_classes(study, stage, capsys):
     """As `experiments.evaluate` prints it; `displacement` is hardly trained."""

@@ -19,7 +19,7 @@ from cnn_jax.analysis import landscape_file, trained
 from cnn_jax.names import ConfigError
 from configs import why_resnets_work_digits
 from experiments.why_resnets_work import __main__ as command
-from experiments.why_resnets_work.measurement import Measurement
+from experiments.why_resnets_work.measurement import Measurement, MeasurementFailed
 from experiments.why_resnets_work.registry import ANALYSES
 from tests import browser, tiny
 from tests.needs import needs
@@ -99,6 +99,12 @@ def test_every_analysis_has_its_table_and_figures(done):
     for name in FIGURES:
         for suffix in ("png", "svg"):
             assert (directory / f"{name}.{suffix}").stat().st_size > 5000
+
+
+def test_an_analysis_without_rows_says_so(tmp_path):
+    show = command.Show("title", tmp_path, {})
+    with pytest.raises(MeasurementFailed, match="nothing to measure"):
+        show.section("linearity", ANALYSES["linearity"], {}, [[], []])
 
 
 @pytest.mark.slow

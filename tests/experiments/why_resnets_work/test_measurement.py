@@ -18,6 +18,7 @@ from experiments.why_resnets_work.measurement import (
 )
 from experiments.why_resnets_work.registry import ANALYSES
 
+OTHER = ANALYSES["grid"]  # as an analysis of a user's module
 GRID = {"depths": (2,), "width": 3, "points": 4, "beta": 0.1, "seeds": 1, "lags": 2}
 
 
@@ -82,6 +83,8 @@ def test_rows_of_earlier_code_or_of_another_program_are_not_taken(
         task.path.write_text(foreign)
         assert task.cached() is None
     task.path.write_text(text)
+    other = dataclasses.replace(task, section={**GRID, "name": f"{__name__}:OTHER"})
+    assert other.cached() is None
     changed = dataclasses.replace(ANALYSES["grid"], version=99)
     monkeypatch.setitem(ANALYSES, "grid", changed)
     assert task.cached() is None
