@@ -198,9 +198,9 @@ def check(name: str, module: nn.Module) -> None:
 
 def first_layer(module: nn.Module) -> tuple[str, ...]:
     """Path to the variables of a published network's first convolution."""
-    residual = isinstance(module, ResNet)
-    links = torchvision.residual_links if residual else torchvision.links
-    return links(module)[0].ours
+    if isinstance(module, ResNet):
+        return torchvision.residual_links(module)[0].ours
+    return torchvision.links(module)[0].ours
 
 
 def _is_cifar(module: nn.Module) -> bool:
