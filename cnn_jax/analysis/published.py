@@ -100,7 +100,7 @@ def read(name: str, source: str) -> tuple[nn.Module, dict[str, Any], bool]:
     channels = stem.shape[2] if stem is not None and stem.ndim == 4 else 3
     zeros = weights.flatten(torchvision.zero_variables(module, channels))
     found, expected = ({k: v.shape for k, v in flat.items()} for flat in (own, zeros))
-    torchvision.check_shapes(f"a file of variables of {name}", found, expected)
+    weights.check_shapes(f"a file of variables of {name}", found, expected)
     if source.endswith(exchange.SUFFIX):
         words = weights.read_metadata(source)
         if "config" in words:

@@ -16,13 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnn_jax import models, names
-from cnn_jax.models import layout
+from cnn_jax.models import layout, weights
 from cnn_jax.models.alexnet import AlexNet
 from cnn_jax.models.resnet import ResNet
 from cnn_jax.models.vgg import STAGES, VGG
 
 State = Mapping[str, np.ndarray]
-Shapes = Mapping[str, tuple[int, ...]]
 
 # torchvision's name of a net, and the name and fields of the same net here.
 NETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -315,7 +314,9 @@ def check_tensors(module: nn.Module, plan: Sequence[Link], state: State) -> None
         {k: np.shape(v) for k, v in those.items() if not k.endswith("batches_tracked")}
         for those in (state, to_state_dict(module, zeros, plan))
     )
-    check_shapes(f"a state_dict of this {type(module).__name__}", found, expected)
+    weights.check_shapes(
+        f"a state_dict of this {type(module).__name__}", found, expected
+    )
 
 
 def zero_variables(module: nn.Module, channels: int) -> dict[str, Any]:
@@ -330,34 +331,6 @@ def zero_variables(module: nn.Module, channels: int) -> dict[str, Any]:
         lambda key: module.init(key, image, train=False), jax.random.key(0)
     )
     return jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes)
-
-
-def check_shapes(what: str, found: Shapes, expected: Shapes) -> None:
-    """Reject tensors whose names or shapes differ from the expected ones.
-
-    Args:
-      what: what the tensors should be, for the message.
-      found: their shapes by name.
-      expected: the right ones.
-
-    Raises:
-      ValueError: a tensor is missing, unknown, or of another shape.
-    """
-    for problem, those in (
-        ("lacks", [name for name in expected if name not in found]),
-        ("has the unknown tensor", [name for name in found if name not in expected]),
-    ):
-        if those:
-            more = f" and {len(those) - 1} more" if len(those) > 1 else ""
-            raise ValueError(
-                f"not {what}: it {problem} {those[0]!r}{more} "
-                f"({len(expected)} tensors expected, {len(found)} found)"
-            )
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise ValueError(
-                f"not {what}: {name!r} should have shape {shape}, got {found[name]}"
-            )
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

@@ -21,6 +21,8 @@ TORCH = (".pt", ".pth", ".th", ".tar", ".bin", ".ckpt")
 # Prefixes that DataParallel, `torch.compile` and Lightning modules add to every name.
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     """Read the named arrays of a file.
@@ -167,6 +169,34 @@ def write_tensors(
     finally:
         if part.is_file():
             part.unlink()
+
+
+def check_shapes(what: str, found: Shapes, expected: Shapes) -> None:
+    """Reject tensors whose names or shapes differ from the expected ones.
+
+    Args:
+      what: what the tensors should be, for the message.
+      found: their shapes by name.
+      expected: the right ones.
+
+    Raises:
+      ValueError: a tensor is missing, unknown, or of another shape.
+    """
+    for problem, those in (
+        ("lacks", [name for name in expected if name not in found]),
+        ("has the unknown tensor", [name for name in found if name not in expected]),
+    ):
+        if those:
+            more = f" and {len(those) - 1} more" if len(those) > 1 else ""
+            raise ValueError(
+                f"not {what}: it {problem} {those[0]!r}{more} "
+                f"({len(expected)} tensors expected, {len(found)} found)"
+            )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(
+                f"not {what}: {name!r} should have shape {shape}, got {found[name]}"
+            )
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
