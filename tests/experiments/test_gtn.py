@@ -150,9 +150,9 @@ def test_another_config_is_refused_and_other_lines_are_measured(study, capsys):
 @pytest.mark.slow
 def test_other_digits_are_refused(study, monkeypatch, capsys):
     _, arguments = study
+    part = Arrays(255 - glyphs().train.images, np.arange(3, dtype=np.int32))
 
     def others() -> Dataset:
-        part = Arrays(255 - glyphs().train.images, np.arange(3, dtype=np.int32))
         return Dataset("glyphs", 3, part, part)
 
     monkeypatch.setattr(sys.modules[__name__], "glyphs", others)
