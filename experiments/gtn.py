@@ -75,10 +75,10 @@ def main(values: argparse.Namespace) -> int:
     """Train the unfinished runs, then write the table and the figures."""
     config = check(values.config)
     runs = Study(config, files.local(values.workdir or f"runs/{config['name']}"))
-    runs.unfinished()  # refuses runs of another config before anything is written
+    unfinished = runs.unfinished()  # refuses others' runs before anything is written
     if not values.plot_only:
         launch.check_machine()
-        runs.train()
+        runs.train(unfinished)
     if runs.seeds:
         runs.write()
     return 0 if len(runs.seeds) == len(config["seeds"]) else 1
@@ -88,7 +88,7 @@ def check(config: Any) -> dict[str, Any]:
     """Check the config and return it as plain dicts.
 
     Raises:
-      ConfigError: a missing or unknown key, no or invalid seeds, or an invalid run.
+      ConfigError: a missing or unknown key, no or invalid seeds, or invalid runs.
     """
     config = run_config.as_dict(config)
     for key in (*config, *KEYS):
@@ -98,11 +98,17 @@ def check(config: Any) -> dict[str, Any]:
             raise names.ConfigError(f"the config lacks {key}")
     plan.check_integers("config.seeds", config["seeds"])
     for stage, seed in itertools.product(STAGES, config["seeds"]):
+        plan.check_section(f"config.{stage}", config[stage])
         run_config.check({**config[stage], "seed": seed})
     for stage in ("system", "displacement"):
         loss = config[stage]["loss"]["name"]
         if loss != "strings":
             raise names.choices(f"config.{stage}.loss.name", loss, ["strings"])
+    model, isolated = (config[stage]["model"] for stage in ("system", "isolated"))
+    reads = {"name": model.get("recognizer", "lenet5")}
+    if model["name"] == "gtn" and isolated != reads:
+        needed = f"the recognizer of config.system.model, {reads}"
+        raise names.ConfigError(f"config.isolated.model must be {needed}")
     return config
 
 
@@ -140,7 +146,7 @@ class Study:
                 self.take(stage, seed, result)
                 finished.append(str(run.path))
         trained.check_stored(finished)
-        return unfinished
+        return [pair for pair in unfinished if pair[1] in self.seeds]
 
     @functools.cache  # noqa: B019
     def reader(self, stage: str, normalize: bool = False) -> Reader:
@@ -148,9 +154,9 @@ class Study:
         changes = {"model": {"normalize": True}} if normalize else {}
         return Reader(study.merge(self.config[stage], changes))
 
-    def train(self) -> None:
-        """Train every unfinished run, with one compiled program per stage."""
-        for stage, seed in self.unfinished():
+    def train(self, unfinished: list[tuple[str, int]]) -> None:
+        """Train the runs of `unfinished`, with one compiled program per stage."""
+        for stage, seed in unfinished:
             program = self.program(stage)
             if isinstance(program, Pretrained):
                 if seed not in self.seeds:  # its recogniser diverged

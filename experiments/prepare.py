@@ -23,8 +23,7 @@ def define(parser: argparse.ArgumentParser) -> None:
     add("name", help="TFDS dataset, or package.module:Builder")
     data = "directory of datasets (default: TFDS_DATA_DIR, else ~/tensorflow_datasets)"
     add("--data_dir", default="", help=data)
-    manual = "folder of files that you downloaded yourself"
-    add("--manual_dir", default="", help=manual)
+    add("--manual_dir", default="", help="folder of files that you downloaded yourself")
 
 
 @launch.command(__doc__, define)

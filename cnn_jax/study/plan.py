@@ -100,11 +100,11 @@ def check(config: run_config.Config) -> dict[str, Any]:
     if missing:
         raise ConfigError(f"a study's config lacks {', '.join(missing)}")
     for key in ("families", "overrides", "run"):
-        _check_section(f"config.{key}", config[key])
-    _check_section("config.run.model", config["run"].get("model", {}))
+        check_section(f"config.{key}", config[key])
+    check_section("config.run.model", config["run"].get("model", {}))
     for key in ("families", "overrides"):
         for name, changes in config[key].items():
-            _check_section(f"config.{key}.{name}", changes)
+            check_section(f"config.{key}.{name}", changes)
     for key in ("families", "depths", "seeds"):
         if not config[key]:
             raise ConfigError(f"config.{key} is empty: the study has no runs")
@@ -203,7 +203,16 @@ def config_of(
 DEEPEST_SECTION = 32
 
 
-def _check_section(where: str, value: Any) -> None:
+def check_section(where: str, value: Any) -> None:
+    """Refuse what is not a section with string keys, at any level.
+
+    Args:
+      where: its place in the config, for the message.
+      value: the section.
+
+    Raises:
+      ConfigError: not a section, a key that is no string, or too many levels.
+    """
     if not isinstance(value, Mapping):
         raise ConfigError(
             f"{where} must be a section, got {value!r} ({type(value).__name__})"
@@ -217,7 +226,7 @@ def _check_section(where: str, value: Any) -> None:
         if not isinstance(key, str):
             raise ConfigError(f"{where}: keys must be strings, got {key!r}")
         if isinstance(inner, Mapping):
-            _check_section(f"{where}.{key}", inner)
+            check_section(f"{where}.{key}", inner)
 
 
 def _check_name(where: str, name: Any) -> None:

@@ -35,8 +35,7 @@ def define(parser: argparse.ArgumentParser) -> None:
 @launch.command(__doc__, define)
 def main(values: argparse.Namespace) -> None:
     """Compile the cases one after another, then print the results."""
-    nets = [f"resnet{depth}@32x32x3" for depth in values.depths]
-    cases = report.cases(values, nets)
+    cases = report.cases(values, [f"resnet{depth}@32x32x3" for depth in values.depths])
     rows = report.measure(values, "compilations", cases, rows_of)
     tables.show("compile time of a train step, seconds", [line(row) for row in rows])
 

@@ -125,8 +125,7 @@ def summary(rows: pd.DataFrame) -> Iterator[tuple[str, float]]:
         "exchanged": "blocks exchanged {} times",
     }
     for (kind, count), own in rows.groupby(["kind", "count"], sort=False):
-        name = names[kind].format(count)
-        yield f"test error (%), {name}", 100 * own["error"].mean()
+        yield f"test error (%), {names[kind].format(count)}", 100 * own["error"].mean()
 
 
 ANALYSIS = analysis.Analysis(measure, section, draw, summary)

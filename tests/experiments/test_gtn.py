@@ -16,7 +16,7 @@ import cnn_jax
 from cnn_jax import names
 from cnn_jax.data import Arrays, Dataset
 from cnn_jax.plots import reading as figures
-from cnn_jax.study import execution
+from cnn_jax.study import execution, plan
 from cnn_jax.training.loop import Diverged
 from configs import gtn_digits
 from experiments import evaluate, gtn
@@ -171,6 +171,22 @@ def test_a_reader_of_strings_has_an_error_and_no_classes(study, stage, capsys):
     net = cnn_jax.load_run(run)
     with pytest.raises(names.ConfigError, match="reads strings of digits"):
         net.predict(np.zeros((1, *net.program.facts.image_shape), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"system": 3}, "config.system must be a section, got 3"),
+        ({"isolated": {"model": {"name": "lenet5"}}}, "config.isolated.model must be"),
+        ({"system": {"model": {"recognizer": "lenet5"}}}, "config.isolated.model must"),
+    ],
+)
+def test_a_wrong_config_is_refused_before_training(change, message):
+    config = get_config().to_dict()
+    gtn.check(config)
+    config = plan.merge(config, change)
+    with pytest.raises(names.ConfigError, match=message):
+        gtn.check(config)
 
 
 def table(seeds):

@@ -34,8 +34,7 @@ class Flax(Contender):
             optax.add_decayed_weights(WEIGHT_DECAY), optax.sgd(RATE, MOMENTUM)
         )
         self.state = create_state(net, optimizer, case.image, seed=0, warming=False)
-        leaves = jax.tree.leaves(self.state.params)
-        self.parameters = sum(leaf.size for leaf in leaves)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
         self.step = jax.jit(
             functools.partial(train_step, net, optimizer, case.loss), donate_argnums=0
         )

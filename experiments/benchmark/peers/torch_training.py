@@ -61,8 +61,7 @@ class Torch:
         """The mean loss of the batch."""
         low = self.low_precision
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            outputs = self.net(self.images)
-        logits = outputs.float()
+            logits = self.net(self.images).float()
         if self.penalties:
             rubbish = logits.new_full((len(logits), 1), -MAP_J)
             logits = torch.cat([logits, rubbish], 1)
