@@ -66,8 +66,7 @@ def loss_at(
 def one_program(given: Problem, points: np.ndarray) -> Sequence[float]:
     """The losses of a row of the grid, by `landscape.evaluate`."""
     *where, fixed = given
-    axes = (points[:1, 0], points[:, 1])
-    return landscape.evaluate(*where, axes, fixed)["loss"][0]
+    return landscape.evaluate(*where, (points[:1, 0], points[:, 1]), fixed)["loss"][0]
 
 
 def a_call_a_point(given: Problem, points: np.ndarray) -> Sequence[float]:

@@ -97,7 +97,8 @@ def growth(rows: pd.DataFrame) -> float:
 
 def section(rows: pd.DataFrame, settings: analysis.Settings) -> page.Section:
     """Gradient norm by layer."""
-    growths = tables.per_net(tables.of(rows, step=0), growth)
+    start = tables.of(rows, step=0)
+    growths = tables.per_net(start, growth)
     plain = tables.of_family(growths, "plain")
     figures = [
         page.Figure(
