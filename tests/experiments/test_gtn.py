@@ -160,6 +160,7 @@ def test_other_digits_are_refused(study, monkeypatch, capsys):
     assert "was trained on other data" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["system", "displacement"])
 def test_a_reader_of_strings_has_an_error_and_no_classes(study, stage, capsys):
     """As `experiments.evaluate` prints it; `displacement` is hardly trained."""
