@@ -104,11 +104,10 @@ def check(config: Any) -> dict[str, Any]:
         loss = config[stage]["loss"]["name"]
         if loss != "strings":
             raise names.choices(f"config.{stage}.loss.name", loss, ["strings"])
-    model, isolated = (config[stage]["model"] for stage in ("system", "isolated"))
-    reads = {"name": model.get("recognizer", "lenet5")}
-    if model["name"] == "gtn" and isolated != reads:
-        needed = f"the recognizer of config.system.model, {reads}"
-        raise names.ConfigError(f"config.isolated.model must be {needed}")
+    net, system = config["isolated"]["model"]["name"], config["system"]["model"]
+    wanted = system.get("recognizer", "lenet5")
+    if system["name"] == "gtn" and net != wanted:
+        raise names.choices("config.isolated.model.name", net, [wanted])
     return config
 
 
@@ -135,7 +134,7 @@ class Study:
 
     def unfinished(self) -> list[tuple[str, int]]:
         """Stages and seeds to train; ConfigError for runs of other configs or data."""
-        unfinished, finished = [], []
+        unfinished = []
         for stage, seed in itertools.product(STAGES, self.seeds):
             run = self.run_directory(stage, seed)
             run.check_config(config := {**self.config[stage], "seed": seed})
@@ -143,9 +142,8 @@ class Study:
             if result is None:
                 unfinished.append((stage, seed))
             else:
+                trained.check_data(run.path, self.program(stage).source)
                 self.take(stage, seed, result)
-                finished.append(str(run.path))
-        trained.check_stored(finished)
         return [pair for pair in unfinished if pair[1] in self.seeds]
 
     @functools.cache  # noqa: B019
@@ -156,6 +154,8 @@ class Study:
 
     def train(self, unfinished: list[tuple[str, int]]) -> None:
         """Train the runs of `unfinished`, with one compiled program per stage."""
+        for stage, _ in unfinished:  # refuses invalid networks before any is trained
+            self.program(stage)
         for stage, seed in unfinished:
             program = self.program(stage)
             if isinstance(program, Pretrained):

@@ -16,7 +16,7 @@ def show(title: str, rows: Sequence[Mapping[str, str]]) -> None:
       rows: rows with the same keys, which form the header. Columns of numbers are
         right-aligned.
     """
-    table = Table(title=title or None, box=box.SIMPLE_HEAD)
+    table = Table(title=escape(title) or None, box=box.SIMPLE_HEAD)
     for key in rows[0]:
         numbers = any(row[key][:1].isdigit() for row in rows)
         table.add_column(escape(key), justify="right" if numbers else "left")

@@ -106,7 +106,7 @@ def check_data(directory: str | os.PathLike[str], source: Any) -> None:
         raise ConfigError(
             f"{directory} was trained on other data (fingerprint {wanted[:12]}) than "
             f"its dataset now has ({source.fingerprint[:12]}); pass the directory of "
-            "the original data with --data_dir"
+            "the original data with --data_dir, or data_dir in the config"
         )
 
 

@@ -178,8 +178,8 @@ def test_a_reader_of_strings_has_an_error_and_no_classes(study, stage, capsys):
     ("change", "message"),
     [
         ({"system": 3}, "config.system must be a section, got 3"),
-        ({"isolated": {"model": {"name": "lenet5"}}}, "config.isolated.model must be"),
-        ({"system": {"model": {"recognizer": "lenet5"}}}, "config.isolated.model must"),
+        ({"isolated": {"model": {"name": "lenet5"}}}, "isolated.model.name"),
+        ({"system": {"model": {"recognizer": "lenet5"}}}, "isolated.model.name"),
     ],
 )
 def test_a_wrong_config_is_refused_before_training(change, message):
@@ -188,6 +188,19 @@ def test_a_wrong_config_is_refused_before_training(change, message):
     config = plan.merge(config, change)
     with pytest.raises(names.ConfigError, match=message):
         gtn.check(config)
+
+
+def test_an_invalid_network_is_refused_before_others_are_trained(
+    tmp_path, monkeypatch, capsys
+):
+    tried = []
+    monkeypatch.setattr(execution, "fit", lambda *_: tried.append(1))
+    monkeypatch.setattr(gtn.launch, "check_machine", lambda: None)
+    (tmp_path / "config.py").write_text(f"from {__name__} import get_config\n")
+    words = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/study"]
+    assert gtn.main([*words, "--config.system.model.cuts=1"]) == 2
+    assert "cuts" in capsys.readouterr().err
+    assert not tried
 
 
 def table(seeds):
